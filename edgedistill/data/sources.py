@@ -1,0 +1,249 @@
+"""From a name to a data set: the built-in sample, a folder of idx files, or an image folder.
+
+Whatever the source, the same rules hold: content under two labels is left out, the same bytes never
+stand on two sides of a split, missing splits are drawn by content, and each class has an image to
+learn from.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from edgedistill.data.dataset import (
+    SPLITS,
+    Dataset,
+    Gathered,
+    Item,
+    Progress,
+    Split,
+    content_hash,
+    printable,
+)
+from edgedistill.data.folder import gather_folder
+from edgedistill.data.idx import (
+    FASHION_CLASSES,
+    FASHION_LICENCE,
+    ArrayStore,
+    array_items,
+    gather_idx,
+    has_idx,
+)
+from edgedistill.data.split import (
+    by_label,
+    cap,
+    contents,
+    contradictions,
+    divide,
+    extra_copies,
+    leaks,
+)
+from edgedistill.errors import DataError, UsageError, unknown
+from edgedistill.recipe import DataSection
+from edgedistill.result import Skipped
+
+BUILTIN = "builtin:"
+SAMPLE_FILE = Path(__file__).parent / "sample" / "fashion_mnist.npz"
+_NAMED = 5
+
+
+def open_source(
+    section: DataSection,
+    seed: int,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> Dataset:
+    """The data set that `section` names, split by `seed`.
+
+    `cache` is a file where facts about the images of a large folder are kept between two starts.
+    Raises DataError for images or labels that cannot be used, UsageError for a name that does not
+    exist.
+    """
+    return assemble(_gather(section, cache, progress), section, seed)
+
+
+def _gather(section: DataSection, cache: Path | None, progress: Progress | None) -> Gathered:
+    if section.source.startswith(BUILTIN):
+        return _builtin(section.source.removeprefix(BUILTIN))
+    root = _folder(section.source)
+    if has_idx(root):
+        return gather_idx(root, section.max_pixels)
+    return gather_folder(root, section.max_pixels, cache, progress)
+
+
+def _folder(source: str) -> Path:
+    need = "Give a folder with one folder of images for each class."
+    if "://" in source:
+        raise DataError(f'data source "{source}" is an address. Fetch it first. {need}')
+    if not source.strip() or "\0" in source:
+        raise DataError(f"the data source {source!r} is no path. {need}")
+    path = Path(source).expanduser()
+    try:
+        if path.is_file():
+            raise DataError(f"data source {path} is a file, not a folder. Unpack archives. {need}")
+        if not path.exists():
+            hint = (
+                f' The built-in set is called "{BUILTIN}{source}".' if source in _BUILTINS else ""
+            )
+            raise DataError(f"data folder {path} does not exist.{hint} {need}")
+        root = path.resolve()
+        next(root.iterdir(), None)
+    except OSError as error:
+        raise DataError(f"data folder {path} cannot be read: {error.strerror}. {need}") from None
+    return root
+
+
+def _builtin(name: str) -> Gathered:
+    if name not in _BUILTINS:
+        raise UsageError(unknown("built-in data set", name, _BUILTINS))
+    parts: dict[Split, Sequence[Item]] = {}
+    arrays, rows = {}, {}
+    with np.load(SAMPLE_FILE, allow_pickle=False) as sample:
+        for split in SPLITS:
+            arrays[str(split)] = images = sample[f"{split}_images"]
+            file = "t10k" if split == "test" else "train"
+            keys = [f"{file}/{index:06d}" for index in sample[f"{split}_source_index"]]
+            parts[split] = array_items(keys, images, sample[f"{split}_labels"])
+            rows.update({key: (str(split), row) for row, key in enumerate(keys)})
+    return Gathered(
+        name=f"{name}-sample",
+        source=f"{BUILTIN}{name}",
+        classes=FASHION_CLASSES,
+        licence=FASHION_LICENCE,
+        parts=parts,
+        sides={key: min(arrays[split].shape[1:]) for key, (split, _) in rows.items()},
+        store=ArrayStore(arrays, rows),
+        words="drawn once for the built-in set: train and val from the 60,000 training images of "
+        "Fashion-MNIST, test from its 10,000 test images",
+    )
+
+
+_BUILTINS = ("fashion-mnist",)
+
+
+def assemble(gathered: Gathered, section: DataSection, seed: int) -> Dataset:
+    """Check, split and cap what was gathered. Raises DataError; UsageError for a low cap."""
+    given = [item for part in gathered.parts.values() for item in part]
+    wrong = contradictions(given)
+    bad = [
+        *gathered.bad,
+        *(
+            _named(item, "the same bytes stand under another class")
+            for item in given
+            if item.sha256 in wrong
+        ),
+    ]
+    parts = {
+        split: [item for item in part if item.sha256 not in wrong]
+        for split, part in gathered.parts.items()
+    }
+    usable = sum(map(len, parts.values()))
+    _check_bad(gathered, bad, usable, section.max_bad_fraction)
+    copies = leaks(parts)
+    gone = {item.key for item, _ in copies}
+    parts = {split: [i for i in part if i.key not in gone] for split, part in parts.items()}
+    duplicates = len(copies) + sum(map(extra_copies, parts.values()))
+    drawn: dict[Split, float] = {"test": section.test_fraction, "val": section.val_fraction}
+    shares = {split: share for split, share in drawn.items() if not parts.get(split)}
+    _check_classes(gathered, parts, 1 + len(shares))
+    parts |= divide(parts["train"], shares, seed)
+    words = _words(gathered, parts, shares, seed)
+    if section.max_train is not None and section.max_train < len(parts["train"]):
+        words += f"; train capped at {section.max_train:,} of {len(parts['train']):,}"
+        parts["train"] = _capped(parts["train"], section.max_train, seed)
+    twins = [_named(item, f"the same bytes as {twin.key}") for item, twin in copies]
+    return Dataset(
+        name=gathered.name,
+        source=gathered.source,
+        classes=gathered.classes,
+        licence=section.licence or gathered.licence,
+        train=tuple(parts["train"]),
+        val=tuple(sorted(parts["val"], key=lambda item: item.key)),
+        test=tuple(sorted(parts["test"], key=lambda item: item.key)),
+        skipped=tuple(sorted([*bad, *gathered.outside, *twins], key=lambda skipped: skipped.path)),
+        duplicates=duplicates,
+        split=words,
+        image_side=int(statistics.median(gathered.sides[item.key] for item in parts["train"])),
+        sha256=content_hash(gathered.classes, parts),
+        store=gathered.store,
+    )
+
+
+def _named(item: Item, reason: str) -> Skipped:
+    return Skipped(path=printable(item.key), reason=printable(reason))
+
+
+def _some(names: Sequence[str]) -> str:
+    rest = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {rest:,} more" if rest > 0 else "")
+
+
+def _check_bad(gathered: Gathered, bad: Sequence[Skipped], usable: int, allowed: float) -> None:
+    first = _some([f"{skipped.path} ({skipped.reason})" for skipped in bad])
+    if not usable:
+        held = f"all {len(bad):,} files in it fail: {first}" if bad else "its folders are empty"
+        raise DataError(
+            f"data folder {gathered.source} has no image that can be used: {held}. "
+            "Give one folder of images (JPEG, PNG, WebP, ...) for each class."
+        )
+    share = len(bad) / (len(bad) + usable)
+    if share > allowed:
+        enough = min(1.0, share + 0.01)
+        raise DataError(
+            f"{len(bad):,} of {len(bad) + usable:,} files ({share:.0%}) in {gathered.source} "
+            f"cannot be used, more than data.max_bad_fraction = {allowed:g} allows: {first}. Mend "
+            f"or remove them, or allow more with --set data.max_bad_fraction={enough:.2f}"
+        )
+
+
+def _check_classes(gathered: Gathered, parts: Mapping[Split, Sequence[Item]], least: int) -> None:
+    if len(gathered.classes) < 2:
+        only = gathered.classes[0] if gathered.classes else "none"
+        count = sum(map(len, parts.values()))
+        raise DataError(
+            f"{gathered.source} has one class only ({only}, {count:,} images). A classifier "
+            "needs two or more: one folder of images for each class."
+        )
+    train = by_label(parts["train"])
+    held = {name: contents(train.get(k, [])) for k, name in enumerate(gathered.classes)}
+    if lacking := [name for name, count in held.items() if not count]:
+        raise DataError(
+            f"no usable training image in {gathered.source} for class {_some(lacking)}. Add "
+            "images to train, or remove the class from every split."
+        )
+    if few := [f"{name} ({count})" for name, count in held.items() if count < least]:
+        total = sum(map(len, parts.values()))
+        raise DataError(
+            f"too few images in {gathered.source}: {total:,} in all, and each class needs at least "
+            f"{least} different ones (one for each split that is drawn). Too small: {_some(few)}. "
+            "Add images, or remove the class."
+        )
+
+
+def _capped(items: Sequence[Item], most: int, seed: int) -> list[Item]:
+    classes = len(Counter(item.label for item in items))
+    if most < classes:
+        raise UsageError(
+            f"data.max_train is {most}, and there are {classes} classes. Allow at least {classes}: "
+            "one image of each."
+        )
+    return cap(items, most, seed)
+
+
+def _words(
+    gathered: Gathered,
+    parts: Mapping[Split, Sequence[Item]],
+    shares: Mapping[Split, float],
+    seed: int,
+) -> str:
+    """How the splits came about, in a sentence."""
+    if not shares:
+        return gathered.words or "train, val and test as given"
+    percent = " and ".join(f"{100 * shares[s]:g} % for {s}" for s in SPLITS if s in shares)
+    given = [split for split in ("val", "test") if split not in shares]
+    head = f"{' and '.join(given)} as given; " if given else ""
+    return f"{head}{percent} drawn from train by content, class by class (seed {seed})"

@@ -1,0 +1,1 @@
+"""What ships? ONNX files that the target's runtime takes, and the bundle around them."""

@@ -1,0 +1,236 @@
+"""Export: one ONNX file that takes pixels, checked after each step against the torch model on real images.
+
+torch's TorchScript exporter (`dynamo=False`) is used on purpose: the newer one leaves opset 18 where 17 is asked for.
+Dynamic "same" padding is fixed to the input size first and then folded into the convolutions, so that no graph of
+shape arithmetic comes out.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.helper
+import onnx.numpy_helper
+import torch
+import torch.nn.functional as F
+from onnx.reference import ReferenceEvaluator
+from timm.layers import Conv2dSame
+from timm.utils import reparameterize_model
+from torch import Tensor, nn
+
+from edgedistill.nets import Look
+
+INPUT_NAME = "images"
+OUTPUT_NAME = "logits"
+SHAPE_ARITHMETIC = ("Cast", "Concat", "ConstantOfShape", "Reshape", "Slice", "Transpose")
+
+
+class _Padded(nn.Module):
+    """A convolution after a fixed, possibly lopsided padding (left, right, top, bottom)."""
+
+    def __init__(self, conv: nn.Conv2d, padding: tuple[int, int, int, int]) -> None:
+        super().__init__()
+        self.conv, self.padding = conv, padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        padded: Tensor = self.conv(F.pad(x, self.padding))
+        return padded
+
+
+class _Deployed(nn.Module):
+    """The network as it ships: takes uint8 pixels (N, S, S, 3), or float images (N, 3, S, S) already normalised."""
+
+    def __init__(self, model: nn.Module, look: Look, layout: str) -> None:
+        super().__init__()
+        self.model, self.layout = model, layout
+        mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (look.mean, look.std))
+        self.register_buffer("scale", 1 / (255 * std))
+        self.register_buffer("shift", -mean / std)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.layout == "uint8_nhwc":
+            x = x.float().permute(0, 3, 1, 2)
+            x = x * self.scale + self.shift  # type: ignore[operator]
+        logits: Tensor = self.model(x)
+        return logits
+
+
+def prepare(model: nn.Module, size: int) -> nn.Module:
+    """A copy for export on the CPU: evaluation mode, branches merged, and "same" padding fixed to `size`."""
+    net = reparameterize_model(copy.deepcopy(model).cpu().eval())
+    sides: dict[str, tuple[int, int]] = {}
+    hooks = [
+        module.register_forward_pre_hook(
+            lambda _m, args, name=name: sides.__setitem__(name, tuple(args[0].shape[-2:]))
+        )
+        for name, module in net.named_modules()
+        if isinstance(module, Conv2dSame)
+    ]
+    with torch.inference_mode():
+        net(torch.zeros(1, 3, size, size))
+    for hook in hooks:
+        hook.remove()
+    for name, shape in sides.items():
+        net.set_submodule(name, _fixed(net.get_submodule(name), shape))
+    return net
+
+
+def _fixed(conv: Any, shape: tuple[int, int]) -> nn.Module:
+    """TensorFlow pads max((ceil(n / s) - 1) s + (k - 1) d + 1 - n, 0) in all, the odd one behind."""
+    before, after = [], []
+    for n, k, s, d in zip(shape, conv.kernel_size, conv.stride, conv.dilation, strict=True):
+        total = max((-(-n // s) - 1) * s + (k - 1) * d + 1 - n, 0)
+        before.append(total // 2)
+        after.append(total - total // 2)
+    plain = nn.Conv2d(
+        conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, 0,
+        conv.dilation, conv.groups, conv.bias is not None,
+    )  # fmt: skip
+    plain.load_state_dict(conv.state_dict())
+    if before == after:
+        plain.padding = (before[0], before[1])
+        return plain
+    return _Padded(plain, (before[1], after[1], before[0], after[0]))
+
+
+def export_float32(
+    model: nn.Module, look: Look, layout: str, opset: int, metadata: Mapping[str, str]
+) -> bytes:
+    """The float32 ONNX file of a network, dynamic in the batch, weights inside, BatchNorm folded.
+
+    Raises `AssertionError` when the exporter leaves another opset than asked for.
+    """
+    net = _Deployed(prepare(model, look.size), look, layout).eval()
+    if layout == "uint8_nhwc":
+        image = torch.zeros(2, look.size, look.size, 3, dtype=torch.uint8)
+    else:
+        image = torch.zeros(2, 3, look.size, look.size)
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            net, (image,), file, dynamo=False, opset_version=opset,
+            input_names=[INPUT_NAME], output_names=[OUTPUT_NAME],
+            dynamic_axes={INPUT_NAME: {0: "N"}, OUTPUT_NAME: {0: "N"}},
+        )  # fmt: skip
+    proto = onnx.load_model_from_string(file.getvalue())
+    assert opset_of(proto) == opset, f"asked for opset {opset}, got {opset_of(proto)}"
+    fold_padding(proto.graph)
+    _pin_shapes(proto, layout, look.size)
+    proto.doc_string = ""
+    proto.producer_name, proto.producer_version = "edgedistill", ""
+    return sealed(proto, metadata)
+
+
+def opset_of(proto: onnx.ModelProto) -> int:
+    """The opset of the standard operators that a file really has."""
+    return next(int(o.version) for o in proto.opset_import if o.domain in ("", "ai.onnx"))
+
+
+def fold_padding(graph: onnx.GraphProto) -> int:
+    """Merge every zero padding that only one convolution reads into that convolution; returns how many."""
+    values = _constants(graph)
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    folded = 0
+    for pad in [n for n in graph.node if n.op_type == "Pad"]:
+        users = readers.get(pad.output[0], [])
+        pads = _spatial_pads(pad, values)
+        if pads is None or len(users) != 1 or users[0].op_type != "Conv":
+            continue
+        conv = users[0]
+        own = next((a for a in conv.attribute if a.name == "pads"), None)
+        merged = [a + b for a, b in zip(list(own.ints) if own else [0] * 4, pads, strict=True)]
+        if own is not None:
+            conv.attribute.remove(own)
+        conv.attribute.append(onnx.helper.make_attribute("pads", merged))
+        conv.input[0] = pad.input[0]
+        graph.node.remove(pad)
+        folded += 1
+    _drop_unread(graph)
+    return folded
+
+
+def _constants(graph: onnx.GraphProto) -> dict[str, Any]:
+    """Every value that does not depend on the input: constants, and the small arithmetic on them."""
+    values: dict[str, Any] = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            values[node.output[0]] = onnx.numpy_helper.to_array(node.attribute[0].t)
+        elif node.op_type in SHAPE_ARITHMETIC and all(n in values or not n for n in node.input):
+            run = ReferenceEvaluator(node).run(None, {n: values[n] for n in node.input if n})
+            values[node.output[0]] = run[0]
+    return values
+
+
+def _spatial_pads(pad: onnx.NodeProto, values: Mapping[str, Any]) -> list[int] | None:
+    """`[top, left, bottom, right]` of a constant zero padding of an image, else `None`."""
+    mode = next((a.s for a in pad.attribute if a.name == "mode"), b"constant")
+    if mode != b"constant" or len(pad.input) < 2 or pad.input[1] not in values:
+        return None
+    if len(pad.input) > 2 and pad.input[2] and np.any(values.get(pad.input[2], 1)):
+        return None
+    pads = [int(v) for v in values[pad.input[1]]]
+    if len(pads) != 8 or any(pads[i] for i in (0, 1, 4, 5)) or min(pads) < 0:
+        return None
+    return [pads[2], pads[3], pads[6], pads[7]]
+
+
+def _drop_unread(graph: onnx.GraphProto) -> None:
+    """Remove nodes and initialisers that nothing reads, back to front."""
+    wanted = {o.name for o in graph.output}
+    for node in reversed(list(graph.node)):
+        if any(name in wanted for name in node.output):
+            wanted.update(node.input)
+        else:
+            graph.node.remove(node)
+    for tensor in [t for t in graph.initializer if t.name not in wanted]:
+        graph.initializer.remove(tensor)
+
+
+def _pin_shapes(proto: onnx.ModelProto, layout: str, size: int) -> None:
+    """Write the full input and output shapes; the batch is free and called N."""
+    image = [size, size, 3] if layout == "uint8_nhwc" else [3, size, size]
+    for value, dims in ((proto.graph.input[0], image), (proto.graph.output[0], None)):
+        shape = value.type.tensor_type.shape
+        shape.dim[0].Clear()
+        shape.dim[0].dim_param = "N"
+        for dim, length in zip(shape.dim[1:], dims or [], strict=False):
+            dim.Clear()
+            dim.dim_value = length
+
+
+def to_float16(float32: bytes, metadata: Mapping[str, str]) -> bytes:
+    """The same graph computing in float16; pixels stay uint8 (a float input becomes float16), logits float32."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    proto = onnx.load_model_from_string(float32)
+    layout_is_float = proto.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        half = convert_float_to_float16(proto, keep_io_types=[OUTPUT_NAME], op_block_list=[])
+    if layout_is_float:
+        kind = half.graph.input[0].type.tensor_type.elem_type
+        assert kind == onnx.TensorProto.FLOAT16, "a float input becomes float16"
+    return sealed(half, metadata)
+
+
+def sealed(proto: onnx.ModelProto, metadata: Mapping[str, str]) -> bytes:
+    """The checked model with its metadata, as bytes; the same model always gives the same bytes."""
+    used = {node.domain for node in proto.graph.node}
+    for entry in [o for o in proto.opset_import if o.domain not in used]:
+        proto.opset_import.remove(entry)
+    del proto.metadata_props[:]
+    onnx.helper.set_model_props(proto, dict(sorted(metadata.items())))
+    proto = onnx.shape_inference.infer_shapes(proto)
+    onnx.checker.check_model(proto, full_check=True)
+    data: bytes = proto.SerializeToString(deterministic=True)
+    return data

@@ -1,0 +1,106 @@
+"""INT8 for the runtime that the device uses. There is no one INT8 file: what is fast on x86, TensorRT cannot read.
+
+    x86, arm    uint8 activations, int8 weights per channel (onnxruntime's fastest kernels)
+    tensorrt    int8 both, symmetric, no quantized bias, convolutions and matrix products only
+                (its parser refuses DequantizeLinear on an int32 bias)
+
+Calibration images come from the training split only.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from edgedistill.deploy.onnx import INPUT_NAME, sealed
+
+METHODS = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
+CALIBRATION_BATCH = 32
+
+
+class _Reader:
+    """Feeds calibration batches to onnxruntime, as its `CalibrationDataReader` asks."""
+
+    def __init__(self, inputs: npt.NDArray[Any]) -> None:
+        self._inputs = inputs
+        self._batches = self._walk()
+
+    def _walk(self) -> Iterator[dict[str, npt.NDArray[Any]]]:
+        for start in range(0, len(self._inputs), CALIBRATION_BATCH):
+            yield {INPUT_NAME: self._inputs[start : start + CALIBRATION_BATCH]}
+
+    def get_next(self) -> dict[str, npt.NDArray[Any]] | None:
+        """The next batch, or `None` at the end."""
+        return next(self._batches, None)
+
+    def rewind(self) -> None:
+        """Start again from the first batch."""
+        self._batches = self._walk()
+
+
+def options_for(flavour: str) -> dict[str, Any]:
+    """Arguments of `quantize_static` for a device's `int8_flavour`."""
+    from onnxruntime.quantization import QuantFormat, QuantType
+
+    if flavour == "tensorrt":
+        return {
+            "quant_format": QuantFormat.QDQ,
+            "activation_type": QuantType.QInt8,
+            "weight_type": QuantType.QInt8,
+            "op_types_to_quantize": ["Conv", "Gemm"],
+            "extra_options": {
+                "ActivationSymmetric": True,
+                "WeightSymmetric": True,
+                "QuantizeBias": False,
+            },
+        }
+    return {
+        "quant_format": QuantFormat.QDQ,
+        "activation_type": QuantType.QUInt8,
+        "weight_type": QuantType.QInt8,
+    }
+
+
+def quantize(
+    float32: bytes,
+    calibration: npt.NDArray[Any],
+    flavour: str,
+    method: str,
+    metadata: Mapping[str, str],
+) -> bytes:
+    """The INT8 file of a float32 one. `calibration` holds model inputs (N, ...); the result is deterministic."""
+    from onnxruntime.quantization import CalibrationMethod, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    if not len(calibration):
+        raise ValueError("calibration needs images")
+    logger = logging.getLogger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with tempfile.TemporaryDirectory(prefix="edgedistill-int8-") as name:
+            folder = Path(name)
+            (folder / "float32.onnx").write_bytes(float32)
+            quant_pre_process(
+                str(folder / "float32.onnx"), str(folder / "ready.onnx"), skip_symbolic_shape=True
+            )
+            quantize_static(
+                str(folder / "ready.onnx"),
+                str(folder / "int8.onnx"),
+                _Reader(np.ascontiguousarray(calibration)),
+                per_channel=True,
+                calibrate_method=CalibrationMethod[METHODS[method]],
+                **options_for(flavour),
+            )
+            proto = onnx.load(str(folder / "int8.onnx"))
+    finally:
+        logger.setLevel(level)
+    proto.producer_name, proto.producer_version = "edgedistill", ""
+    return sealed(proto, metadata)

@@ -1,0 +1,1 @@
+"""How does it learn? Losses, schedules and the training engine."""

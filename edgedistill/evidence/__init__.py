@@ -1,0 +1,1 @@
+"""Is it good enough? Measuring, judging and showing the result."""

@@ -1,0 +1,114 @@
+"""Runs the kit on a bundle in a fresh process, just as a board does, and reads what it wrote.
+
+The kit measures and scores; nothing here touches a clock. What comes back is a kit document (`edgedistill.kit/1`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from ontarget.contract import KIT_SCHEMA
+
+from edgedistill.errors import DocumentError, EdgedistillError, StoppedError, UsageError
+from edgedistill.progress import Face
+from edgedistill.recipe import BenchSection
+from edgedistill.result import Evidence, Latency
+from edgedistill.target.device import Device
+
+KIT_TIMEOUT_S = 3600
+
+
+def run_kit(bundle: Path, arguments: list[str], face: Face) -> None:
+    """Run one command of a bundle's own `ontarget.pyz`.
+
+    Raises `UsageError` (the kit's own words) for a provider that is not here, and `StoppedError` for a measurement
+    that is not valid.
+    """
+    command = [sys.executable, str(bundle / "ontarget.pyz"), *arguments, str(bundle)]
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
+    face.detail(" ".join(command))
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=KIT_TIMEOUT_S,
+            env=environment, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise StoppedError(
+            f"the kit did not end within {KIT_TIMEOUT_S} s ({arguments[0]}). Give the same command again."
+        ) from None
+    if done.returncode == 0:
+        return
+    text = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}")[-1500:]
+    kinds: dict[int, type[EdgedistillError]] = {2: UsageError, 3: StoppedError}
+    raise kinds.get(done.returncode, StoppedError)(f"the kit could not {arguments[0]}: {text}")
+
+
+def read_kit(path: Path) -> dict[str, Any]:
+    """A kit document. Raises `DocumentError` for a damaged one or one of another schema."""
+    try:
+        document = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise DocumentError(f"kit document {path} cannot be read: {error}") from None
+    if not isinstance(document, dict) or document.get("schema") != KIT_SCHEMA:
+        raise DocumentError(f"kit document {path} is not of schema {KIT_SCHEMA}")
+    return document
+
+
+def bench(bundle: Path, out: Path, section: BenchSection, face: Face) -> dict[str, Any]:
+    """Latency of every model of a bundle, one thread and all threads; the kit document, raw samples in it."""
+    arguments = ["bench", "--provider", section.provider, "--threads", "1,0", "--json", str(out)]
+    arguments += ["--min-seconds", str(section.min_seconds), "--min-runs", str(section.min_runs)]
+    run_kit(bundle, arguments, face)
+    return read_kit(out)
+
+
+def evaluate(bundle: Path, evalset: Path, out: Path, logits: Path, face: Face) -> dict[str, Any]:
+    """Every model of a bundle over an evaluation set; logits go to the .npz file `logits`."""
+    arguments = ["eval", "--evalset", str(evalset), "--json", str(out), "--logits", str(logits)]
+    run_kit(bundle, arguments, face)
+    return read_kit(out)
+
+
+def grade(device: Device, machine: dict[str, Any]) -> Evidence:
+    """How a measurement of this machine counts for a device; only `host` is this machine itself."""
+    return "measured_on_target" if device.name == "host" else "measured_on_proxy"
+
+
+def same_class(device: Device, machine: dict[str, Any]) -> bool:
+    """Whether this machine's processor is of the device's class, so that a proxy says something about a limit."""
+    arm = str(machine.get("arch", machine.get("machine", ""))).lower() in ("aarch64", "arm64")
+    return device.kind == ("arm_cpu" if arm else "x86_cpu")
+
+
+def latency_rows(document: dict[str, Any], device: Device, samples: str) -> dict[str, list[Latency]]:
+    """Measured rows of a kit document by model name."""
+    machine = document["machine"]
+    rows: dict[str, list[Latency]] = {}
+    for row in document["rows"]:
+        rows.setdefault(row["model"], []).append(
+            Latency(
+                device=device.name,
+                machine=str(machine.get("cpu") or "unknown processor"),
+                runtime=f"{row['runtime']} {row['runtime_version']}",
+                provider=row["provider"],
+                threads=row["threads"],
+                batch=row["batch"],
+                evidence=grade(device, machine),
+                p50_s=row["p50_s"],
+                p90_s=row["p90_s"],
+                p99_s=row["p99_s"],
+                n=row["n"],
+                load_s=row["load_s"],
+                first_run_s=row["first_run_s"],
+                peak_rss_bytes=row["peak_rss_bytes"],
+                stable=row["stable"],
+                warnings=list(row["warnings"]),
+                samples=samples,
+            )
+        )
+    return rows

@@ -1,0 +1,105 @@
+"""The verdict in the terminal as a rich renderable: status, limits, arms, files, the report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from edgedistill.evidence import figures
+from edgedistill.result import Artifact, Result, Status
+
+_STYLE: dict[Status, str] = {
+    "pass": "bold green",
+    "fail": "bold red",
+    "unconfirmed": "bold yellow",
+}
+
+
+def _text(text: str, style: str = "") -> Text:
+    return Text(figures.short(text, 1000), style=style)
+
+
+def _table(*columns: str, right: tuple[str, ...] = ()) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="dim", padding=(0, 1, 0, 0))
+    table.show_edge = False
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return table
+
+
+def _limits(result: Result) -> Table:
+    table = _table(
+        "Limit", "Allowed", "Observed", "Evidence", "Status", right=("Allowed", "Observed")
+    )
+    for row in result.verdict.rows:
+        allowed, observed = figures.limit_numbers(row)
+        table.add_row(
+            _text(figures.limit_name(row)),
+            allowed,
+            observed,
+            figures.limit_evidence(row),
+            _text(figures.STATUS_WORD[row.status], _STYLE[row.status]),
+        )
+    return table
+
+
+def _arms(result: Result) -> Table:
+    table = _table("Arm", "Top-1", "95 % interval", "Time", "Gain", right=("Top-1", "Time"))
+    for arm in result.arms:
+        gain = "the comparison"
+        if arm.gain is not None:
+            value = figures.signed_points(arm.gain.value).removesuffix(" points")
+            gain = f"{value} ({figures.gain_interval(arm.gain)})"
+        table.add_row(
+            _text(arm.name),
+            figures.accuracy(arm.top1),
+            figures.interval(arm.top1),
+            figures.duration(arm.seconds),
+            gain,
+        )
+    return table
+
+
+def _latency(artifact: Artifact) -> tuple[str, str]:
+    best = figures.best_latency(artifact.latency)
+    if best is None:
+        return figures.UNKNOWN, "none"
+    return figures.milliseconds(best.p50_s), figures.EVIDENCE_WORD[best.evidence]
+
+
+def _artifacts(result: Result) -> Table:
+    columns = ("File", "Size", "Top-1", "p50", "Evidence", "")
+    table = _table(*columns, right=("Size", "Top-1", "p50"))
+    for artifact in result.artifacts:
+        ships = artifact.name == result.chosen
+        p50, evidence = _latency(artifact)
+        table.add_row(
+            _text(artifact.name, "bold" if ships else ""),
+            figures.megabytes(artifact.size_bytes),
+            figures.accuracy(artifact.top1),
+            p50,
+            evidence,
+            Text("ships", style="bold") if ships else Text(""),
+        )
+    return table
+
+
+def console(result: Result, report: Path | None = None) -> RenderableType:
+    """The verdict for a terminal; `report` is the path of the page, left out when it is `None`."""
+    verdict = result.verdict
+    line = Text(figures.STATUS_WORD[verdict.status], style=_STYLE[verdict.status])
+    line.append("  ").append_text(_text(verdict.sentence, "bold"))
+    parts: list[RenderableType] = [line, Text(), _limits(result)]
+    advice = [row for row in verdict.rows if row.advice and row.status != "pass"]
+    parts += [_text(f"  {figures.limit_name(row)}: {row.advice}", "dim") for row in advice]
+    parts += [Text(), _arms(result)]
+    parts += [_text(arm.gain.words) for arm in result.arms if arm.gain is not None]
+    parts += [Text(), _artifacts(result)]
+    parts += [_text(f"! {remark}", "yellow") for remark in verdict.remarks]
+    if report is not None:
+        parts += [Text(), _text(f"Report: {report}")]
+    return Group(*parts)

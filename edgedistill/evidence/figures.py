@@ -1,0 +1,258 @@
+"""How numbers and foreign text are written in every view: ms, MB, points, safe names.
+
+The document keeps SI units; only here do seconds become ms and bytes MB (1 MB = 1e6 bytes). Unknown
+is "not measured". Names of classes and files are foreign: control and bidirectional characters are
+spelled out, never emitted.
+"""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections.abc import Callable
+from typing import Any
+
+from edgedistill.result import Evidence, Gain, Latency, Proportion, Status, VerdictRow
+
+UNKNOWN = "not measured"
+RUNS_NEEDED = {"p50": 11, "p90": 64, "p95": 130, "p99": 662}
+"""Runs for a bound at 99 % confidence by the conservative order statistic."""
+
+STATUS_WORD: dict[Status, str] = {"pass": "PASS", "fail": "FAIL", "unconfirmed": "UNCONFIRMED"}
+EVIDENCE_WORD: dict[Evidence, str] = {
+    "measured_on_target": "measured on target",
+    "measured_on_proxy": "measured on proxy",
+    "predicted": "predicted",
+}
+EVIDENCE_ORDER: tuple[Evidence, ...] = ("measured_on_target", "predicted", "measured_on_proxy")
+LIMIT_NAME = {
+    "latency_s": "Latency",
+    "size_bytes": "Size",
+    "memory_bytes": "Memory",
+    "min_top1": "Top-1 accuracy",
+    "max_top1_drop": "Drop in top-1",
+}
+_JOINERS = {"\u200c", "\u200d"}
+_SPELLED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def _spell(char: str) -> str:
+    if char in _SPELLED:
+        return _SPELLED[char]
+    code = ord(char)
+    hidden = unicodedata.category(char) in {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
+    never = code & 0xFFFE == 0xFFFE or 0xFDD0 <= code <= 0xFDEF
+    if not (hidden or never) or char in _JOINERS:
+        return char
+    return f"\\x{code:02x}" if code < 256 else f"\\u{{{code:x}}}"
+
+
+def visible(text: str) -> str:
+    """`text` with control, bidirectional and private characters spelled out, as `\\u{202e}`."""
+    return "".join(map(_spell, text))
+
+
+def short(text: str, limit: int = 80) -> str:
+    """`visible(text)`, at most `limit` characters, the cut shown by an ellipsis."""
+    shown = visible(text[: limit * 4])
+    return shown if len(shown) <= limit and len(text) <= limit * 4 else shown[: limit - 1] + "…"
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """`value` in plain decimals with about `digits` significant digits and thousands marks."""
+    if value == 0:
+        return "0"
+    exponent = math.floor(math.log10(abs(value)))
+    return f"{value:,.{min(max(digits - 1 - exponent, 0), 12)}f}"
+
+
+def milliseconds(seconds: float | None, digits: int = 3) -> str:
+    """Seconds as ms."""
+    return UNKNOWN if seconds is None else f"{significant(seconds * 1e3, digits)} ms"
+
+
+def megabytes(size_bytes: float | None, digits: int = 3) -> str:
+    """Bytes as MB of 1e6 bytes."""
+    return UNKNOWN if size_bytes is None else f"{significant(size_bytes / 1e6, digits)} MB"
+
+
+def gigabytes(size_bytes: float | None) -> str:
+    """Memory of a machine in GB of 1e9 bytes."""
+    return UNKNOWN if size_bytes is None else f"{significant(size_bytes / 1e9)} GB"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds of work for people: `0.41 s`, `9.2 s`, `12.3 s`, `4 min 12 s`, `1 h 04 min`."""
+    if seconds is None:
+        return UNKNOWN
+    if seconds < 59.95:
+        return f"{significant(seconds, 2 if seconds < 9.95 else 3)} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02d} min"
+
+
+def count(value: int | None) -> str:
+    """A whole number with thousands marks."""
+    return UNKNOWN if value is None else f"{value:,}"
+
+
+def magnitude(value: int | None) -> str:
+    """Parameters or multiply-accumulates: `2.49 M`, `1.3 G`."""
+    if value is None:
+        return UNKNOWN
+    for scale, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= scale:
+            return significant(value / scale) + unit
+    return str(value)
+
+
+def percent(value: float | None, decimals: int = 1) -> str:
+    """A fraction as per cent."""
+    return UNKNOWN if value is None else f"{value * 100:.{decimals}f} %"
+
+
+def percent_of(value: float | None, digits: int = 3) -> str:
+    """A fraction as per cent with `digits - 1` decimals."""
+    if value is None:
+        return UNKNOWN
+    return f"{value * 100:.{digits - 1}f} %"
+
+
+def points(value: float | None, digits: int = 3) -> str:
+    """A difference of fractions as percentage points with `digits - 1` decimals."""
+    if value is None:
+        return UNKNOWN
+    return f"{value * 100:.{digits - 1}f} points"
+
+
+def signed_points(value: float | None, decimals: int = 2) -> str:
+    """A difference of fractions as percentage points with its sign."""
+    if value is None:
+        return UNKNOWN
+    text = f"{value * 100:+.{decimals}f}"
+    return "0 points" if float(text) == 0 else text.replace("-", "\u2212") + " points"
+
+
+def decimals_for(n: int) -> int:
+    """Decimals of a per cent that `n` images can carry: two from 1,000 on."""
+    return 2 if n >= 1000 else 1
+
+
+def accuracy(top1: Proportion | None) -> str:
+    """The value of a proportion: `91.35 %`."""
+    return UNKNOWN if top1 is None else percent(top1.value, decimals_for(top1.n))
+
+
+def interval(top1: Proportion | None) -> str:
+    """The 95 % interval of a proportion: `90.04 to 92.50 %`."""
+    if top1 is None or top1.ci95 is None:
+        return UNKNOWN
+    places = decimals_for(top1.n)
+    return f"{top1.ci95[0] * 100:.{places}f} to {top1.ci95[1] * 100:.{places}f} %"
+
+
+def gain_interval(gain: Gain) -> str:
+    """The 95 % interval of a gain in points: `+0.42 to +2.10 points`."""
+    low, high = (f"{v * 100:+.2f}".replace("-", "\u2212") for v in gain.ci95)
+    return f"{low} to {high} points"
+
+
+def p_value(value: float) -> str:
+    """A p value: `p = 0.034`, `p < 0.001`."""
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+
+
+def small(value: float | None) -> str:
+    """A small difference between logits: `3.1e-05`."""
+    return UNKNOWN if value is None else f"{value:.2g}"
+
+
+def percentile(latency: Latency, which: str) -> str:
+    """`p50`, `p90` or `p99` of a measurement; where it has too few runs, how many it needs."""
+    value: float | None = getattr(latency, f"{which}_s")
+    if value is not None:
+        return milliseconds(value)
+    needed = RUNS_NEEDED[which]
+    if latency.evidence == "predicted" or not 0 < latency.n < needed:
+        return UNKNOWN
+    return f"needs {needed} runs"
+
+
+def band(bounds: tuple[float, float] | None) -> str:
+    """A band of predicted seconds: `3.1 to 5.2 ms`."""
+    if bounds is None:
+        return UNKNOWN
+    return f"{significant(bounds[0] * 1e3)} to {significant(bounds[1] * 1e3)} ms"
+
+
+def runs_on(latency: Latency) -> str:
+    """Runtime, provider, threads and batch of a measurement."""
+    threads = "1 thread" if latency.threads == 1 else f"{latency.threads} threads"
+    provider = latency.provider.removesuffix("ExecutionProvider")
+    parts = [
+        latency.runtime,
+        provider,
+        threads if latency.threads else "",
+        f"batch {latency.batch}",
+    ]
+    return ", ".join(part for part in parts if part)
+
+
+def best_latency(latencies: list[Latency]) -> Latency | None:
+    """The measurement with the strongest word about the target; `None` when there is none."""
+    known = [x for x in latencies if x.p50_s is not None]
+    return min(known, key=lambda x: EVIDENCE_ORDER.index(x.evidence), default=None)
+
+
+_WRITE: dict[str, Callable[[float, int], str]] = {
+    "latency_s": milliseconds,
+    "size_bytes": megabytes,
+    "memory_bytes": megabytes,
+    "min_top1": percent_of,
+    "max_top1_drop": points,
+}
+
+
+def limit_name(row: VerdictRow) -> str:
+    """The limit in words."""
+    return LIMIT_NAME.get(row.limit, row.limit)
+
+
+def limit_numbers(row: VerdictRow) -> tuple[str, str]:
+    """`(allowed, observed)` of a limit, with as many digits as it takes to tell them apart."""
+    write = _WRITE.get(row.limit, significant)
+    direction = "at least" if row.limit.startswith("min_") else "at most"
+    if row.observed is None:
+        return f"{direction} {write(row.allowed, 3)}", UNKNOWN
+    for digits in range(3, 13):
+        allowed, observed = write(row.allowed, digits), write(row.observed, digits)
+        if allowed != observed or row.allowed == row.observed:
+            break
+    return f"{direction} {allowed}", observed
+
+
+def limit_evidence(row: VerdictRow) -> str:
+    """The evidence grade of a row in words; size and accuracy are properties of the file itself."""
+    if row.evidence is not None:
+        return EVIDENCE_WORD[row.evidence]
+    return "none" if row.observed is None else "the file itself"
+
+
+def fact(value: Any) -> str:
+    """A declared fact of a device: numbers with thousands marks, the rest as text."""
+    if value is None:
+        return "not stated"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:g}" if abs(value) < 1e6 else f"{value:,.0f}"
+    if isinstance(value, dict):
+        return ", ".join(f"{k}: {fact(v)}" for k, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(fact(v) for v in value)
+    return str(value)

@@ -1,0 +1,158 @@
+"""The views of a result: `report.html`, `report.md`, `model_card.md` and the terminal's verdict.
+
+Pure functions from a `Result` to text; every number in a view stands in `result.json`. The
+page is one file without scripts or requests: a content security policy forbids them, so even a
+mistake here could not load anything.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from edgedistill.evidence import figures, sections
+from edgedistill.evidence.console import console
+from edgedistill.evidence.markdown import markdown
+from edgedistill.evidence.model_card import model_card
+from edgedistill.result import Evidence, Result, VerdictRow
+
+__all__ = ["MAX_HTML_BYTES", "console", "html", "markdown", "model_card", "write_views"]
+
+MAX_HTML_BYTES = 1_500_000
+MAX_TEXT = 4000
+MOST_SKIPPED = 100
+MOST_CANDIDATES = 60
+
+
+def _safe(value: Any) -> Any:
+    """What a template prints: hidden characters spelled out, `None` as words."""
+    if isinstance(value, Markup):
+        return value
+    if value is None:
+        return figures.UNKNOWN
+    return figures.short(value, MAX_TEXT) if isinstance(value, str) else value
+
+
+def _name(text: str) -> Markup:
+    """A foreign name: cut to 80 characters, its writing direction isolated."""
+    return Markup("<bdi>{}</bdi>").format(figures.short(text))
+
+
+def _grade(evidence: Evidence | None, words: str | None = None) -> Markup:
+    """The badge of an evidence grade."""
+    if evidence is None:
+        return Markup('<span class="grade none">{}</span>').format(words or figures.UNKNOWN)
+    badge = Markup('<span class="grade {}">{}</span>')
+    return badge.format(evidence, figures.EVIDENCE_WORD[evidence])
+
+
+def _row_grade(row: VerdictRow) -> Markup:
+    return _grade(row.evidence, figures.limit_evidence(row))
+
+
+@cache
+def _environment() -> Environment:
+    env = Environment(
+        loader=PackageLoader("edgedistill", "evidence/templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_safe,
+    )
+    env.filters["name"] = _name
+    env.filters["grade"] = _grade
+    env.filters["row_grade"] = _row_grade
+    env.globals["f"] = figures
+    return env
+
+
+@cache
+def _style() -> Markup:
+    text = files("edgedistill").joinpath("evidence/templates/report.css").read_text("utf-8")
+    return Markup(text)
+
+
+def _licences(result: Result) -> list[tuple[str, str, str | None]]:
+    return [
+        ("Teacher weights", result.teacher.model, result.teacher.licence),
+        ("Student weights", result.student.weights_source, result.student.licence),
+        ("Images", result.data.name, result.data.licence),
+    ]
+
+
+def _page(result: Result, pictures: Sequence[sections.Picture]) -> str:
+    classes = sections.class_rows(result)
+    parts = list(dict.fromkeys(name for arm in result.arms for name in arm.seconds_parts))
+    context = {
+        "r": result,
+        "style": _style(),
+        "max_skipped": MOST_SKIPPED,
+        "max_candidates": MOST_CANDIDATES,
+        "max_classes": sections.MOST_CLASS_ROWS,
+        "chosen": sections.chosen(result),
+        "chosen_arm": next((a for a in result.arms if a.name == result.chosen_arm), None),
+        "seconds_parts": parts,
+        "arms_chart": sections.arms_chart(result),
+        "seconds_chart": sections.seconds_chart(result),
+        "latency_chart": sections.latency_chart(result),
+        "size_chart": sections.size_chart(result),
+        "stages_chart": sections.stages_chart(result),
+        "curves": sections.curve_charts(result),
+        "heatmap": sections.heatmap(result),
+        "pairs": sections.confused(result),
+        "class_rows": classes,
+        "recall_chart": sections.recall_chart(classes),
+        "pictures": pictures,
+        "licences": _licences(result),
+    }
+    return _environment().get_template("report.html.j2").render(context)
+
+
+def _fitting(result: Result, room: int) -> list[sections.Picture]:
+    """The first pictures that fit into `room` bytes, mistakes before right ones."""
+    kept = []
+    for picture in (sections.picture(result, example) for example in result.examples):
+        texts = (picture.uri or "", str(escape(picture.label)), str(escape(picture.predicted)))
+        room -= sum(len(text.encode()) for text in texts) * 2 + 600 - len(texts[0])
+        if room < 0:
+            break
+        kept.append(picture)
+    return sorted(kept, key=lambda picture: picture.right)
+
+
+def html(result: Result) -> str:
+    """The report as one self-contained page; pictures beyond `MAX_HTML_BYTES` are left out."""
+    room = MAX_HTML_BYTES - len(_page(result, []).encode("utf-8")) - 2_000
+    return _page(result, _fitting(result, room))
+
+
+def _replace(path: Path, text: str) -> None:
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_views(result: Result, folder: Path) -> list[Path]:
+    """Write the three files into `folder`, each aside and then renamed; gives their paths."""
+    views = {"report.html": html, "report.md": markdown, "model_card.md": model_card}
+    texts = {name: view(result) for name, view in views.items()}
+    for name, text in texts.items():
+        _replace(folder / name, text)
+    return [folder / name for name in texts]

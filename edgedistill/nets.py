@@ -1,0 +1,160 @@
+"""What every room does with a torch network: where it runs, its features and logits, its weights on disk."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from edgedistill.errors import TeacherError
+
+Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a network sees an image: square `size` in pixels, then `(pixel / 255 - mean) / std` a channel."""
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Float pixels (B, 3, H, W) in 0..255 as the network takes them."""
+        mean = torch.tensor(self.mean, device=pixels.device).view(1, 3, 1, 1)
+        std = torch.tensor(self.std, device=pixels.device).view(1, 3, 1, 1)
+        return (pixels / 255 - mean) / std
+
+    def tensor(self, pixels: Pixels, device: torch.device) -> Tensor:
+        """Pixels (B, S, S, 3) as a network's input (B, 3, S, S), channels last in memory."""
+        batch = torch.from_numpy(np.ascontiguousarray(pixels)).to(device)
+        return self.normalise(batch.permute(0, 3, 1, 2).float())
+
+
+def pick_device() -> torch.device:
+    """The accelerator that is here: CUDA, then Apple's MPS, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+@contextlib.contextmanager
+def inference(device: torch.device, *, fast: bool) -> Iterator[None]:
+    """No gradients; with `fast`, bfloat16 where the device computes it natively."""
+    native = device.type == "cuda" or (
+        device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
+    with (
+        torch.inference_mode(),
+        torch.autocast(device.type, torch.bfloat16, enabled=fast and native),
+    ):
+        yield
+
+
+def forward(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Pooled penultimate features (B, D) and logits (B, C) of a timm classifier in one pass."""
+    net: Any = model
+    features = net.forward_head(net.forward_features(x), pre_logits=True)
+    head = net.get_classifier()
+    return features, head(features)
+
+
+def outputs(
+    model: nn.Module,
+    pixels: Pixels,
+    look: Look,
+    device: torch.device,
+    *,
+    fast: bool = False,
+    batch: int = 128,
+    advance: Callable[[int], None] = lambda _: None,
+) -> tuple[Floats, Floats]:
+    """Features (N, D) and logits (N, C) of a network in evaluation mode over stored pixels (N, S, S, 3)."""
+    model.eval()
+    parts: list[tuple[Floats, Floats]] = []
+    with inference(device, fast=fast):
+        for start in range(0, len(pixels), batch):
+            chunk = np.asarray(pixels[start : start + batch])
+            features, logits = forward(model, look.tensor(chunk, device))
+            parts.append((features.float().cpu().numpy(), logits.float().cpu().numpy()))
+            advance(len(chunk))
+    return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+
+
+def count_params(model: nn.Module) -> int:
+    """Number of parameters."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def state_bytes(model: nn.Module) -> bytes:
+    """All weights and statistics as safetensors: the same network always gives the same bytes."""
+    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    return save_tensors(state)
+
+
+def load_state(model: nn.Module, path: Path, what: str) -> None:
+    """Fill `model` from a safetensors file; a file that does not fit raises `TeacherError`."""
+    try:
+        state = load_tensors(path.read_bytes())
+    except (OSError, SafetensorError) as error:
+        raise TeacherError(f"{what} {path} cannot be read: {error}") from None
+    check_fit(model, state, f"{what} {path}")
+    model.load_state_dict(state)
+
+
+def check_fit(model: nn.Module, state: dict[str, Tensor], what: str) -> None:
+    """Raise `TeacherError` with the first differences when a checkpoint is of another architecture."""
+    own = model.state_dict()
+    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
+    extra = [k for k in state if k not in own]
+    shapes = [
+        f"{k} is {tuple(state[k].shape)}, must be {tuple(own[k].shape)}"
+        for k in own
+        if k in state and state[k].shape != own[k].shape
+    ]
+    if not (missing or extra or shapes):
+        return
+    parts = [
+        _few("tensors missing", missing),
+        _few("tensors unknown", extra),
+        _few("shapes differ", shapes),
+    ]
+    raise TeacherError(
+        f"{what} is of another architecture than {type(model).__name__} as asked for: "
+        + "; ".join(p for p in parts if p)
+        + ". Give the model name that the checkpoint was saved from."
+    )
+
+
+def _few(title: str, items: Sequence[str]) -> str:
+    if not items:
+        return ""
+    more = f" and {len(items) - 3} more" if len(items) > 3 else ""
+    return f"{len(items)} {title} ({', '.join(items[:3])}{more})"
+
+
+def torch_bytes(value: object) -> bytes:
+    """`torch.save` into memory, so that a full disk is an `OSError` of ours and never half a file."""
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def bn_layers(model: nn.Module) -> list[nn.Module]:
+    """Every batch normalisation layer, timm's fused norm-and-activation ones too."""
+    return [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]

@@ -1,0 +1,366 @@
+"""The result document: `result.json`, schema `edgedistill.result/1`. Everything that is shown is a view of it.
+
+SI units inside and the unit in every name: seconds, bytes, fractions. Unknown is `None`, never 0.
+A document read from disk is hostile until `load` has parsed it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from edgedistill.errors import DocumentError
+
+SCHEMA: Final = "edgedistill.result/1"
+MAX_DOCUMENT_BYTES = 64_000_000
+
+Evidence = Literal["measured_on_target", "measured_on_proxy", "predicted"]
+"""Where a number comes from. A file's size and its accuracy under the kit are properties of the file."""
+
+Status = Literal["pass", "fail", "unconfirmed"]
+Precision = Literal["float32", "float16", "int8"]
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError("must be a finite number")
+    return value
+
+
+Finite = Annotated[float, AfterValidator(_finite)]
+Fraction = Annotated[float, AfterValidator(_finite), Field(ge=0, le=1)]
+Seconds = Annotated[float, AfterValidator(_finite), Field(ge=0)]
+Bytes = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Document(BaseModel):
+    """Frozen, closed (an unknown key is an error), and written with sorted meaning rather than order."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Proportion(Document):
+    """An accuracy: `value` of `n` images with its 95 % Wilson interval."""
+
+    value: Fraction
+    n: Count
+    ci95: tuple[Fraction, Fraction] | None = None
+
+
+class Calibration(Document):
+    """Expected calibration error (15 bins) and mean confidence."""
+
+    ece: Fraction
+    confidence: Fraction
+
+
+class Gain(Document):
+    """One arm against another on the same images: difference in top-1, its 95 % interval and exact McNemar p."""
+
+    against: str
+    value: Finite
+    ci95: tuple[Finite, Finite]
+    p_value: Fraction
+    words: str
+
+
+class CurvePoint(Document):
+    """One epoch of training. Losses in nats."""
+
+    epoch: Count
+    loss: Finite
+    val_top1: Fraction | None = None
+    parts: dict[str, Finite] = {}
+
+
+class Arm(Document):
+    """One way of training the student from the same start, on the same steps."""
+
+    name: str
+    top1: Proportion
+    val_top1: Fraction | None = None
+    balanced_accuracy: Fraction | None = None
+    steps: Count
+    epochs: Count
+    seconds: Seconds
+    seconds_parts: dict[str, Seconds] = {}
+    weights_sha256: Sha256 | None = None
+    gain: Gain | None = None
+    curve: list[CurvePoint] = []
+
+
+class Skipped(Document):
+    """One file that was left out, and why."""
+
+    path: str
+    reason: str
+
+
+class Data(Document):
+    name: str
+    source: str
+    classes: list[str]
+    train: Count
+    val: Count
+    test: Count
+    sha256: Sha256
+    skipped: Count
+    skipped_files: list[Skipped] = []
+    duplicates: Count = 0
+    split: str
+    per_class_train: list[Count] = []
+    licence: str | None = None
+
+
+class Teacher(Document):
+    model: str
+    source: str
+    revision: str | None = None
+    adaptation: str
+    adaptation_reason: str
+    params: Count
+    input_size: Count
+    top1: Proportion
+    val_top1: Fraction | None = None
+    calibration: Calibration | None = None
+    student_agreement: Fraction | None = None
+    seconds: Seconds | None = None
+    licence: str | None = None
+    words: str
+
+
+class Student(Document):
+    model: str
+    input_size: Count
+    params: Count
+    macs: Count
+    weights: Literal["pretrained", "random"]
+    weights_source: str
+    weights_reason: str
+    licence: str | None = None
+    reason: str
+
+
+class Candidate(Document):
+    """A student that planning weighed, at one input size and precision."""
+
+    model: str
+    input_size: Count
+    precision: Precision
+    pretrained: bool
+    params: Count
+    macs: Count
+    size_bytes: Bytes
+    latency_s: Seconds | None = None
+    latency_band_s: tuple[Seconds, Seconds] | None = None
+    memory_bytes: Bytes | None = None
+    expected_top1: Fraction | None = None
+    fits: Literal["safe", "possible", "no"]
+    reason: str
+
+
+class Plan(Document):
+    considered: Count
+    chosen: Candidate
+    runners_up: list[Candidate] = []
+    rejected: list[Candidate] = []
+    input_size_reason: str = ""
+
+
+class Parity(Document):
+    """The exported file against the torch model, on logits of the same real images."""
+
+    max_abs: Finite
+    max_rel: Finite
+    cosine: Finite
+    top1_agreement: Fraction
+    n: Count
+    against: str
+
+
+class Latency(Document):
+    """One measurement. A percentile that its samples cannot carry is `None`. Times in seconds."""
+
+    device: str
+    machine: str
+    runtime: str
+    provider: str
+    threads: Count
+    batch: Count
+    evidence: Evidence
+    p50_s: Seconds | None = None
+    p90_s: Seconds | None = None
+    p99_s: Seconds | None = None
+    band_s: tuple[Seconds, Seconds] | None = None
+    n: Count = 0
+    load_s: Seconds | None = None
+    first_run_s: Seconds | None = None
+    peak_rss_bytes: Bytes | None = None
+    stable: bool | None = None
+    warnings: list[str] = []
+    samples: str | None = None
+
+
+class Artifact(Document):
+    """One file that could ship, with the accuracy of that very file as the kit runs it."""
+
+    name: str
+    path: str
+    sha256: Sha256
+    size_bytes: Bytes
+    precision: Precision
+    runtime: str
+    opset: Count
+    input: str
+    top1: Proportion | None = None
+    val_top1: Fraction | None = None
+    balanced_accuracy: Fraction | None = None
+    per_class_recall: list[Fraction | None] = []
+    drop: Gain | None = None
+    parity: Parity | None = None
+    latency: list[Latency] = []
+    eligible: bool = True
+    reason: str = ""
+
+
+class Limits(Document):
+    """The budget. `None` is no limit."""
+
+    latency_s: Seconds | None = None
+    size_bytes: Bytes | None = None
+    memory_bytes: Bytes | None = None
+    min_top1: Fraction | None = None
+    max_top1_drop: Fraction | None = None
+
+
+class VerdictRow(Document):
+    limit: str
+    allowed: Finite
+    observed: Finite | None = None
+    evidence: Evidence | None = None
+    status: Status
+    note: str = ""
+    advice: str = ""
+
+
+class Verdict(Document):
+    status: Status
+    sentence: str
+    rows: list[VerdictRow]
+    remarks: list[str] = []
+
+
+class Example(Document):
+    """A test image with the prediction of the chosen file; `png` is base64."""
+
+    png: str
+    label: Count
+    predicted: Count
+    confidence: Fraction
+
+
+class Table(Document):
+    """A file beside `result.json` with data too large for it."""
+
+    path: str
+    sha256: Sha256
+    what: str
+
+
+class Environment(Document):
+    cpu: str
+    cores: Count
+    memory_bytes: Bytes | None = None
+    gpu: str | None = None
+    os: str
+    python: str
+    packages: dict[str, str]
+    git: str | None = None
+
+
+class StageTime(Document):
+    name: str
+    seconds: Seconds
+
+
+class Result(Document):
+    schema_: Literal["edgedistill.result/1"] = Field(default=SCHEMA, alias="schema")
+    run: str
+    created_utc: str
+    version: str
+    command: str
+    seed: int
+    recipe_sha256: Sha256
+    environment: Environment
+    device: dict[str, Any]
+    budget: Limits
+    data: Data
+    plan: Plan
+    teacher: Teacher
+    student: Student
+    arms: list[Arm]
+    chosen_arm: str
+    artifacts: list[Artifact]
+    chosen: str
+    chosen_reason: str
+    bundle_bytes: Bytes
+    confusion: list[list[Count]]
+    examples: list[Example] = []
+    tables: dict[str, Table] = {}
+    stages: list[StageTime] = []
+    verdict: Verdict
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), populate_by_name=True
+    )
+
+    def artifact(self, name: str) -> Artifact:
+        """The artifact of that name."""
+        return next(a for a in self.artifacts if a.name == name)
+
+    def dumps(self) -> str:
+        """The document as JSON text, one key a line, ends with a newline."""
+        return json.dumps(self.model_dump(mode="json", by_alias=True), indent=1) + "\n"
+
+
+D = TypeVar("D", bound=BaseModel)
+
+
+def describe(error: ValidationError) -> list[str]:
+    """Each problem of a document on one line: its path, what was got, what is allowed."""
+    lines = []
+    for item in error.errors(include_url=False):
+        path = ".".join(str(part) for part in item["loc"]) or "document"
+        got = repr(item.get("input"))
+        lines.append(f"{path}  {item['msg'].lower()}; got {got[:80]}")
+    return lines
+
+
+def parse(kind: str, model: type[D], path: Path, max_bytes: int = MAX_DOCUMENT_BYTES) -> D:
+    """A document of `model` read from `path`; any damage is a `DocumentError` that names the file."""
+    try:
+        size = path.stat().st_size
+        if size > max_bytes:
+            raise DocumentError(
+                f"{kind} {path} has {size:,} bytes, more than the {max_bytes:,} allowed"
+            )
+        data = json.loads(path.read_text("utf-8"))
+        return model.model_validate(data)
+    except FileNotFoundError:
+        raise DocumentError(f"{kind} {path} does not exist") from None
+    except ValidationError as error:
+        problems = "\n".join(f"  {line}" for line in describe(error)[:20])
+        raise DocumentError(f"{kind} {path} does not hold:\n{problems}") from None
+    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise DocumentError(f"{kind} {path} cannot be read: {error}") from None
+
+
+def load(path: Path) -> Result:
+    """`result.json` at `path`, or in the folder `path`. Raises `DocumentError`."""
+    return parse("result", Result, path / "result.json" if path.is_dir() else path)

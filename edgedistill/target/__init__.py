@@ -1,0 +1,1 @@
+"""What must it fit? Devices and limits, costs, latencies, and which student to train."""

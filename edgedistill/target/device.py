@@ -1,0 +1,232 @@
+"""Devices: what is declared about a board, its default limits, and the terms of its latency model.
+
+A profile is a YAML file: the shipped ones lie in `profiles/`, a user's own is given by its path. A
+file is hostile until it has been parsed here, and all its problems are named at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import ValidationError
+
+from edgedistill.errors import DeviceError, unknown
+from edgedistill.result import Limits, Precision, describe
+from edgedistill.target.latency import Terms
+from edgedistill.target.profile import Accelerator, Profile, cross_checks, tidy
+
+MAX_PROFILE_BYTES = 64_000
+MAX_DEPTH = 12
+MAX_PROBLEMS = 40
+SUFFIXES = (".yaml", ".yml")
+HOST = "host"
+
+
+_OPENING = (
+    yaml.FlowSequenceStartToken,
+    yaml.FlowMappingStartToken,
+    yaml.BlockSequenceStartToken,
+    yaml.BlockMappingStartToken,
+)
+_CLOSING = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndToken)
+
+
+@dataclass(frozen=True)
+class Device:
+    """Declared facts of one device. SI units; what is not known is `None`.
+
+    `precisions` are in the order of preference and `natural_precision` is what the device is for;
+    `int8_flavour` is the kind of INT8 file its runtime takes (`None`: no fast INT8). `latency` has
+    terms for some precisions, and `sources` says where each field comes from: "unverified" and
+    "[M]" (from memory) stay marked.
+    """
+
+    name: str
+    title: str
+    aliases: tuple[str, ...]
+    kind: Literal["nvidia_gpu", "arm_cpu", "x86_cpu"]
+    runtime: Literal["tensorrt", "onnxruntime"]
+    precisions: tuple[Precision, ...]
+    natural_precision: Precision
+    cores: int | None
+    memory_bytes: int | None
+    memory_bytes_per_s: float | None
+    opset: int
+    input_layout: Literal["uint8_nhwc", "float_nchw"]
+    int8_flavour: Literal["x86", "arm", "tensorrt"] | None
+    tensorrt: str | None
+    jetpack: str | None
+    runtime_memory_bytes: int | None
+    accelerator: Accelerator | None
+    limits: Limits
+    latency: Mapping[Precision, Terms]
+    sources: Mapping[str, str]
+    notes: tuple[str, ...]
+
+
+def load_device(name_or_path: str) -> Device:
+    """The device of a name, an alias, or a profile file (a path that ends in .yaml).
+
+    Raises `DeviceError`: an unknown name with the nearest one, or every problem of a file at once.
+    """
+    if name_or_path.lower().endswith(SUFFIXES):
+        return _from_file(Path(name_or_path))
+    names = _names()
+    if name_or_path not in names:
+        hint = " A profile of your own is given by its path, which ends in .yaml."
+        raise DeviceError(unknown("device", name_or_path, names) + hint)
+    return _shipped(names[name_or_path])
+
+
+def device_names() -> tuple[str, ...]:
+    """Names of the shipped profiles, sorted; aliases are left out."""
+    return tuple(sorted(set(_names().values())))
+
+
+def device_to_dict(device: Device) -> dict[str, Any]:
+    """The declared facts for `result.json`: plain dicts, lists, strings and numbers."""
+    facts: dict[str, Any] = {}
+    for field in dataclasses.fields(device):
+        value = getattr(device, field.name)
+        if field.name == "limits":
+            value = device.limits.model_dump(mode="json")
+        elif field.name == "latency":
+            value = {precision: _plain(terms) for precision, terms in device.latency.items()}
+        elif field.name == "accelerator" and device.accelerator is not None:
+            value = device.accelerator.model_dump(mode="json")
+        elif isinstance(value, Mapping):
+            value = dict(value)
+        elif isinstance(value, tuple):
+            value = list(value)
+        facts[field.name] = value
+    return facts
+
+
+def _plain(terms: Terms) -> dict[str, Any]:
+    return {**dataclasses.asdict(terms), "band": list(terms.band)}
+
+
+@cache
+def _names() -> dict[str, str]:
+    """Every name and alias of the shipped profiles with the name that it stands for."""
+    names: dict[str, str] = {}
+    for entry in resources.files("edgedistill.target").joinpath("profiles").iterdir():
+        if entry.name.endswith(SUFFIXES):
+            name = entry.name.removesuffix(".yaml")
+            names[name] = name
+            head = yaml.safe_load(entry.read_text("utf-8").partition("\nkind:")[0])
+            names.update(dict.fromkeys(head["aliases"], name))
+    return names
+
+
+@cache
+def _shipped(name: str) -> Device:
+    entry = resources.files("edgedistill.target").joinpath("profiles", f"{name}.yaml")
+    device = _parse(entry.read_text("utf-8"), name)
+    return _this_machine(device) if name == HOST else device
+
+
+def _from_file(path: Path) -> Device:
+    where = tidy(str(path))
+    try:
+        if path.stat().st_size > MAX_PROFILE_BYTES:
+            raise DeviceError(f"profile {where} is larger than {MAX_PROFILE_BYTES:,} bytes")
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        known = ", ".join(device_names())
+        raise DeviceError(
+            f"profile {where} does not exist. Give the path of a YAML file, or one of: {known}."
+        ) from None
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise DeviceError(f"profile {where} cannot be read: {tidy(str(error))}") from None
+    return _parse(text, where)
+
+
+def _parse(text: str, where: str) -> Device:
+    tree = _tree(text, where)
+    try:
+        profile = Profile.model_validate(tree)
+        problems = cross_checks(tree)
+    except ValidationError as error:
+        problems = [*describe(error), *cross_checks(tree)]
+    if problems:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        pairs = [line.partition("  ") for line in problems[:MAX_PROBLEMS]]
+        shown = [f"  {tidy(key)}  {tidy(words)}" for key, _, words in pairs]
+        raise DeviceError("\n".join([f"profile {where} has {count}", *shown]))
+    return _device(profile)
+
+
+def _tree(text: str, where: str) -> dict[Any, Any]:
+    """The mapping of a YAML text."""
+    try:
+        _refuse_bombs(text, where)
+        tree = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError, OverflowError) as error:
+        raise DeviceError(f"profile {where} cannot be read as YAML: {tidy(str(error))}") from None
+    if not isinstance(tree, dict):
+        raise DeviceError(f"profile {where} must be a mapping, is a {type(tree).__name__}")
+    return tree
+
+
+def _refuse_bombs(text: str, where: str) -> None:
+    """Aliases unfold to any size and deep nesting takes quadratic time; a profile needs neither."""
+    depth = 0
+    for token in yaml.scan(text):
+        if isinstance(token, yaml.AliasToken):
+            raise DeviceError(f"profile {where} uses YAML aliases (*name): write the values out")
+        depth += isinstance(token, _OPENING)
+        depth -= isinstance(token, _CLOSING)
+        if depth > MAX_DEPTH:
+            raise DeviceError(f"profile {where} is nested deeper than {MAX_DEPTH} levels")
+
+
+def _device(profile: Profile) -> Device:
+    values = {field.name: getattr(profile, field.name) for field in dataclasses.fields(Device)}
+    values["latency"] = {
+        precision: Terms(**terms.model_dump()) for precision, terms in profile.latency.items()
+    }
+    return Device(**values)
+
+
+def _this_machine(device: Device) -> Device:
+    """The `host` profile with what this machine says of itself."""
+    from ontarget import machine
+
+    arch = platform.machine().lower()
+    arm = arch in ("aarch64", "arm64") or arch.startswith("armv")
+    if not arm and arch not in ("x86_64", "amd64", "x64", "i686", "i386"):
+        raise DeviceError(
+            f'this machine is a "{arch}", which no host profile describes. Give --device a profile '
+            f"({', '.join(n for n in device_names() if n != HOST)}) or the path of your own."
+        )
+    like = _shipped("raspberry-pi-5" if arm else "x86-cpu")
+    terms = {
+        precision: dataclasses.replace(t, tier="E", band=(1 / 3, 3.0))
+        for precision, t in like.latency.items()
+    }
+    return dataclasses.replace(
+        device,
+        kind=like.kind,
+        int8_flavour=like.int8_flavour,
+        cores=_usable_cores(),
+        memory_bytes=machine.memory_bytes(),
+        latency=terms,
+    )
+
+
+def _usable_cores() -> int | None:
+    """Cores that this process may use."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()

@@ -1,0 +1,1 @@
+"""Who teaches? Pretrained networks, adapted to the task, and their stored outputs."""

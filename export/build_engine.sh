@@ -1,0 +1,190 @@
+#!/bin/sh
+# Builds a TensorRT engine from one ONNX file of a bundle, on the board that will run it, with nothing
+# but trtexec. An engine fits the TensorRT version and the GPU it was built on: build it on each board.
+# Not run on a board yet: the options are those that trtexec of TensorRT 8.5 to 11 documents, and the
+# script is tested against a stand-in that refuses any other.
+set -eu
+
+usage() {
+    cat <<'TEXT'
+usage: sh build_engine.sh [options] [BUNDLE]
+
+  BUNDLE           the bundle folder (default: the folder of this script)
+  -m MODEL         name of a model in the manifest (default: float16)
+  -f FILE          an ONNX file of the bundle in place of -m
+  -o ENGINE        the engine to write (default: FILE with .engine, in this folder)
+  -s NAME:SHAPE    input and shape (default from the manifest, for example images:1x224x224x3)
+  -w MIB           workspace in MiB while building (default: 1024)
+  -n               print the trtexec command and stop
+  -h               this text
+
+Before you time anything on a Jetson:  sudo nvpmodel -q  and  sudo jetson_clocks
+
+examples:
+  sh build_engine.sh                       the float16 model of this bundle
+  sh build_engine.sh -m int8 -o int8.engine .
+  sh build_engine.sh -s images:1x96x96x3 -f model.float16.onnx .
+
+exit codes: 0 built; 1 trtexec failed; 2 wrong usage, no trtexec, or a version that cannot run the file
+TEXT
+}
+
+fail() {
+    printf 'build_engine.sh: %s\n' "$1" >&2
+    exit "${2:-2}"
+}
+
+need_value() {
+    [ "$2" -ge 2 ] || fail "$1 needs a value; see -h"
+}
+
+model=float16 file='' engine='' shape='' workspace=1024 dry=0 bundle=''
+while [ $# -gt 0 ]; do
+    case $1 in
+        -h | --help) usage; exit 0 ;;
+        -n) dry=1 ;;
+        -m) need_value "$1" $#; model=$2; shift ;;
+        -f) need_value "$1" $#; file=$2; shift ;;
+        -o) need_value "$1" $#; engine=$2; shift ;;
+        -s) need_value "$1" $#; shape=$2; shift ;;
+        -w) need_value "$1" $#; workspace=$2; shift ;;
+        -*) fail "unknown option $1; see -h" ;;
+        *) [ -z "$bundle" ] || fail "one bundle folder, got $bundle and $1"; bundle=$1 ;;
+    esac
+    shift
+done
+[ -n "$bundle" ] || bundle=$(dirname "$0")
+case $workspace in
+    '' | *[!0-9]*) fail "-w needs a whole number of MiB, got $workspace" ;;
+esac
+manifest=$bundle/manifest.json
+[ -f "$manifest" ] || fail "$bundle is not a bundle: it has no manifest.json; give the bundle folder"
+
+# entry KEY VALUE: the manifest's entry of the model whose KEY is VALUE, on one line.
+entry() {
+    tr '\n\r\t' '   ' <"$manifest" | awk -v key="$1" -v value="$2" '{
+        if (!match($0, "\"models\" *: *\\[")) exit
+        text = substr($0, RSTART)
+        depth = 0; from = 0; quoted = 0; list = 0
+        for (i = 1; i <= length(text); i++) {
+            c = substr(text, i, 1)
+            if (quoted) { if (c == "\\") i++; else if (c == "\"") quoted = 0; continue }
+            if (c == "\"") { quoted = 1; continue }
+            if (c == "[" && !list) { list = 1; continue }
+            if (!list) continue
+            if (c == "{") { if (depth == 0) from = i; depth++ }
+            if (c == "}") {
+                depth--
+                if (depth == 0) {
+                    one = substr(text, from, i - from + 1)
+                    plain = one  # input and output have a name too: of these only the model counts
+                    gsub(/"(input|output)" *: *[{][^}]*[}]/, "", plain)
+                    if (match(plain, "\"" key "\" *: *\"[^\"]*\"")) {
+                        got = substr(plain, RSTART, RLENGTH)
+                        sub(/^"[a-z]*" *: *"/, "", got); sub(/"$/, "", got)
+                        if (got == value) { print one; exit }
+                    }
+                }
+            }
+            if (c == "]" && depth == 0) exit
+        }
+    }'
+}
+
+# text KEY: the string at KEY of what comes on stdin.
+text() {
+    sed -n 's/.*"'"$1"'" *: *"\([^"]*\)".*/\1/p'
+}
+
+if [ -n "$file" ]; then
+    about=$(entry file "$(basename "$file")")
+    [ -n "$about" ] || about=$(entry file "$file")
+else
+    about=$(entry name "$model")
+    [ -n "$about" ] || fail "the manifest has no model named $model; look at the \"name\" lines of $manifest"
+fi
+input=$(printf '%s\n' "$about" | sed -nE 's/.*"input" *: *[{]([^}]*)[}].*/\1/p')
+plain=$(printf '%s\n' "$about" | sed -E 's/"(input|output)" *: *[{][^}]*[}]//g')
+[ -n "$file" ] || file=$(printf '%s\n' "$plain" | text file)
+precision=$(printf '%s\n' "$plain" | text precision)
+layout=$(printf '%s\n' "$input" | text layout)
+case $file in
+    /* | *..*) fail "the model file must lie in the bundle, got $file" ;;
+esac
+onnx=$bundle/$file
+[ -f "$onnx" ] || fail "$onnx is not there"
+if [ -z "$precision" ]; then
+    fail "the manifest says nothing about $file; use -m with a name from it"
+fi
+if [ -z "$shape" ]; then
+    name=$(printf '%s\n' "$input" | text name)
+    sizes=$(printf '%s\n' "$input" | sed -nE 's/.*"shape" *: *\[ *(null|[0-9]+) *, *([0-9]+) *, *([0-9]+) *, *([0-9]+) *\].*/\2x\3x\4/p')
+    if [ -z "$name" ] || [ -z "$sizes" ]; then
+        fail "the manifest does not state the input of $file; give it with -s"
+    fi
+    batch=$(printf '%s\n' "$input" | sed -nE 's/.*"shape" *: *\[ *([0-9]+) *,.*/\1/p')
+    shape=$name:${batch:-1}x$sizes
+fi
+[ -n "$engine" ] || engine=$(basename "$file" .onnx).engine
+
+trtexec=${TRTEXEC:-}
+if [ -z "$trtexec" ]; then
+    if [ -x /usr/src/tensorrt/bin/trtexec ]; then
+        trtexec=/usr/src/tensorrt/bin/trtexec
+    else
+        trtexec=$(command -v trtexec || true)
+    fi
+fi
+if [ -z "$trtexec" ] || [ ! -x "$trtexec" ]; then
+    fail "no trtexec: JetPack puts it in /usr/src/tensorrt/bin (sudo apt install tensorrt); or set TRTEXEC=/path/to/trtexec"
+fi
+
+# The banner reads [TensorRT v8502] (8.5.2), [TensorRT v100300] (10.3.0) or [TensorRT v11.1.0.106].
+help=$("$trtexec" --help 2>&1 || true)
+version=$(printf '%s\n' "$help" | sed -n 's/.*\[TensorRT v\([0-9.]*\)\].*/\1/p' | head -n 1)
+case $version in
+    *.*) major=${version%%.*}; minor=${version#*.}; minor=${minor%%.*} ;;
+    [0-9][0-9][0-9][0-9]) major=$((version / 1000)); minor=$((version / 100 % 10)) ;;
+    [0-9][0-9][0-9][0-9][0-9]*) major=$((version / 10000)); minor=$((version / 100 % 100)) ;;
+    *) fail "$trtexec does not say which TensorRT it is; its first line should hold [TensorRT v...]" ;;
+esac
+[ "$major" -ge 8 ] || fail "TensorRT $major.$minor is too old: 8.2 (JetPack 4.6) or newer is needed"
+if [ "$layout" = uint8_nhwc ] && [ "$major" -eq 8 ] && [ "$minor" -lt 5 ]; then
+    fail "TensorRT $major.$minor takes no uint8 images (8.5 does): export with --set export.input=float_nchw"
+fi
+
+set -- "--onnx=$onnx" "--saveEngine=$engine"
+if [ "$major" -le 9 ]; then
+    case $precision in
+        float16) set -- "$@" --fp16 ;;
+        int8) set -- "$@" --fp16 --int8 ;;
+    esac
+elif [ "$major" -eq 10 ]; then
+    set -- "$@" --stronglyTyped
+fi
+case $help in
+    *--memPoolSize*) set -- "$@" "--memPoolSize=workspace:$workspace" ;;
+    *) set -- "$@" "--workspace=$workspace" ;;
+esac
+if [ -z "${batch:-}" ]; then
+    set -- "$@" "--minShapes=$shape" "--optShapes=$shape" "--maxShapes=$shape"
+fi
+set -- "$@" --warmUp=500 --duration=10
+
+printf 'TensorRT %s.%s, %s, input %s, to %s\n' "$major" "$minor" "$precision" "$shape" "$engine"
+if [ "$dry" -eq 1 ]; then
+    printf '%s' "$trtexec"
+    printf ' %s' "$@"
+    printf '\n'
+    exit 0
+fi
+log=$engine.log
+printf 'building takes minutes; the log is %s\n' "$log"
+if ! "$trtexec" "$@" >"$log" 2>&1; then
+    grep -E '\[E\]|[Ee]rror|Killed|out of memory' "$log" | head -n 5 >&2 || true
+    fail "trtexec failed, see $log. When it was killed, memory ran out: close the desktop, add swap, or use a smaller -w" 1
+fi
+[ -s "$engine" ] || fail "trtexec ended well but wrote no engine; see $log" 1
+grep -E 'Throughput|Latency:|GPU Compute Time:|H2D Latency|D2H Latency|coefficient of variation' "$log" |
+    sed 's/^.*\] *//' || true
+printf 'built %s\n' "$engine"

@@ -1,0 +1,245 @@
+"""The commands of the kit: info, check, bench, eval, predict. Parses, calls one function, prints,
+ends.
+
+Exit codes: 0 all is well; 1 a check failed; 2 bad usage or a damaged bundle; 3 a measurement that
+is not valid, or interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import sys
+import textwrap
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from ontarget.bench import QUICK, Timing, bench_bundle
+from ontarget.contract import Bundle, load_bundle, load_evalset, load_images, verify_hashes
+from ontarget.document import document, write_json, write_npz
+from ontarget.fields import ContractError
+from ontarget.machine import machine, temperature_c
+from ontarget.options import parser
+from ontarget.preprocess import DecodeError, to_input, to_pixels
+from ontarget.score import check_golden, evaluate_bundle, score
+from ontarget.session import OrtSession, ProviderError, SessionError
+from ontarget.views import bench_table, clean, megabytes, table
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; every fault of the user is one paragraph on stderr."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if arguments[:1] == ["_worker"]:
+        from ontarget import worker
+
+        return worker.main()
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    options = parser().parse_args(arguments)
+    try:
+        code = _COMMANDS[options.command](options, load_bundle(options.bundle))
+        sys.stdout.flush()
+        return code
+    except ProviderError as error:
+        return _stop(str(error), 3 if error.fell_back else 2)
+    except (ContractError, SessionError, DecodeError) as error:
+        return _stop(str(error), 2)
+    except KeyboardInterrupt:
+        return _stop("interrupted; no file was written. Give the same command again.", 3)
+    except MemoryError:
+        return _stop("out of memory; close other programs or use a smaller --batch.", 3)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        code = 3 if error.errno in (errno.ENOSPC, errno.EDQUOT) else 2
+        return _stop(f"{error.filename or 'a file'}: {error.strerror}.", code)
+
+
+def _stop(text: str, code: int) -> int:
+    _progress("")
+    print("ontarget: " + text, file=sys.stderr)
+    return code
+
+
+def _progress(text: str) -> None:
+    """A line on the terminal that the next one replaces; nothing when stderr is not a terminal."""
+    if sys.stderr.isatty():
+        sys.stderr.write("\r\x1b[K" + text)
+        sys.stderr.flush()
+
+
+def _names(options: argparse.Namespace) -> list[str] | None:
+    return [options.model] if options.model else None
+
+
+def _write(options: argparse.Namespace, bundle: Bundle, **parts: Any) -> None:
+    _progress("")
+    if options.json is not None:
+        write_json(options.json, document(bundle, machine(), **parts))
+
+
+def _info(options: argparse.Namespace, bundle: Bundle) -> int:
+    facts = machine()
+    pre = bundle.preprocess
+    names = ", ".join(clean(name, 30) for name in bundle.classes[:12])
+    more = f" and {len(bundle.classes) - 12} more" if len(bundle.classes) > 12 else ""
+    print(f"{clean(bundle.name)} for {clean(bundle.device)}, made {clean(bundle.created_utc)}")
+    lines = [f"{len(bundle.classes)} classes: {names}{more}"]
+    lines.append(
+        f"images: shorter side to {pre.resize} px ({pre.resample}), centre {pre.crop} px, "
+        f"{pre.color}"
+    )
+    lines.extend(f"licence of the {k}: {clean(v, 300)}" for k, v in bundle.licences.items() if v)
+    print("\n".join(textwrap.fill(line, 100, subsequent_indent="  ") for line in lines) + "\n")
+    head = ["model", "file", "MB", "precision", "input", "opset", "made for"]
+    rows = []
+    for m in bundle.models:
+        name = m.name + (" *" if m.name == bundle.chosen else "")
+        kind = f"{m.input.layout} {m.input.dtype}"
+        size = megabytes(m.size_bytes)
+        rows.append([name, clean(m.file), size, m.precision, kind, str(m.opset), m.runtime])
+    print(table(head, rows) + "\n* the chosen one\n")
+    known = [[key, clean(str(value), 90)] for key, value in facts.items() if value is not None]
+    print("\n".join(f"{key:<14} {value}" for key, value in known))
+    _write(options, bundle)
+    return 0
+
+
+def _check(options: argparse.Namespace, bundle: Bundle) -> int:
+    problems = verify_hashes(bundle)
+    for problem in problems:
+        print(f"FAIL  {clean(problem, 300)}")
+    if not problems:
+        print("ok    every file is the one that was packed")
+    rows = [] if problems else check_golden(bundle, _names(options), options.provider)
+    for row in rows:
+        mark = "ok  " if row.ok else "FAIL"
+        print(
+            f"{mark}  {row.model} on {row.provider}: same class for {row.agree} of {row.n}; "
+            f"{row.text}"
+        )
+    ok = not problems and all(row.ok for row in rows)
+    _write(
+        options,
+        bundle,
+        check={"ok": ok, "problems": problems, "golden": [asdict(row) for row in rows]},
+    )
+    return 0 if ok else 1
+
+
+def _bench(options: argparse.Namespace, bundle: Bundle) -> int:
+    base = QUICK if options.quick else Timing()
+    seconds = base.min_seconds if options.min_seconds is None else options.min_seconds
+    timing = Timing(
+        min_seconds=seconds,
+        min_runs=base.min_runs if options.min_runs is None else options.min_runs,
+        max_seconds=max(base.max_seconds, 4 * seconds),
+    )
+    rows, failures = bench_bundle(
+        bundle,
+        _names(options),
+        options.provider,
+        options.threads,
+        options.batch,
+        options.images,
+        timing,
+        _progress,
+    )
+    _progress("")
+    if rows:
+        print(f"{clean(bundle.name)}: {rows[0]['provider']}, batch {options.batch}, model only")
+        print(bench_table(rows))
+        print(
+            "Percentiles are upper bounds that hold with 99 % confidence; memory is above that "
+            "of the empty process."
+        )
+    for failure in failures:
+        print(
+            f"ontarget: {failure.model}, threads {failure.threads}: {failure.text}", file=sys.stderr
+        )
+    _write(options, bundle, rows=rows, failures=failures, temperature_end_c=temperature_c())
+    return max([failure.exit_code for failure in failures], default=0)
+
+
+def _eval(options: argparse.Namespace, bundle: Bundle) -> int:
+    labels = None
+    if options.images is not None:
+        pixels = load_images(options.images, bundle.preprocess.crop)
+    else:
+        folder = options.evalset or bundle.folder.resolve().parent / "evalset"
+        pixels, labels = load_evalset(folder)
+        if pixels.shape[1] != bundle.preprocess.crop:
+            raise ContractError(
+                f"{folder}: images of {pixels.shape[1]} px, the bundle takes "
+                f"{bundle.preprocess.crop}."
+            )
+    logits = evaluate_bundle(
+        bundle,
+        pixels,
+        _names(options),
+        options.provider,
+        options.threads,
+        options.batch,
+        progress=_progress,
+    )
+    _progress("")
+    rows: list[dict[str, Any]] = []
+    for name, value in logits.items():
+        found = (
+            {"n": len(value), "correct": None, "top1": None}
+            if labels is None
+            else score(value, labels)
+        )
+        rows.append({"model": name, **found})
+    if labels is None:
+        print(f"{len(pixels)} images without labels: no accuracy")
+    else:
+        body = [
+            [r["model"], f"{r['top1'] * 100:.2f}", str(r["correct"]), str(r["n"])] for r in rows
+        ]
+        print(table(["model", "top-1 %", "right", "images"], body))
+    if options.logits is not None:
+        write_npz(options.logits, {"logits_" + name: value for name, value in logits.items()})
+    _write(options, bundle, evals=rows)
+    return 0
+
+
+def _predict(options: argparse.Namespace, bundle: Bundle) -> int:
+    try:
+        pixels = to_pixels(options.image, bundle.preprocess)
+    except DecodeError as error:
+        raise DecodeError(f"{options.image}: {error}.") from None
+    model = bundle.model(options.model)
+    with OrtSession(model, options.provider, options.threads) as session:
+        fixed = model.input.shape[0] or 1
+        logits = session.run(to_input(np.stack([pixels] * fixed), model, bundle.preprocess))[0]
+    if not np.isfinite(logits).all():
+        raise SessionError(f"{model.file} gave outputs that are not finite on {options.provider}.")
+    shares = np.exp(logits.astype(np.float64) - float(logits.max()))
+    shares /= shares.sum()
+    best = np.argsort(-shares, kind="stable")[:5]
+    print("\n".join(f"{shares[i] * 100:5.1f} %  {clean(bundle.classes[i])}" for i in best))
+    found = [
+        {"index": int(i), "class": bundle.classes[i], "probability": float(shares[i])} for i in best
+    ]
+    _write(
+        options,
+        bundle,
+        predictions={"model": model.name, "image": str(options.image), "top": found},
+    )
+    return 0
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace, Bundle], int]] = {
+    "info": _info,
+    "check": _check,
+    "bench": _bench,
+    "eval": _eval,
+    "predict": _predict,
+}

@@ -1,0 +1,196 @@
+"""Which machine this is, as far as it tells: every fact is None when it is not known, and nothing
+raises.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ontarget.session import cores
+
+_ROOT = Path("/")
+
+
+def _text(path: Path, limit: int = 1 << 20) -> str | None:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(limit)
+    except (OSError, ValueError):
+        return None
+    return raw.decode("utf-8", "replace").replace("\0", "").strip() or None
+
+
+def board(root: Path = _ROOT) -> str | None:
+    """The board's name from the device tree, for example of a Jetson or a Raspberry Pi; None on a
+    PC.
+    """
+    return _text(root / "proc/device-tree/model")
+
+
+def cpu_model(root: Path = _ROOT) -> str | None:
+    """The processor's name; on Arm, where Linux gives none, the implementer and part of each kind
+    of core.
+    """
+    text = _text(root / "proc/cpuinfo")
+    if text is None:
+        return platform.processor() or platform.machine() or None
+    for key in ("model name", "Hardware", "cpu model"):
+        found = re.search(rf"^{key}\s*:\s*(.+)$", text, re.MULTILINE)
+        if found:
+            return found.group(1).strip()
+    parts = re.findall(
+        r"^CPU implementer\s*:\s*(\S+)(?:.*\n)*?CPU part\s*:\s*(\S+)", text, re.MULTILINE
+    )
+    kinds = sorted({_ARM_PARTS.get(pair, "Arm " + "/".join(pair)) for pair in parts})
+    return ", ".join(kinds) or platform.machine() or None
+
+
+_ARM_PARTS = {
+    ("0x41", "0xd03"): "Cortex-A53",
+    ("0x41", "0xd04"): "Cortex-A35",
+    ("0x41", "0xd05"): "Cortex-A55",
+    ("0x41", "0xd07"): "Cortex-A57",
+    ("0x41", "0xd08"): "Cortex-A72",
+    ("0x41", "0xd09"): "Cortex-A73",
+    ("0x41", "0xd0a"): "Cortex-A75",
+    ("0x41", "0xd0b"): "Cortex-A76",
+    ("0x41", "0xd42"): "Cortex-A78AE",
+    ("0x4e", "0x003"): "NVIDIA Denver 2",
+    ("0x4e", "0x004"): "NVIDIA Carmel",
+}
+
+
+def governor(root: Path = _ROOT) -> str | None:
+    """The frequency governor of the first core, None when the system shows none."""
+    return _text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+
+
+def memory_bytes(root: Path = _ROOT) -> int | None:
+    """Memory of the machine in bytes."""
+    found = re.search(r"^MemTotal:\s*(\d+) kB", _text(root / "proc/meminfo") or "", re.MULTILINE)
+    if found:
+        return int(found.group(1)) * 1024
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def temperature_c(root: Path = _ROOT) -> float | None:
+    """The hottest thermal zone in degrees Celsius, None when none is shown."""
+    found = []
+    try:
+        zones = sorted((root / "sys/class/thermal").glob("thermal_zone*/temp"))
+    except OSError:
+        return None
+    for zone in zones:
+        try:
+            value = int(_text(zone) or "") / 1000
+        except ValueError:
+            continue
+        if 0 < value < 150:
+            found.append(value)
+    return max(found) if found else None
+
+
+def l4t_release(root: Path = _ROOT) -> str | None:
+    """Jetson Linux as "36.4.3" from /etc/nv_tegra_release, None elsewhere."""
+    text = _text(root / "etc/nv_tegra_release") or ""
+    found = re.search(r"R(\d+).*?REVISION:\s*([\d.]+)", text)
+    return f"{found.group(1)}.{found.group(2)}" if found else None
+
+
+def power_mode() -> str | None:
+    """The Jetson's power mode by name from `nvpmodel -q`, None elsewhere. Numbers differ from board
+    to board.
+    """
+    program = shutil.which("nvpmodel")
+    if program is None:
+        return None
+    try:
+        done = subprocess.run(
+            [program, "-q"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    found = re.search(r"NV Power Mode\s*:\s*(.+)", done.stdout.decode("utf-8", "replace"))
+    return found.group(1).strip() if found else None
+
+
+def package_version(name: str) -> str | None:
+    """The version of an installed package without importing it."""
+    from importlib import metadata
+
+    try:
+        return metadata.version(name)
+    except Exception:  # damaged metadata of a foreign package must not end a run
+        return None
+
+
+def runtime_version() -> str | None:
+    """The version of onnxruntime under whichever of its packages it came."""
+    for name in ("onnxruntime", "onnxruntime-gpu"):
+        version = package_version(name)
+        if version is not None:
+            return version
+    try:
+        return str(importlib.import_module("onnxruntime").__version__)
+    except Exception:
+        return None
+
+
+def machine() -> dict[str, Any]:
+    """Facts on this machine for the report; a fact that is not known is None. Never raises."""
+    facts: dict[str, Callable[[], Any]] = {
+        "board": board,
+        "cpu": cpu_model,
+        "arch": platform.machine,
+        "cores": os.cpu_count,
+        "cores_usable": cores,
+        "memory_bytes": memory_bytes,
+        "os": platform.platform,
+        "python": platform.python_version,
+        "governor": governor,
+        "temperature_c": temperature_c,
+        "l4t": l4t_release,
+        "power_mode": power_mode,
+        "numpy": lambda: package_version("numpy"),
+        "onnxruntime": runtime_version,
+    }
+    out: dict[str, Any] = {}
+    for key, ask in facts.items():
+        try:
+            out[key] = ask()
+        except Exception:  # a fact that cannot be read is unknown, nothing more
+            out[key] = None
+    return out
+
+
+def peak_rss_bytes() -> int | None:
+    """Peak resident size of this process in bytes, None on Windows.
+
+    On Linux it is VmHWM, which starts anew with each program: the peak of `getrusage` still holds
+    that of the process which started this one, and would charge a small child for a large parent.
+    """
+    found = re.search(r"^VmHWM:\s*(\d+) kB", _text(Path("/proc/self/status")) or "", re.MULTILINE)
+    if found:
+        return int(found.group(1)) * 1024
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak if sys.platform == "darwin" else peak * 1024)

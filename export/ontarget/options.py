@@ -1,0 +1,133 @@
+"""The command line of the kit: commands, options and their help, with examples."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ontarget import __version__
+from ontarget.session import PROVIDERS
+
+EXAMPLES = """\
+examples:
+  python3 ontarget.pyz info .                        what is in this bundle
+  python3 ontarget.pyz check .                       are the files whole, are the outputs right here
+  python3 ontarget.pyz bench . --json result.json    how fast, with the samples
+  python3 ontarget.pyz bench . --quick --threads 1   a first look in seconds
+  python3 ontarget.pyz eval . --evalset ../evalset   how often right, for every model
+  python3 ontarget.pyz predict cat.jpg .             what is in this picture
+"""
+
+
+HELP = {
+    "info": "what is in the bundle, and what this machine is",
+    "check": "hashes, golden outputs and provider; exit code 1 on a mismatch",
+    "bench": "latency and memory, each model in a fresh process",
+    "eval": "top-1 of every model over an evaluation set",
+    "predict": "classes of one picture (needs Pillow)",
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of every command; `command` says which one was given."""
+    top = argparse.ArgumentParser(
+        prog="ontarget.pyz",
+        description="Runs, checks and measures an edgedistill bundle on this machine.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"ontarget {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND")
+    commands.required = True
+    for name in HELP:
+        command = _command(commands, name)
+        if name == "predict":
+            command.add_argument("image", metavar="IMAGE", help="a picture file")
+        text = "the bundle folder (default: here)"
+        command.add_argument("bundle", nargs="?", default=".", metavar="BUNDLE", help=text)
+        text = "also write the result to FILE"
+        command.add_argument("--json", metavar="FILE", type=Path, help=text)
+        if name != "info":
+            _running(command, name)
+        if name in ("bench", "eval"):
+            _batches(command, 1 if name == "bench" else 32)
+        if name == "bench":
+            _timing(command)
+        if name == "eval":
+            text = "default: evalset beside the bundle"
+            command.add_argument("--evalset", metavar="FOLDER", type=Path, help=text)
+            text = "write arrays logits_<model> (N, C)"
+            command.add_argument("--logits", metavar="FILE.npz", type=Path, help=text)
+    return top
+
+
+def _command(commands: Any, name: str) -> argparse.ArgumentParser:
+    lines = [line for line in EXAMPLES.splitlines() if f" {name} " in line]
+    command: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=HELP[name],
+        description=HELP[name][0].upper() + HELP[name][1:] + ".",
+        epilog="\n".join(["examples:", *lines]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    return command
+
+
+def _running(command: argparse.ArgumentParser, name: str) -> None:
+    which = "the chosen one" if name == "predict" else "all"
+    text = f"one model of the bundle (default: {which})"
+    command.add_argument("--model", metavar="NAME", help=text)
+    command.add_argument("--provider", choices=list(PROVIDERS), default="cpu", help="default: cpu")
+    if name == "bench":
+        text = "counts of threads with commas, 0 = all cores (default: 1,0)"
+        command.add_argument("--threads", type=_threads, default="1,0", metavar="N,N", help=text)
+    elif name != "check":
+        text = "threads, 0 = all cores (default: 0)"
+        command.add_argument("--threads", type=_count, default="0", metavar="N", help=text)
+
+
+def _batches(command: argparse.ArgumentParser, batch: int) -> None:
+    text = f"images a run (default: {batch})"
+    command.add_argument("--batch", type=_positive, default=batch, metavar="N", help=text)
+    text = "pixels uint8 (N, S, S, 3) in place of the bundle's"
+    command.add_argument("--images", metavar="FILE.npy", type=Path, help=text)
+
+
+def _timing(command: argparse.ArgumentParser) -> None:
+    text = "measure at least so long (default: 3)"
+    command.add_argument("--min-seconds", type=_seconds, metavar="S", help=text)
+    text = "measure at least so many runs (default: 662, for a p99)"
+    command.add_argument("--min-runs", type=_positive, metavar="N", help=text)
+    text = "0.5 s and 64 runs: enough for a p90"
+    command.add_argument("--quick", action="store_true", help=text)
+
+
+def _count(text: str) -> int:
+    value = int(text) if text.isdigit() and len(text) < 6 else -1
+    if not 0 <= value <= 1024:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a count of threads from 0 (all cores) to 1024"
+        )
+    return value
+
+
+def _threads(text: str) -> list[int]:
+    return [_count(part.strip()) for part in text.split(",")]
+
+
+def _positive(text: str) -> int:
+    value = int(text) if text.isdigit() and len(text) < 10 else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return value
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to 3600")
+    return value

@@ -1,0 +1,279 @@
+"""What runs a model: the `Session` seam, ONNX Runtime behind it, and a public fake.
+
+A session runs on the provider that was asked for or it raises: a silent fall back to the CPU is
+never measured.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+
+from ontarget.contract import Model
+from ontarget.fields import shown
+
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+_REST = {"tensorrt": ["CUDAExecutionProvider"]}
+_HOW = {
+    "cuda": "install onnxruntime-gpu in place of onnxruntime (never both), with the CUDA that it "
+    "was built for",
+    "tensorrt": "install onnxruntime-gpu with TensorRT's libraries, or build an engine with "
+    "build_engine.sh",
+}
+
+
+class SessionError(RuntimeError):
+    """A model that cannot be opened or run; one paragraph."""
+
+
+class ProviderError(SessionError):
+    """The provider that was asked for does not run the model; `fell_back` when another one would
+    have.
+    """
+
+    def __init__(self, text: str, fell_back: bool = False) -> None:
+        super().__init__(text)
+        self.fell_back = fell_back
+
+
+class Session(Protocol):
+    """Runs one model. A context manager; `provider` is the one that really runs."""
+
+    @property
+    def provider(self) -> str:
+        """The execution provider's full name."""
+        ...
+
+    def run(self, inputs: np.ndarray) -> np.ndarray:
+        """Logits `(N, C)` float32 for inputs as the graph takes them."""
+        ...
+
+    def __enter__(self) -> Session: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None: ...
+
+
+def cores() -> int:
+    """Logical cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1
+
+
+def import_onnxruntime() -> Any:
+    """The onnxruntime module. Raises SessionError with the pip command when it is missing or does
+    not load.
+    """
+    try:
+        onnxruntime = importlib.import_module("onnxruntime")
+    except ModuleNotFoundError as error:
+        if error.name == "onnxruntime":
+            raise SessionError(
+                "running a model needs onnxruntime, which is not installed: run  "
+                "pip install onnxruntime  (on a Jetson see requirements/jetson.txt)"
+            ) from None
+        raise SessionError(f"onnxruntime does not load: {error}") from None
+    except ImportError as error:
+        raise SessionError(f"onnxruntime does not load: {shown(str(error), 300)}") from None
+    if not hasattr(onnxruntime, "InferenceSession"):
+        raise SessionError(
+            "onnxruntime is installed but broken (two of its packages in one folder?): run  "
+            "pip uninstall -y onnxruntime onnxruntime-gpu  and install one of them again"
+        )
+    return onnxruntime
+
+
+class OrtSession:
+    """ONNX Runtime on one provider.
+
+    `threads` is the size of the intra-op pool, 0 for all cores; the inter-op pool is 1. Threads of
+    the pool do not spin while they wait: on a board that does other work spinning workers take its
+    cores, and beside one busy process on two cores they made a small net 2 to 4 times slower. With
+    one thread there is no pool. Raises SessionError when the file cannot be opened or is not what
+    the manifest says, ProviderError when the provider is not installed, does not start, or leaves a
+    part of the graph to the CPU.
+    """
+
+    def __init__(self, model: Model, provider: str = "cpu", threads: int = 1) -> None:
+        if provider not in PROVIDERS:
+            raise ProviderError(
+                f"unknown provider {shown(provider)}. Known: {', '.join(PROVIDERS)}."
+            )
+        self._model = model
+        self.threads = threads or cores()
+        self._session = _open(model, provider, self.threads)
+        self._check_inputs()
+        self._names = [model.output.name]
+
+    def _check_inputs(self) -> None:
+        spec = self._model.input
+        types = {"uint8": "tensor(uint8)", "float32": "tensor(float)", "float16": "tensor(float16)"}
+        inputs = [(i.name, i.type) for i in self._session.get_inputs()]
+        outputs = [o.name for o in self._session.get_outputs()]
+        if inputs != [(spec.name, types[spec.dtype])] or self._model.output.name not in outputs:
+            raise SessionError(
+                f"{self._model.file} takes {shown(inputs, 200)} and gives {shown(outputs, 200)}, "
+                f"the manifest says {spec.name} ({spec.dtype}) and {self._model.output.name}: "
+                "the file and the manifest do not belong together."
+            )
+
+    @property
+    def provider(self) -> str:
+        """The execution provider's full name."""
+        return str(self._session.get_providers()[0])
+
+    def run(self, inputs: np.ndarray) -> np.ndarray:
+        """Logits `(N, C)` float32. Raises SessionError for a failed run or another shape."""
+        try:
+            logits = self._session.run(self._names, {self._model.input.name: inputs})[0]
+        except Exception as error:  # onnxruntime raises its own kinds, which have no common base
+            raise SessionError(
+                f"{self._model.file} failed to run: {shown(str(error), 300)}"
+            ) from None
+        if (
+            logits.ndim != 2
+            or logits.shape[0] != inputs.shape[0]
+            or logits.shape[1] != self._model.output.shape[1]
+        ):
+            raise SessionError(
+                f"{self._model.file} gave an output of shape {logits.shape} for {len(inputs)} "
+                f"images, the manifest says {self._model.output.shape[1]} classes."
+            )
+        return np.asarray(logits, dtype=np.float32)
+
+    def __enter__(self) -> OrtSession:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._session = None
+
+
+def _open(model: Model, provider: str, threads: int) -> Any:
+    ort = import_onnxruntime()
+    name = PROVIDERS[provider]
+    available = list(ort.get_available_providers())
+    if name not in available:
+        raise ProviderError(
+            f"the provider {provider} is not in this onnxruntime {ort.__version__}, which has "
+            f"{', '.join(available)}. Use --provider cpu, or "
+            f"{_HOW.get(provider, 'install onnxruntime')}."
+        )
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    if threads > 1:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if provider != "cpu":
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    providers = [name, *_REST.get(provider, [])]
+    try:
+        session = ort.InferenceSession(
+            str(model.path), options, providers=providers, enable_fallback=0
+        )
+    except Exception as error:  # onnxruntime raises its own kinds, which have no common base
+        text = shown(str(error), 300)
+        if "fallback to CPU EP has been explicitly disabled" in str(error):
+            raise ProviderError(
+                f"{provider} did not start or cannot run all of {model.file}: the rest would go "
+                "to the CPU and the time would mean nothing. Use --provider cpu, or another model "
+                "of the bundle.",
+                fell_back=True,
+            ) from None
+        raise SessionError(
+            f"{model.file} cannot be opened by onnxruntime {ort.__version__}: {text}"
+        ) from None
+    session.disable_fallback()
+    ran = session.get_providers()[0]
+    if ran != name:
+        raise ProviderError(
+            f"{provider} was asked for, but onnxruntime {ort.__version__} runs {model.file} on "
+            f"{ran}: {provider} did not start. To mend it, "
+            f"{_HOW.get(provider, 'install onnxruntime again')}; or use --provider cpu.",
+            fell_back=True,
+        )
+    return session
+
+
+class FakeClock:
+    """A clock that moves only when told; call it for the time in seconds."""
+
+    def __init__(self, now_s: float = 0.0) -> None:
+        self.now_s = now_s
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def advance(self, seconds: float) -> None:
+        """Let `seconds` pass."""
+        self.now_s += seconds
+
+
+class FakeSession:
+    """A session with fixed logits for tests: run k takes `durations_s[k]` (the last one ever
+    after).
+
+    With a FakeClock the time passes on it alone; without one the fake really sleeps. `logits` is
+    `(C,)`, given for every image, or a function of the inputs. `calls` counts runs, `closed` tells
+    the end of the `with` block.
+    """
+
+    def __init__(
+        self,
+        logits: Any,
+        durations_s: Sequence[float] = (),
+        clock: FakeClock | None = None,
+        provider: str = "CPUExecutionProvider",
+    ) -> None:
+        self._logits: Callable[[np.ndarray], np.ndarray]
+        if callable(logits):
+            self._logits = logits
+        else:
+            row = np.asarray(logits, dtype=np.float32)
+            self._logits = lambda inputs: np.tile(row, (len(inputs), 1))
+        self._durations_s: list[float] = list(durations_s)
+        self._pass: Callable[[float], None] = clock.advance if clock is not None else time.sleep
+        self.provider = provider
+        self.calls = 0
+        self.closed = False
+        self.shapes: list[tuple[int, ...]] = []
+
+    def run(self, inputs: np.ndarray) -> np.ndarray:
+        """The fixed logits `(N, C)`, after the scripted time."""
+        if self._durations_s:
+            self._pass(self._durations_s[min(self.calls, len(self._durations_s) - 1)])
+        self.calls += 1
+        self.shapes.append(inputs.shape)
+        return np.asarray(self._logits(inputs), dtype=np.float32)
+
+    def __enter__(self) -> FakeSession:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.closed = True
