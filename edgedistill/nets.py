@@ -22,6 +22,8 @@ from edgedistill.errors import TeacherError
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
+Cut = Callable[[Ints, int], Tensor]
+"""Network input (B, 3, S, S) of (image indices, view)."""
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgedistill.errors import RecipeError, UsageError, nearest
-from edgedistill.result import Bytes, Fraction, Limits, describe
+from edgedistill.result import Fraction, Limits, describe
 
 MAX_RECIPE_BYTES = 1_000_000
 BUILTIN_DATA = "builtin:fashion-mnist"
@@ -52,22 +52,23 @@ class TeacherSection(Section):
     weights: str | None = _f(None, "Local checkpoint (.safetensors or .pth) for `model`.")
     revision: str | None = _f(None, "Hub revision (branch, tag or commit) to pin.")
     adapt: Literal["auto", "none", "probe", "finetune"] = _f("auto", "How it learns the task.")
-    input_size: int | Auto = _f("auto", "Square input in pixels.", ge=32, le=1024)
-    epochs: int | Auto = _f("auto", "Epochs of fine-tuning.", ge=0, le=1000)
+    input_size: Annotated[int, Field(ge=32, le=1024)] | Auto = _f("auto", "Square input in pixels.")
+    epochs: Annotated[int, Field(ge=0, le=1000)] | Auto = _f("auto", "Epochs of fine-tuning.")
+    batch_size: int = _f(32, "Images a step of fine-tuning.", ge=2, le=4096)
     lr: float = _f(1e-3, "Peak learning rate of the head when fine-tuning.", gt=0, le=1)
-    body_lr_ratio: float = _f(0.5, "Body's learning rate as a share of the head's.", ge=0, le=1)
+    body_lr_ratio: float = _f(1.0, "Body's learning rate as a share of the head's.", ge=0, le=1)
     licence: str | None = _f(None, "Licence of the weights where the hub does not say.")
 
 
 class StudentSection(Section):
     model: str = _f("auto", "A student of the table, or auto: the best that fits.")
     weights: Literal["auto", "pretrained", "random"] = _f("auto", "Where the student starts.")
-    input_size: int | Auto = _f("auto", "Square input in pixels.", ge=32, le=512)
+    input_size: Annotated[int, Field(ge=32, le=512)] | Auto = _f("auto", "Square input in pixels.")
 
 
 class DistillSection(Section):
-    epochs: int | Auto = _f("auto", "Epochs of each arm.", ge=1, le=10_000)
-    batch_size: int = _f(64, "Images a step.", ge=2, le=4096)
+    epochs: Annotated[int, Field(ge=1, le=10_000)] | Auto = _f("auto", "Epochs of each arm.")
+    batch_size: int = _f(32, "Images a step.", ge=2, le=4096)
     lr: float = _f(1e-3, "Peak learning rate (AdamW, warm-up then cosine).", gt=0, le=1)
     weight_decay: float = _f(0.01, "AdamW weight decay.", ge=0, le=1)
     warmup: float = _f(0.15, "Share of the steps that warm up.", ge=0, lt=1)
@@ -78,12 +79,14 @@ class DistillSection(Section):
     align_alpha: float = _f(2.0, "Power of the alignment distance.", gt=0, le=8)
     uniform_t: float = _f(2.0, "Scale of the uniformity kernel.", gt=0, le=20)
     projection_dim: int = _f(128, "Width of the shared embedding.", ge=2, le=4096)
-    views: int | Auto = _f("auto", "Stored views of each training image.", ge=1, le=1000)
+    views: Annotated[int, Field(ge=1, le=1000)] | Auto = _f(
+        "auto", "Stored views of each training image."
+    )
 
 
 class ExportSection(Section):
     input: Literal["auto", "uint8_nhwc", "float_nchw"] = _f("auto", "What the graph takes.")
-    opset: int | Auto = _f("auto", "ONNX opset.", ge=13, le=20)
+    opset: Annotated[int, Field(ge=13, le=20)] | Auto = _f("auto", "ONNX opset.")
     parity_images: int = _f(256, "Real images for the comparison with torch.", ge=1, le=10_000)
     eval_images: int = _f(2000, "Test images packed for the board (0: none).", ge=0)
 
@@ -100,13 +103,27 @@ class BenchSection(Section):
     min_runs: int = _f(130, "Least number of timed runs.", ge=11, le=1_000_000)
 
 
+class BudgetSection(Section):
+    """The limits; what is not given comes from the device's profile, `null` there is no limit."""
+
+    latency_s: float | None = _f(None, "Seconds for one image at batch 1.", gt=0, le=3600)
+    size_bytes: int | None = _f(None, "Bytes of the chosen model file.", gt=0)
+    memory_bytes: int | None = _f(None, "Peak bytes of the process that runs it.", gt=0)
+    min_top1: float | None = _f(None, "Least top-1 on test, as a fraction.", gt=0, le=1)
+    max_top1_drop: float | None = _f(None, "Most top-1 lost by conversion.", ge=0, le=1)
+
+    def limits(self) -> Limits:
+        """The same limits for the result document."""
+        return Limits(**self.model_dump())
+
+
 class Recipe(Section):
     """What to build. Every field has a default; `auto` is derived, with a reason."""
 
     name: str | None = _f(None, "Name of the run.", max_length=100)
     seed: int = _f(0, "Seed of all randomness.", ge=0, le=2**31 - 1)
     device: str = _f("host", "Profile name, alias or a path to a profile.")
-    budget: Limits = Limits()
+    budget: BudgetSection = BudgetSection()
     data: DataSection = DataSection()
     teacher: TeacherSection = TeacherSection()
     student: StudentSection = StudentSection()
@@ -185,9 +202,7 @@ def parse_set(text: str) -> tuple[str, Any]:
         raise UsageError(f'--set {key}: the value "{value}" is not valid YAML') from None
 
 
-def compose(
-    file: Path | None, options: Mapping[str, Any], settings: Mapping[str, Any]
-) -> Layered:
+def compose(file: Path | None, options: Mapping[str, Any], settings: Mapping[str, Any]) -> Layered:
     """Defaults, then the file, then options, then `--set`; all problems are raised at once.
 
     `options` and `settings` map dotted paths to values; an option that is `None` was not given.
@@ -216,9 +231,7 @@ def validate(tree: Mapping[str, Any], where: str) -> Recipe:
             if e["type"] == "extra_forbidden"
         }
         problems = [f"{key}  unknown key{_near_key(key)}" for key in sorted(unknown, key=str)]
-        problems += [
-            line for line in _merge(describe(error)) if line.split("  ")[0] not in unknown
-        ]
+        problems += [line for line in _merge(describe(error)) if line.split("  ")[0] not in unknown]
         raise RecipeError(where, problems) from None
 
 
@@ -297,7 +310,6 @@ def autos(recipe: Recipe) -> list[str]:
 
 __all__ = [
     "BUILTIN_DATA",
-    "Bytes",
     "Layered",
     "Recipe",
     "Resolved",

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from edgedistill.data.transforms import render, view_params
+from edgedistill.distill.depthwise import speed_up
 from edgedistill.distill.schedules import cosine
 from edgedistill.errors import StoppedError
 from edgedistill.metrics import top1
@@ -145,6 +146,16 @@ class Trainer:
         """Train to the end. Writes `<name>.checkpoint` as it goes; raises `StoppedError` on a loss that is not finite."""
         torch.manual_seed(self.schedule.seed)
         self._resume(work)
+        undo = speed_up(self.model)
+        try:
+            self._loop(work, face)
+        finally:
+            undo()
+        last = self.curve[-1].val_top1
+        assert last is not None
+        return Fitted(tuple(self.curve), self.total, self.seconds, last)
+
+    def _loop(self, work: Work, face: Face) -> None:
         with face.bar(f"{self.name}: training", self.total) as advance:
             advance(self.step)
             while self.step < self.total:
@@ -157,9 +168,6 @@ class Trainer:
                 self.seconds += time.monotonic() - start
                 if self.step % CHECKPOINT_STEPS == 0 or self.step % self.per_epoch == 0:
                     self._save(work)
-        last = self.curve[-1].val_top1
-        assert last is not None
-        return Fitted(tuple(self.curve), self.total, self.seconds, last)
 
     def batch(self, epoch: int, step: int) -> Ints:
         """Indices of one step: a permutation that depends on (seed, epoch) alone."""

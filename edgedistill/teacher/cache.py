@@ -17,10 +17,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from edgedistill.errors import DocumentError, TeacherError
-from edgedistill.nets import Ints, Pixels, forward, inference
-
-Cut = Callable[[Ints, int], Tensor]
-"""Network input (B, 3, S, S) of (image indices, view)."""
+from edgedistill.nets import Cut, Ints, forward, inference
 
 
 def view_file(view: int) -> str:

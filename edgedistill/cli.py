@@ -1,0 +1,262 @@
+"""The command line: parse, call one function, print, exit code. Nothing heavy is imported here.
+
+Exit codes: 0 pass (also unconfirmed, unless --strict); 1 a limit was missed, or nothing fits; 2 bad usage, recipe or
+input; 3 stopped before the end, and the same command goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+import typer
+
+from edgedistill import __version__
+from edgedistill.errors import EdgedistillError, UsageError
+
+app = typer.Typer(
+    name="edgedistill",
+    help="Budget in, verdict out: distil an image classifier that fits your edge device, and prove it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    add_completion=False,
+    rich_markup_mode=None,
+)
+devices_app = typer.Typer(help="The devices that edgedistill knows.", no_args_is_help=True)
+app.add_typer(devices_app, name="devices")
+
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Tell every detail.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but the verdict.")]
+Provider = Literal["cpu", "cuda", "tensorrt"]
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"edgedistill {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Budget in, verdict out: distil an image classifier that fits your edge device, and prove it."""
+
+
+@app.command(
+    epilog="Example:  edgedistill build --device jetson --data ./flowers --latency-ms 5 --size-mb 8"
+)
+def build(
+    recipe: Annotated[
+        Path | None, typer.Argument(help="A recipe (YAML); options override it.", metavar="RECIPE")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Folder with one folder a class, or idx files.")
+    ] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="bundled:NAME, a timm name, hf-hub:OWNER/NAME, local-dir:DIR.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="Device name or profile (.yaml).")] = None,
+    latency_ms: Annotated[float | None, typer.Option(help="Most milliseconds an image.")] = None,
+    size_mb: Annotated[float | None, typer.Option(help="Most megabytes of the file.")] = None,
+    memory_mb: Annotated[float | None, typer.Option(help="Most megabytes when it runs.")] = None,
+    min_top1: Annotated[float | None, typer.Option(help="Least top-1 in percent.")] = None,
+    max_drop: Annotated[
+        float | None, typer.Option(help="Most points of top-1 that conversion may lose.")
+    ] = None,
+    student: Annotated[str | None, typer.Option(help="A student's timm name, or auto.")] = None,
+    provider: Annotated[Provider | None, typer.Option(help="Where to measure here.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder [runs/NAME].")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Any other value: distill.epochs=30.")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what was done before.")] = False,
+    until: Annotated[str | None, typer.Option(help="Stop after this stage.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Plan only; write nothing.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A small run that only shows that all works.")
+    ] = False,
+    seed: Annotated[int | None, typer.Option(help="Seed of all randomness.")] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Unconfirmed limits end with exit code 1.")
+    ] = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Choose, teach, package, measure and judge a student for a device."""
+    from edgedistill.options import layered_from
+
+    layered = layered_from(
+        recipe,
+        {
+            "data.source": data, "teacher.model": teacher, "device": device, "seed": seed,
+            "student.model": student, "bench.provider": provider,
+        },
+        {
+            "latency_ms": latency_ms, "size_mb": size_mb, "memory_mb": memory_mb,
+            "min_top1": min_top1, "max_drop": max_drop,
+        },
+        settings or [],
+        quick=quick,
+    )  # fmt: skip
+    face = _face(verbose, quiet)
+    if dry_run:
+        from edgedistill.pipeline import preview
+        from edgedistill.planview import plan_view
+
+        plan, resolved, dataset = preview(layered, face)
+        _print(plan_view(plan, resolved, dataset))
+        return
+    _run_build(layered, out, until, fresh, strict, face)
+
+
+def _run_build(
+    layered: Any, out: Path | None, until: str | None, fresh: bool, strict: bool, face: Any
+) -> None:
+    from edgedistill.evidence.report import console
+    from edgedistill.learning import Request
+    from edgedistill.options import out_folder
+    from edgedistill.pipeline import build as run_build
+    from edgedistill.pipeline import stage_name
+
+    folder = out_folder(layered.recipe, out)
+    stop = stage_name(until) if until is not None else None
+    command = "edgedistill " + shlex.join(sys.argv[1:])
+    result = run_build(Request(layered, folder, command, stop, fresh), face)
+    if result is None:
+        face.say(f"stopped after {stop}; the same command without --until goes on")
+        return
+    if not result.run:
+        return
+    _print(console(result, folder / "report.html"))
+    failed = result.verdict.status == "fail" or (strict and result.verdict.status != "pass")
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example:  edgedistill plan --device jetson --latency-ms 3 --size-mb 6")
+def plan(
+    recipe: Annotated[Path | None, typer.Argument(help="A recipe (YAML).", metavar="RECIPE")] = None,
+    data: Annotated[str | None, typer.Option(help="Folder with one folder a class.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="As for build.")] = None,
+    device: Annotated[str | None, typer.Option(help="Device name or profile (.yaml).")] = None,
+    latency_ms: Annotated[float | None, typer.Option(help="Most milliseconds an image.")] = None,
+    size_mb: Annotated[float | None, typer.Option(help="Most megabytes of the file.")] = None,
+    memory_mb: Annotated[float | None, typer.Option(help="Most megabytes when it runs.")] = None,
+    student: Annotated[str | None, typer.Option(help="A student's timm name, or auto.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Any other value.")] = None,
+) -> None:
+    """Say which student would be trained, and why, without training anything."""
+    from edgedistill.options import layered_from
+    from edgedistill.pipeline import preview_plan
+    from edgedistill.planview import candidates_view
+
+    layered = layered_from(
+        recipe,
+        {"data.source": data, "teacher.model": teacher, "device": device, "student.model": student},
+        {"latency_ms": latency_ms, "size_mb": size_mb, "memory_mb": memory_mb},
+        settings or [],
+        quick=False,
+    )
+    _print(candidates_view(preview_plan(layered, _face(False, False))))
+
+
+@app.command(epilog="Example:  edgedistill report runs/quickstart")
+def report(
+    run: Annotated[Path, typer.Argument(help="A run folder, or its result.json.")],
+    out: Annotated[Path | None, typer.Option(help="Where to write [the run folder].")] = None,
+) -> None:
+    """Write report.html, report.md and model_card.md anew from a result, and print the verdict."""
+    from edgedistill.evidence.report import console, write_views
+    from edgedistill.result import load
+
+    result = load(run)
+    folder = out or (run if run.is_dir() else run.parent)
+    write_views(result, folder)
+    _print(console(result, folder / "report.html"))
+
+
+@devices_app.command("list", epilog="Example:  edgedistill devices list")
+def devices_list() -> None:
+    """Name every device, with its default limits."""
+    from edgedistill.planview import devices_view
+
+    _print(devices_view())
+
+
+@devices_app.command("show", epilog="Example:  edgedistill devices show jetson")
+def devices_show(
+    name: Annotated[str, typer.Argument(help="Device name, alias, or a profile (.yaml).")],
+) -> None:
+    """Print a device's facts, each with where it comes from."""
+    from edgedistill.planview import device_view
+    from edgedistill.target.device import load_device
+
+    _print(device_view(load_device(name)))
+
+
+@app.command(epilog="Example:  edgedistill doctor")
+def doctor() -> None:
+    """Say what is installed here, which accelerators are seen, and what to do about what is missing."""
+    from edgedistill.doctor import checks, doctor_view
+
+    found = checks()
+    _print(doctor_view(found))
+    if any(check.status == "wrong" for check in found):
+        raise typer.Exit(1)
+
+
+def _face(verbose: bool, quiet: bool) -> Any:
+    from edgedistill.progress import Face
+
+    if verbose and quiet:
+        raise UsageError("--verbose and --quiet exclude each other; give one of them")
+    return Face(2 if verbose else 0 if quiet else 1)
+
+
+def _print(view: Any) -> None:
+    from rich.console import Console
+
+    Console(highlight=False, soft_wrap=not sys.stdout.isatty()).print(view)
+
+
+def main() -> None:
+    """Entry point: one paragraph for a user's fault, and the exit codes of the house."""
+    # OpenMP threads wait awake for some microseconds, then sleep: without a bound, two processes on one machine
+    # slow each other by 50 times; with none at all, training takes twice as long.
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+    try:
+        app(standalone_mode=True)
+    except EdgedistillError as error:
+        _stop(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _stop("interrupted. What was finished is kept; the same command goes on.", 3)
+    except MemoryError:
+        _stop("out of memory. What was finished is kept; close other programs and go on.", 3)
+    except OSError as error:
+        _os_error(error)
+
+
+def _os_error(error: OSError) -> NoReturn:
+    from edgedistill.rundir import is_disk_full
+
+    if is_disk_full(error):
+        _stop(
+            f"the disk is full ({error.filename or 'while writing'}). What was finished is kept: "
+            "free some space and give the same command again.",
+            3,
+        )
+    where = f"{error.filename}: " if error.filename else ""
+    _stop(f"{where}{error.strerror or error}", 2)
+
+
+def _stop(text: str, code: int) -> NoReturn:
+    sys.stdout.flush()
+    print(f"edgedistill: {text}", file=sys.stderr)
+    raise SystemExit(code)

@@ -1,0 +1,184 @@
+"""Fills every `auto` of a recipe with a value, and says why. No torch here: planning must start at once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from edgedistill.recipe import Layered, Recipe, Resolved, assign, hash_of
+from edgedistill.result import Plan
+from edgedistill.target.device import Device
+from edgedistill.target.students import find_student, load_students
+from edgedistill.teacher.bundled import bundled_for
+
+PASSES = {"teacher": 12_000, "pretrained": 6_000, "random": 60_000}
+"""Image passes of one training that two CPU cores do in a few minutes at a small input size."""
+GPU_FACTOR = 20
+MOST_EPOCHS = 300
+MOST_VIEWS = 8
+HUB_TIMEOUT_S = 3.0
+
+Values = dict[str, tuple[Any, str]]
+
+
+@dataclass(frozen=True)
+class TeacherShape:
+    """What is known of a teacher without its weights: native square size in pixels, and whether it is the only one."""
+
+    size: int
+    fixed: bool
+
+
+def at_hand() -> Callable[[str], bool]:
+    """Whether the pretrained weights of a student can be loaded here: a package, the hub's cache, or the hub."""
+    tags = {s.name: s.pretrained_tag for s in load_students()}
+
+    def known(name: str) -> bool:
+        if bundled_for(name) is not None:
+            return True
+        tag = tags.get(name)
+        return tag is not None and (_cached(f"timm/{name}.{tag}") or hub_answers())
+
+    return known
+
+
+def _cached(repo: str) -> bool:
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ImportError:
+        return False
+    return isinstance(try_to_load_from_cache(repo, "model.safetensors"), str)
+
+
+@cache
+def hub_answers() -> bool:
+    """Whether the Hugging Face hub (or the mirror that is set) answers within 3 seconds."""
+    try:
+        from huggingface_hub import constants, get_session
+    except ImportError:
+        return False
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        get_session().head(constants.ENDPOINT, timeout=HUB_TIMEOUT_S)
+    except Exception:  # whatever the client raises, the hub did not answer
+        return False
+    return True
+
+
+def limits_from(layered: Layered, device: Device) -> Values:
+    """Limits that nobody gave, from the device's profile."""
+    values: Values = {}
+    for key, limit in device.limits.model_dump().items():
+        path = f"budget.{key}"
+        if getattr(layered.recipe.budget, key) is None and path not in layered.reasons:
+            if limit is not None:
+                values[path] = (limit, f"default of the profile {device.name}")
+            else:
+                values[path] = (None, "no limit")
+    return values
+
+
+def student_values(recipe: Recipe, plan: Plan) -> Values:
+    """What planning chose."""
+    chosen = plan.chosen
+    values: Values = {}
+    if recipe.student.model == "auto":
+        values["student.model"] = (chosen.model, f"planned: {chosen.reason}")
+    if recipe.student.input_size == "auto":
+        values["student.input_size"] = (chosen.input_size, plan.input_size_reason)
+    if recipe.student.weights == "auto":
+        start = "pretrained" if chosen.pretrained else "random"
+        why = "can be loaded here" if chosen.pretrained else "no pretrained weights can be loaded here"
+        values["student.weights"] = (start, why)
+    return values
+
+
+def effort_values(
+    recipe: Recipe,
+    plan: Plan,
+    device: Device,
+    images: int,
+    image_side: int,
+    classes: int,
+    teacher: TeacherShape,
+    gpu: bool,
+) -> Values:
+    """Epochs, views, the teacher's size, and what the graph takes."""
+    values: Values = {}
+    size = plan.chosen.input_size
+    if recipe.teacher.input_size == "auto":
+        values["teacher.input_size"] = teacher_size(teacher, size, image_side)
+    if recipe.teacher.epochs == "auto":
+        values["teacher.epochs"] = _epochs("teacher", images, gpu, 50)
+    epochs = recipe.distill.epochs
+    if epochs == "auto":
+        kind = "pretrained" if plan.chosen.pretrained else "random"
+        values["distill.epochs"] = _epochs(kind, images, gpu, MOST_EPOCHS)
+        epochs = values["distill.epochs"][0]
+    if recipe.distill.views == "auto":
+        views = min(epochs, MOST_VIEWS)
+        seen = math.ceil(epochs / views)
+        times = "once" if seen == 1 else f"at most {seen} times"
+        values["distill.views"] = (views, f"{epochs} epochs: each stored view is seen {times}")
+    if recipe.export.input == "auto":
+        values["export.input"] = (device.input_layout, f"what {device.name} takes")
+    if recipe.export.opset == "auto":
+        values["export.opset"] = (device.opset, f"what the runtime of {device.name} reads")
+    return values
+
+
+def teacher_size(teacher: TeacherShape, student: int, image_side: int) -> tuple[int, str]:
+    """The teacher's input size in pixels, with the reason."""
+    if teacher.fixed:
+        return teacher.size, "the only size that this teacher takes"
+    wanted = max(student, min(teacher.size, 32 * math.ceil(image_side / 32)))
+    if wanted >= teacher.size and student <= teacher.size:
+        return teacher.size, "its native size"
+    if wanted == student:
+        return student, f"as the student: the images are {image_side} px and hold no more"
+    return wanted, f"the images are {image_side} px and hold no more"
+
+
+def _epochs(kind: str, images: int, gpu: bool, most: int) -> tuple[int, str]:
+    passes = PASSES[kind] * (GPU_FACTOR if gpu else 1)
+    epochs = max(1, min(most, round(passes / max(1, images))))
+    where = "on a GPU" if gpu else "without a GPU"
+    return epochs, f"about {passes:,} image passes {where} over {images:,} training images"
+
+
+def resolve(layered: Layered, values: Values) -> Resolved:
+    """The recipe with every derived value in its place."""
+    tree = layered.recipe.model_dump()
+    reasons = dict(layered.reasons)
+    for path, (value, reason) in values.items():
+        assign(tree, path, value)
+        reasons[path] = reason
+    return Resolved(Recipe.model_validate(tree), reasons)
+
+
+def plan_key(recipe: Recipe, device_facts: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    """All that planning and deriving depend on, for the fingerprint of the stage."""
+    teacher = recipe.teacher.model_dump()
+    distill = {"epochs": recipe.distill.epochs, "views": recipe.distill.views}
+    return {
+        "budget": recipe.budget.model_dump(),
+        "student": recipe.student.model_dump(),
+        "teacher": {k: teacher[k] for k in ("model", "weights", "input_size", "epochs", "revision")},
+        "distill": distill,
+        "export": {"input": recipe.export.input, "opset": recipe.export.opset},
+        "device": hash_of(device_facts),
+        "images": data["train"],
+        "image_side": data["image_side"],
+        "classes": len(data["classes"]),
+        "students": hash_of([s.name for s in load_students()]),
+    }
+
+
+def known_student(name: str) -> None:
+    """Raise `UsageError` with the nearest name when a student is not in the table."""
+    if name != "auto":
+        find_student(name)

@@ -1,0 +1,40 @@
+"""Fine-tuning a teacher: the same engine as the student's, labels only."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from edgedistill.data.stage import Arrays
+from edgedistill.distill.objectives import Plain
+from edgedistill.distill.stage import run
+from edgedistill.distill.trainer import Images, Schedule, Trainer, Views
+from edgedistill.nets import Look, pick_device
+from edgedistill.progress import Face
+from edgedistill.recipe import TeacherSection
+from edgedistill.result import CurvePoint
+from edgedistill.rundir import Work
+from edgedistill.teacher.stage import FineTune
+
+WEIGHT_DECAY = 0.01
+WARMUP = 0.15
+
+
+def finetuner(
+    work: Work, section: TeacherSection, arrays: Arrays, views: Views, seed: int, face: Face
+) -> FineTune:
+    """A function that trains a network in place with the teacher's settings, resumable in `work`."""
+
+    def tune(model: nn.Module, look: Look) -> tuple[float, list[CurvePoint], float]:
+        assert isinstance(section.epochs, int)
+        schedule = Schedule(
+            section.epochs, section.batch_size, section.lr, WEIGHT_DECAY, WARMUP, seed
+        )
+        images = Images(arrays.train, arrays.train_labels, arrays.teacher_val, arrays.val_labels)
+        trainer = Trainer(
+            "teacher", model, Plain(), images, look, views, schedule, pick_device(),
+            section.body_lr_ratio,
+        )  # fmt: skip
+        fitted = run(trainer, work, face)
+        return fitted.val_top1, list(fitted.curve), fitted.seconds
+
+    return tune

@@ -1,0 +1,161 @@
+"""The student's two arms: the same start, the same order and views, the same steps; labels alone, or the teacher too."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+import torch
+from torch import nn
+
+from edgedistill.data.stage import Arrays
+from edgedistill.distill.objectives import Distilled, Plain
+from edgedistill.distill.trainer import (
+    Fitted,
+    Images,
+    Objective,
+    Schedule,
+    Trainer,
+    ViewOutputs,
+    Views,
+)
+from edgedistill.errors import EdgedistillError, TeacherError, UsageError
+from edgedistill.nets import Look, load_state, pick_device, state_bytes
+from edgedistill.progress import Face
+from edgedistill.recipe import DistillSection, TeacherSection
+from edgedistill.rundir import Done, Work
+from edgedistill.teacher.bundled import bundled_for
+from edgedistill.teacher.hub import load_bundled, load_pretrained
+
+START = "start.safetensors"
+
+
+@dataclass(frozen=True)
+class StudentSpec:
+    """Which student: timm name, input size in pixels, classes, and whether it starts from pretrained weights."""
+
+    model: str
+    size: int
+    classes: int
+    pretrained: bool
+
+
+def schedule_of(section: DistillSection, seed: int) -> Schedule:
+    """The schedule of both arms. The recipe is resolved: `epochs` is a number."""
+    assert isinstance(section.epochs, int)
+    return Schedule(
+        section.epochs, section.batch_size, section.lr, section.weight_decay, section.warmup, seed
+    )
+
+
+def make_start(work: Work, spec: StudentSpec, seed: int) -> dict[str, Any]:
+    """Write the weights that both arms start from, and say where they come from."""
+    torch.manual_seed(seed)
+    source, licence = "random values (seed in the recipe)", None
+    if spec.pretrained:
+        bundled = bundled_for(spec.model)
+        try:
+            found = (
+                load_bundled(bundled)
+                if bundled
+                else load_pretrained(TeacherSection(model=spec.model))
+            )
+        except TeacherError as error:
+            raise UsageError(
+                f"pretrained weights of the student {spec.model} cannot be loaded: {error} "
+                "Or start from random weights: --set student.weights=random"
+            ) from None
+        model: Any = found.model
+        torch.manual_seed(seed)
+        model.reset_classifier(spec.classes)
+        source, licence = found.origin.source, found.origin.licence
+    else:
+        model = timm.create_model(spec.model, pretrained=False, num_classes=spec.classes)
+    cfg = model.pretrained_cfg
+    work.write(START, state_bytes(model))
+    features = int(getattr(model, "head_hidden_size", model.num_features))
+    return {
+        "source": source,
+        "licence": licence,
+        "features": features,
+        "params": sum(p.numel() for p in model.parameters()),
+        "look": {"size": spec.size, "mean": list(cfg["mean"]), "std": list(cfg["std"])},
+    }
+
+
+def new_student(spec: StudentSpec) -> nn.Module:
+    """The student's architecture, without trained weights."""
+    return timm.create_model(spec.model, pretrained=False, num_classes=spec.classes)
+
+
+def train_arm(
+    name: str,
+    work: Work,
+    start: Done,
+    spec: StudentSpec,
+    look: Look,
+    arrays: Arrays,
+    views: Views,
+    section: DistillSection,
+    seed: int,
+    face: Face,
+    targets: ViewOutputs | None = None,
+    teacher_features: int = 0,
+) -> dict[str, Any]:
+    """Train one arm from the common start and leave `<name>.safetensors` and its facts."""
+    model = new_student(spec)
+    load_state(model, start.folder / START, "the student's start")
+    torch.manual_seed(seed)
+    objective: Objective = Plain()
+    if targets is not None:
+        features = int(start.facts["features"])
+        objective = Distilled(section, features, teacher_features, targets)
+    images = Images(arrays.train, arrays.train_labels, arrays.val, arrays.val_labels)
+    trainer = Trainer(
+        name, model, objective, images, look, views, schedule_of(section, seed), pick_device()
+    )
+    fitted = run(trainer, work, face)
+    data = state_bytes(model)
+    work.write(f"{name}.safetensors", data)
+    work.path(f"{name}.checkpoint").unlink(missing_ok=True)
+    return {
+        "val_top1": fitted.val_top1,
+        "steps": fitted.steps,
+        "epochs": section.epochs,
+        "training_seconds": fitted.seconds,
+        "weights_sha256": hashlib.sha256(data).hexdigest(),
+        "curve": [point.model_dump() for point in fitted.curve],
+    }
+
+
+def run(trainer: Trainer, work: Work, face: Face) -> Fitted:
+    """Train; running out of memory is told as a paragraph with what helps."""
+    try:
+        return trainer.run(work, face)
+    except torch.OutOfMemoryError:
+        raise EdgedistillOutOfMemory(trainer.name) from None
+    except RuntimeError as error:
+        if "not enough memory" in str(error) or "out of memory" in str(error).lower():
+            raise EdgedistillOutOfMemory(trainer.name) from None
+        raise
+
+
+class EdgedistillOutOfMemory(EdgedistillError):
+    """Training did not fit in memory; resumable with a smaller batch."""
+
+    exit_code = 3
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"{name}: the batch does not fit in memory. Give a smaller one "
+            "(--set distill.batch_size=16, or teacher.batch_size for the teacher) and the same command again."
+        )
+
+
+def restore(done: Done, name: str, spec: StudentSpec) -> nn.Module:
+    """The trained student of an arm."""
+    model = new_student(spec)
+    load_state(model, done.folder / f"{name}.safetensors", "the trained student")
+    return model.eval()

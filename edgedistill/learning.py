@@ -1,0 +1,391 @@
+"""The first half of the story: images, the plan, the teacher, and a student trained in two arms.
+
+Each property of `Build` is a finished stage: it says what it depends on (its part of the recipe and the stages before
+it), and the run folder decides whether it has to run. Nothing heavy is imported until a stage needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgedistill.data.dataset import Dataset
+from edgedistill.data.sources import open_source
+from edgedistill.derive import (
+    TeacherShape,
+    Values,
+    at_hand,
+    effort_values,
+    known_student,
+    limits_from,
+    plan_key,
+    resolve,
+    student_values,
+)
+from edgedistill.progress import Face
+from edgedistill.recipe import Layered, Recipe, Resolved
+from edgedistill.result import Plan
+from edgedistill.rundir import Done, RunDir, Work, write_atomic
+from edgedistill.target.device import Device, device_to_dict, load_device
+from edgedistill.target.plan import plan as plan_students
+
+if TYPE_CHECKING:
+    from edgedistill.data.stage import Arrays
+    from edgedistill.deploy.stage import Shape
+    from edgedistill.distill.stage import StudentSpec
+    from edgedistill.distill.trainer import Views
+
+STAGES = (
+    "01-data", "02-plan", "03-pixels", "04-teacher", "05-targets", "06-start", "07-plain",
+    "08-distilled", "09-export", "10-quantize", "11-bundle", "12-bench", "13-score", "14-report",
+)  # fmt: skip
+MOST_NAMED = 100
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a person asked for: the layered recipe, where to put it, where to stop, and the command to go on."""
+
+    layered: Layered
+    out: Path
+    command: str
+    until: str | None = None
+    fresh: bool = False
+
+
+def choose_student(layered: Layered, device: Device, dataset: Dataset) -> Plan:
+    """The chosen student, before any training. Raises `BudgetError` when nothing fits."""
+    limited = resolve(layered, limits_from(layered, device)).recipe
+    return plan_students(
+        device,
+        limited.budget.limits(),
+        classes=len(dataset.classes),
+        student=limited.student.model,
+        weights=limited.student.weights,
+        input_size=limited.student.input_size,
+        image_side=dataset.image_side,
+        at_hand=at_hand(),
+    )
+
+
+def make_plan(layered: Layered, device: Device, dataset: Dataset) -> tuple[Plan, Values]:
+    """The chosen student and every derived value; this looks at the teacher and the machine, and needs torch."""
+    limited = resolve(layered, limits_from(layered, device)).recipe
+    planned = choose_student(layered, device, dataset)
+    teacher, gpu = _machine_and_teacher(limited)
+    values = student_values(limited, planned)
+    values |= effort_values(
+        limited, planned, device, len(dataset.train), dataset.image_side, len(dataset.classes),
+        teacher, gpu,
+    )  # fmt: skip
+    return planned, values
+
+
+def _machine_and_teacher(recipe: Recipe) -> tuple[TeacherShape, bool]:
+    """The teacher's native size and whether an accelerator is here; this imports torch."""
+    from edgedistill.nets import pick_device
+    from edgedistill.teacher.shape import shape_of
+
+    size, fixed = shape_of(recipe.teacher)
+    return TeacherShape(size, fixed), pick_device().type != "cpu"
+
+
+class Build:
+    """One build in a run folder. Each property is a finished stage; asking for it runs what is missing."""
+
+    def __init__(self, request: Request, run: RunDir, face: Face) -> None:
+        self.request, self.run, self.face = request, run, face
+        self.layered = request.layered
+        self.device = load_device(self.layered.recipe.device)
+        known_student(self.layered.recipe.student.model)
+        self.dataset = open_source(
+            self.layered.recipe.data,
+            self.layered.recipe.seed,
+            run.path / "cache" / "images.json",
+            face.counter("images"),
+        )
+
+    def stage(
+        self,
+        name: str,
+        version: int,
+        key: Mapping[str, Any],
+        inputs: list[Done],
+        work: Callable[[Work], Mapping[str, Any]],
+    ) -> Done:
+        place = f"[{STAGES.index(name) + 1:2}/{len(STAGES)}] {name.partition('-')[2]:<10}"
+        started = [False]
+
+        def told(folder: Work) -> Mapping[str, Any]:
+            started[0] = True
+            if self.face.live:
+                self.face.say(f"{place} ...")
+            return work(folder)
+
+        done = self.run.stage(name, version, key, inputs, told)
+        if started[0]:
+            self.face.say(f"{place} {done.seconds:6.1f} s  {_summary(name, done)}")
+        else:
+            self.face.detail(f"{name}: done before")
+        return done
+
+    @cached_property
+    def data(self) -> Done:
+        """01: what is read, how it is split, and what was left out, each file named."""
+
+        def work(folder: Work) -> dict[str, Any]:
+            lines = [f"{s.path}\t{s.reason}" for s in self.dataset.skipped]
+            folder.write("skipped.tsv", "".join(line + "\n" for line in lines))
+            rows = [
+                f"{split}\t{item.label}\t{item.sha256}\t{item.key}\n"
+                for split, items in _splits(self.dataset)
+                for item in items
+            ]
+            folder.write("split.tsv", "".join(rows).encode("utf-8", "backslashreplace"))
+            document = self.dataset.document(MOST_NAMED).model_dump(mode="json")
+            return {**document, "image_side": self.dataset.image_side}
+
+        recipe = self.layered.recipe
+        key = {
+            "data": recipe.data.model_dump(exclude={"flip", "min_crop"}),
+            "seed": recipe.seed,
+            "sha256": self.dataset.sha256,
+        }
+        return self.stage("01-data", 1, key, [], work)
+
+    @cached_property
+    def planned(self) -> Done:
+        """02: the student, and every value that was `auto`."""
+
+        def work(folder: Work) -> dict[str, Any]:
+            plan, values = make_plan(self.layered, self.device, self.dataset)
+            return {
+                "plan": plan.model_dump(mode="json"),
+                "values": {path: list(pair) for path, pair in values.items()},
+            }
+
+        limited = resolve(self.layered, limits_from(self.layered, self.device)).recipe
+        key = plan_key(limited, device_to_dict(self.device), dict(self.data.facts))
+        return self.stage("02-plan", 1, key, [], work)
+
+    @cached_property
+    def resolved(self) -> Resolved:
+        """The recipe without `auto`; written to `recipe.yaml`."""
+        derived = {path: (v[0], v[1]) for path, v in self.planned.facts["values"].items()}
+        values = {
+            **limits_from(self.layered, self.device),
+            **derived,
+            "name": (self.layered.recipe.name or self.run.path.name, "name of the run"),
+        }
+        resolved = resolve(self.layered, values)
+        write_atomic(self.run.path / "recipe.yaml", resolved.dump())
+        return resolved
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The resolved recipe's values."""
+        return self.resolved.recipe
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The plan of stage 02."""
+        return Plan.model_validate(self.planned.facts["plan"])
+
+    @cached_property
+    def pixels(self) -> Done:
+        """03: every split as arrays of pixels."""
+        from edgedistill.data.stage import Sizes, canvas_side, prepare
+
+        student, teacher = number(self.recipe.student.input_size), number(self.recipe.teacher.input_size)
+        side = canvas_side(student, teacher, self.dataset.image_side)
+        sizes = Sizes(side, student, teacher)
+        return self.stage(
+            "03-pixels", 1, {"sizes": [side, student, teacher]}, [self.data],
+            lambda work: prepare(work, self.dataset, sizes, self.face.counter("pixels")),
+        )  # fmt: skip
+
+    @cached_property
+    def arrays(self) -> Arrays:
+        """The arrays of stage 03."""
+        from edgedistill.data.stage import open_arrays
+
+        return open_arrays(self.pixels.folder)
+
+    def _views(self, count: int) -> Views:
+        from edgedistill.distill.trainer import Views
+
+        data = self.recipe.data
+        return Views(self.recipe.seed, data.min_crop, data.flip, count)
+
+    @cached_property
+    def teacher(self) -> Done:
+        """04: the teacher, adapted to the task."""
+
+        def work(folder: Work) -> dict[str, Any]:
+            from edgedistill.distill.finetune import finetuner
+            from edgedistill.teacher.stage import teach
+
+            section = self.recipe.teacher
+            views = self._views(max(1, number(section.epochs)))
+            tune = finetuner(folder, section, self.arrays, views, self.recipe.seed, self.face)
+            size = number(section.input_size)
+            return teach(folder, section, self.arrays, size, self.recipe.seed, tune, self.face)
+
+        return self.stage("04-teacher", 1, self._look_key("teacher"), [self.pixels], work)
+
+    def _look_key(self, section: str) -> dict[str, Any]:
+        """A recipe section with the seed and the rule of views."""
+        data = self.recipe.data
+        return {
+            section: getattr(self.recipe, section).model_dump(),
+            "seed": self.recipe.seed,
+            "views": [data.min_crop, data.flip],
+        }
+
+    @cached_property
+    def targets(self) -> Done:
+        """05: what the teacher says of every view."""
+
+        def work(folder: Work) -> dict[str, Any]:
+            from edgedistill.distill.trainer import cut
+            from edgedistill.nets import pick_device
+            from edgedistill.teacher.stage import look_of, store
+
+            look, views, device = look_of(self.teacher.facts), self._views(count), pick_device()
+            return store(
+                folder, self.teacher, len(self.arrays.train), count, self.about_views,
+                lambda index, view: cut(self.arrays.train, index, view, views, look, device),
+                self.face,
+            )  # fmt: skip
+
+        count = number(self.recipe.distill.views)
+        data = self.recipe.data
+        key = {"seed": self.recipe.seed, "count": count, "views": [data.min_crop, data.flip]}
+        return self.stage("05-targets", 1, key, [self.pixels, self.teacher], work)
+
+    @cached_property
+    def about_views(self) -> dict[str, str]:
+        """What the stored outputs are of."""
+        from edgedistill.teacher.stage import about_views
+
+        data = self.recipe.data
+        return about_views(self.teacher, self.recipe.seed, data.min_crop, data.flip)
+
+    @cached_property
+    def spec(self) -> StudentSpec:
+        """The student to train."""
+        from edgedistill.distill.stage import StudentSpec
+
+        student = self.recipe.student
+        classes = len(self.dataset.classes)
+        return StudentSpec(
+            student.model, number(student.input_size), classes, student.weights == "pretrained"
+        )
+
+    @cached_property
+    def start(self) -> Done:
+        """06: the weights that both arms start from."""
+        from edgedistill.distill.stage import make_start
+
+        key = {"student": vars(self.spec), "seed": self.recipe.seed}
+        return self.stage(
+            "06-start", 1, key, [], lambda work: make_start(work, self.spec, self.recipe.seed)
+        )
+
+    def _arm(self, name: str, folder: Work, taught: bool) -> dict[str, Any]:
+        from edgedistill.distill.stage import train_arm
+        from edgedistill.teacher.cache import StoredTargets
+        from edgedistill.teacher.stage import look_of
+
+        targets, features = None, 0
+        if taught:
+            count = len(self.arrays.train)
+            targets = StoredTargets(self.targets.folder, self.about_views, count)
+            features = int(self.targets.facts["shapes"]["features"][1])
+        views = self._views(number(self.recipe.distill.views))
+        return train_arm(
+            name, folder, self.start, self.spec, look_of(self.start.facts), self.arrays, views,
+            self.recipe.distill, self.recipe.seed, self.face, targets, features,
+        )  # fmt: skip
+
+    @cached_property
+    def plain(self) -> Done:
+        """07: the arm that sees labels only."""
+        key = self._look_key("distill")
+        own = ("epochs", "batch_size", "lr", "weight_decay", "warmup", "views")
+        key["distill"] = {name: key["distill"][name] for name in own}
+        return self.stage(
+            "07-plain", 1, key, [self.pixels, self.start],
+            lambda work: self._arm("plain", work, taught=False),
+        )  # fmt: skip
+
+    @cached_property
+    def distilled(self) -> Done:
+        """08: the arm that sees labels and the teacher."""
+        return self.stage(
+            "08-distilled", 1, self._look_key("distill"),
+            [self.pixels, self.start, self.targets],
+            lambda work: self._arm("distilled", work, taught=True),
+        )  # fmt: skip
+
+    @cached_property
+    def chosen_arm(self) -> str:
+        """The better arm on validation; the distilled one at a tie."""
+        better = self.distilled.facts["val_top1"] >= self.plain.facts["val_top1"]
+        return "distilled" if better else "plain"
+
+    @cached_property
+    def shape(self) -> Shape:
+        """What every exported file shares."""
+        from edgedistill.deploy.stage import Shape, preprocess_of
+
+        look = self.start.facts["look"]
+        return Shape(
+            layout=self.recipe.export.input,
+            classes=self.dataset.classes,
+            preprocess=preprocess_of(look["size"], look["mean"], look["std"]),
+            opset=number(self.recipe.export.opset),
+            runtime=self.device.runtime,
+        )
+
+    @cached_property
+    def licences(self) -> dict[str, str | None]:
+        """Licences of teacher, student and data; `None` is unknown."""
+        return {
+            "teacher": self.teacher.facts["licence"],
+            "student": self.start.facts["licence"],
+            "data": self.recipe.data.licence or self.dataset.licence,
+        }
+
+
+def _splits(dataset: Dataset) -> list[tuple[str, Any]]:
+    return [("train", dataset.train), ("val", dataset.val), ("test", dataset.test)]
+
+
+def number(value: object) -> int:
+    """A resolved number; `auto` here is a bug."""
+    assert isinstance(value, int), f"{value!r} is not resolved"
+    return value
+
+
+def _summary(name: str, done: Done) -> str:
+    """What a stage found, in a few words."""
+    facts = done.facts
+    if name == "01-data":
+        left_out = f", {facts['skipped']} left out" if facts["skipped"] else ""
+        return (
+            f"{facts['train']:,} train, {facts['val']:,} val, {facts['test']:,} test, "
+            f"{len(facts['classes'])} classes{left_out}"
+        )
+    if name == "02-plan":
+        chosen = facts["plan"]["chosen"]
+        start = "pretrained" if chosen["pretrained"] else "random weights"
+        return f"{chosen['model']} at {chosen['input_size']} px in {chosen['precision']}, {start}"
+    if name == "04-teacher":
+        return f"{facts['adaptation']}, validation top-1 {facts['val_top1']:.3f}"
+    if name in ("07-plain", "08-distilled"):
+        return f"validation top-1 {facts['val_top1']:.3f}, {facts['steps']} steps"
+    return str(facts.get("summary", ""))

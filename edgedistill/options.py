@@ -1,0 +1,81 @@
+"""From what a person types to a layered recipe: milliseconds, megabytes and percent become SI here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgedistill.errors import UsageError
+from edgedistill.recipe import Layered, Recipe, compose, parse_set
+
+QUICK: dict[str, Any] = {
+    "data.max_train": 600,
+    "teacher.epochs": 1,
+    "distill.epochs": 1,
+    "quantize.calibration_images": 32,
+    "bench.min_seconds": 0.2,
+    "bench.min_runs": 64,
+}
+"""What `--quick` sets where nothing else was said: enough to see that every stage works, and no more."""
+
+Units = dict[str, tuple[str, str, Callable[[float], Any]]]
+UNITS: Units = {
+    "latency_ms": ("budget.latency_s", "--latency-ms", lambda v: v / 1e3),
+    "size_mb": ("budget.size_bytes", "--size-mb", lambda v: round(v * 1e6)),
+    "memory_mb": ("budget.memory_bytes", "--memory-mb", lambda v: round(v * 1e6)),
+    "min_top1": ("budget.min_top1", "--min-top1", lambda v: v / 100),
+    "max_drop": ("budget.max_top1_drop", "--max-drop", lambda v: v / 100),
+}
+
+
+def layered_from(
+    file: Path | None,
+    options: Mapping[str, Any],
+    limits: Mapping[str, float | None],
+    settings: Sequence[str],
+    *,
+    quick: bool,
+) -> Layered:
+    """Defaults, the recipe file, `--quick`, options, `--set`. Raises `UsageError` and `RecipeError`."""
+    values = dict(options)
+    for name, value in limits.items():
+        if value is not None:
+            path, option, convert = UNITS[name]
+            check_limit(option, value)
+            values[path] = convert(value)
+    layered = compose(file, values, dict(parse_set(text) for text in settings))
+    if not quick:
+        return layered
+    missing = {path: value for path, value in QUICK.items() if path not in layered.reasons}
+    whole = compose(file, {**missing, **values}, dict(parse_set(text) for text in settings))
+    return Layered(whole.recipe, {**whole.reasons, **dict.fromkeys(missing, "--quick")})
+
+
+def check_limit(option: str, value: float) -> None:
+    """A budget must be a number above zero; a percentage at most 100."""
+    lowest = 0.0
+    if not math.isfinite(value) or value < lowest or (value == 0 and option != "--max-drop"):
+        raise UsageError(f"{option} must be a number above 0; got {value:g}")
+    if option in ("--min-top1", "--max-drop") and value > 100:
+        raise UsageError(f"{option} is in percent, at most 100; got {value:g}")
+    if option == "--min-top1" and value <= 1:
+        raise UsageError(
+            f"--min-top1 is in percent, and {value:g} means {value:g} %; for {100 * value:g} % give "
+            f"--min-top1 {100 * value:g}"
+        )
+
+
+def out_folder(recipe: Recipe, out: Path | None) -> Path:
+    """The run folder: `--out`, else `runs/` and the name of the run, the data or the device."""
+    if out is not None:
+        return out
+    name = recipe.name
+    if name is None:
+        source = recipe.data.source
+        data = source.partition(":")[2] if source.startswith("builtin:") else Path(source).name
+        device = Path(recipe.device).stem
+        name = f"{data or 'data'}-{device}"
+    safe = "".join(c if c.isalnum() or c in "-_." else "-" for c in name).strip(".-") or "run"
+    return Path("runs") / safe

@@ -1,0 +1,224 @@
+"""The teacher's two stages: learn the task, then store what it says of every view that the student will see."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from edgedistill.data.stage import Arrays
+from edgedistill.errors import TeacherError
+from edgedistill.metrics import calibration, top1
+from edgedistill.nets import (
+    Cut,
+    Floats,
+    Look,
+    Pixels,
+    forward,
+    load_state,
+    outputs,
+    pick_device,
+    state_bytes,
+    torch_bytes,
+)
+from edgedistill.progress import Face
+from edgedistill.recipe import TeacherSection
+from edgedistill.result import CurvePoint
+from edgedistill.rundir import Done, Work
+from edgedistill.teacher.adapt import Probe, adapt, linear_probe
+from edgedistill.teacher.cache import store_view, view_file
+from edgedistill.teacher.hub import Pretrained, load_pretrained
+
+LARGE_FOR_CPU = 30_000_000
+FineTune = Callable[[nn.Module, Look], tuple[float, list[CurvePoint], float]]
+"""Trains a network in place; gives validation top-1, the curve and the seconds."""
+
+
+def teach(
+    work: Work,
+    section: TeacherSection,
+    arrays: Arrays,
+    size: int,
+    seed: int,
+    finetune: FineTune,
+    face: Face,
+) -> dict[str, Any]:
+    """Load the teacher, adapt it to the task, and leave `teacher.safetensors` and what is known of it."""
+    device = pick_device()
+    pretrained = load_pretrained(section)
+    if pretrained.fixed_size and size != pretrained.size:
+        raise TeacherError(
+            f"{section.model} takes {pretrained.size} px only, and teacher.input_size is {size}; "
+            f"give --set teacher.input_size={pretrained.size}"
+        )
+    look = Look(size, pretrained.mean, pretrained.std)
+    classes = int(arrays.train_labels.max()) + 1
+    curve: list[CurvePoint] = []
+    spent: dict[str, float] = {}
+
+    def fresh() -> nn.Module:
+        torch.manual_seed(seed)
+        model: Any = copy.deepcopy(pretrained.model)
+        model.reset_classifier(classes)
+        return model  # type: ignore[no-any-return]
+
+    def tune(model: nn.Module) -> float:
+        score, points, seconds = finetune(model, look)
+        curve.extend(points)
+        spent["fine-tuning"] = seconds
+        return score
+
+    if section.adapt == "none":
+        model, how, why = _as_it_is(pretrained, classes, section.model)
+        logits = outputs(model.to(device), arrays.teacher_val, look, device, fast=True)[1]
+        probe, val_top1 = None, top1(logits, arrays.val_labels)
+    else:
+        probe = None
+        if section.adapt != "finetune":
+            probe = _probe(work, pretrained, arrays, look, classes, device, face)
+        skip = _why_not_tune(section, pretrained, device)
+        adapted = adapt(fresh, probe, None if skip else tune, skip)
+        model, how, why = adapted.model, adapted.adaptation, adapted.reason
+        val_top1 = adapted.val_top1
+    logits = outputs(model.to(device), arrays.teacher_val, look, device, fast=True)[1]
+    work.write("teacher.safetensors", state_bytes(model))
+    work.path("teacher.checkpoint").unlink(missing_ok=True)
+    return {
+        "model": section.model,
+        "architecture": pretrained.architecture,
+        "source": pretrained.origin.source,
+        "revision": pretrained.origin.revision,
+        "licence": section.licence or pretrained.origin.licence,
+        "adaptation": how,
+        "reason": why,
+        "params": pretrained.params,
+        "features": pretrained.features,
+        "classes": classes,
+        "look": {"size": size, "mean": look.mean, "std": look.std},
+        "val_top1": val_top1,
+        "probe_val_top1": probe.val_top1 if probe else None,
+        "calibration": calibration(logits, arrays.val_labels).model_dump(),
+        "curve": [p.model_dump() for p in curve],
+        "seconds_parts": spent,
+    }
+
+
+def _as_it_is(pretrained: Pretrained, classes: int, name: str) -> tuple[nn.Module, str, str]:
+    if pretrained.classes != classes:
+        raise TeacherError(
+            f"{name} has {pretrained.classes} classes and the images have {classes}; "
+            "teacher.adapt=none needs the same classes, in the same order. Use probe or finetune."
+        )
+    return pretrained.model, "none", "asked for; its own classes are used"
+
+
+def _why_not_tune(section: TeacherSection, pretrained: Pretrained, device: torch.device) -> str:
+    """Why fine-tuning is not tried, or the empty text when it is."""
+    if section.adapt == "probe":
+        return "asked for"
+    if section.adapt == "auto" and device.type == "cpu" and pretrained.params > LARGE_FOR_CPU:
+        return (
+            f"{pretrained.params / 1e6:.0f} million parameters are too many to fine-tune without a GPU; "
+            "--set teacher.adapt=finetune does it all the same"
+        )
+    if section.epochs == 0:
+        return "teacher.epochs is 0"
+    return ""
+
+
+def _probe(
+    work: Work,
+    pretrained: Pretrained,
+    arrays: Arrays,
+    look: Look,
+    classes: int,
+    device: torch.device,
+    face: Face,
+) -> Probe:
+    """The linear probe, from its file where a broken try left one."""
+    if work.has("probe.pt"):
+        saved = torch.load(work.path("probe.pt"), weights_only=True)
+        return Probe(**saved)
+    model = pretrained.model.to(device)
+    total = len(arrays.train) + len(arrays.teacher_val)
+    with face.bar("teacher: features for the probe", total) as advance:
+        train = _clean_features(model, arrays.train, look, device, advance)
+        val = outputs(model, arrays.teacher_val, look, device, fast=True, advance=advance)[0]
+    probe = linear_probe(train, arrays.train_labels, val, arrays.val_labels, classes)
+    work.write("probe.pt", torch_bytes(vars(probe)))
+    face.detail(f"teacher: linear probe, validation top-1 {probe.val_top1:.3f}")
+    return probe
+
+
+def _clean_features(
+    model: nn.Module,
+    canvas: Pixels,
+    look: Look,
+    device: torch.device,
+    advance: Callable[[int], None],
+    batch: int = 128,
+) -> Floats:
+    """Features (N, D) of the training canvases, whole and unmirrored, at the teacher's size."""
+    from edgedistill.data.transforms import render
+    from edgedistill.nets import inference
+
+    model.eval()
+    parts = []
+    for start in range(0, len(canvas), batch):
+        block = torch.from_numpy(np.ascontiguousarray(canvas[start : start + batch])).to(device)
+        whole = np.tile(np.array([0.0, 0.0, 1.0, 1.0, 1.0]), (len(block), 1))
+        x = look.normalise(render(block, whole, look.size))
+        with inference(device, fast=True):
+            parts.append(forward(model, x)[0].float().cpu().numpy())
+        advance(len(block))
+    return np.concatenate(parts)
+
+
+def look_of(facts: Any) -> Look:
+    """The `Look` that a stage wrote into its facts."""
+    size, mean, std = facts["look"]["size"], facts["look"]["mean"], facts["look"]["std"]
+    return Look(int(size), (mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
+
+
+def restore(done: Done) -> nn.Module:
+    """The adapted teacher of a finished stage."""
+    import timm
+
+    facts = done.facts
+    model = timm.create_model(
+        str(facts["architecture"]), pretrained=False, num_classes=int(facts["classes"])
+    )
+    load_state(model, done.folder / "teacher.safetensors", "the stored teacher")
+    return model
+
+
+def about_views(teacher: Done, seed: int, min_crop: float, flip: bool) -> dict[str, str]:
+    """What stored outputs are of; reading them checks every word of it."""
+    return {
+        "teacher": teacher.fingerprint,
+        "seed": str(seed),
+        "min_crop": repr(min_crop),
+        "flip": str(flip),
+    }
+
+
+def store(
+    work: Work, teacher: Done, images: int, views: int, about: dict[str, str], cut: Cut, face: Face
+) -> dict[str, Any]:
+    """Store features and logits of every view; a view that a broken try finished is kept."""
+    device = pick_device()
+    model = restore(teacher).to(device)
+    with face.bar("teacher: storing outputs", images * views) as advance:
+        for view in range(views):
+            if work.has(view_file(view)):
+                advance(images)
+            else:
+                data = store_view(model, cut, images, view, about, device, advance)
+                work.write(view_file(view), data)
+    shapes = {k: list(v.shape) for k, v in load_file(work.path(view_file(0))).items()}
+    return {"views": views, "images": images, "shapes": shapes, "about": about}
