@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -302,11 +302,16 @@ def _tables(ship: Shipping) -> dict[str, Table]:
         "latency_samples": (ship.bench.folder / "latency.json", "every timed run, in seconds"),
         "file_logits": (ship.score.folder / "files.npz", "logits of each file on the test images"),
         "network_logits": (ship.score.folder / "networks.npz", "logits of teacher and arms"),
-        "split": (ship.learn.data.folder / "split.tsv", "split, label, hash and name of each image"),
+        "split": (
+            ship.learn.data.folder / "split.tsv",
+            "split, label, hash and name of each image",
+        ),
         "skipped": (ship.learn.data.folder / "skipped.tsv", "each file left out, with the reason"),
     }
     return {
-        name: Table(path=Path(path).relative_to(run).as_posix(), sha256=sha256_file(path), what=what)
+        name: Table(
+            path=Path(path).relative_to(run).as_posix(), sha256=sha256_file(path), what=what
+        )
         for name, (path, what) in named.items()
     }
 
@@ -359,4 +364,3 @@ def environment() -> Environment:
         packages=versions(),
         git=git_commit(),
     )
-

@@ -13,12 +13,28 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from edgedistill import __version__
-from edgedistill.errors import EdgedistillError, UsageError
+from edgedistill.errors import EdgedistillError, StoppedError, UsageError
+
+INTERRUPTED = "interrupted. What was finished is kept; the same command goes on."
+
+
+class _Commands(TyperGroup):
+    """Typer ends Ctrl-C with an exit code of its own; here it is a stop that can be resumed."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise StoppedError(INTERRUPTED) from None
+
 
 app = typer.Typer(
     name="edgedistill",
+    cls=_Commands,
     help="Budget in, verdict out: distil an image classifier that fits your edge device, and prove it.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -60,7 +76,8 @@ def build(
         str | None, typer.Option(help="Folder with one folder a class, or idx files.")
     ] = None,
     teacher: Annotated[
-        str | None, typer.Option(help="bundled:NAME, a timm name, hf-hub:OWNER/NAME, local-dir:DIR.")
+        str | None,
+        typer.Option(help="bundled:NAME, a timm name, hf-hub:OWNER/NAME, local-dir:DIR."),
     ] = None,
     device: Annotated[str | None, typer.Option(help="Device name or profile (.yaml).")] = None,
     latency_ms: Annotated[float | None, typer.Option(help="Most milliseconds an image.")] = None,
@@ -142,7 +159,9 @@ def _run_build(
 
 @app.command(epilog="Example:  edgedistill plan --device jetson --latency-ms 3 --size-mb 6")
 def plan(
-    recipe: Annotated[Path | None, typer.Argument(help="A recipe (YAML).", metavar="RECIPE")] = None,
+    recipe: Annotated[
+        Path | None, typer.Argument(help="A recipe (YAML).", metavar="RECIPE")
+    ] = None,
     data: Annotated[str | None, typer.Option(help="Folder with one folder a class.")] = None,
     teacher: Annotated[str | None, typer.Option(help="As for build.")] = None,
     device: Annotated[str | None, typer.Option(help="Device name or profile (.yaml).")] = None,
@@ -178,6 +197,7 @@ def report(
 
     result = load(run)
     folder = out or (run if run.is_dir() else run.parent)
+    folder.mkdir(parents=True, exist_ok=True)
     write_views(result, folder)
     _print(console(result, folder / "report.html"))
 
@@ -232,11 +252,11 @@ def main() -> None:
     # slow each other by 50 times; with none at all, training takes twice as long.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     try:
-        app(standalone_mode=True)
+        app(prog_name="edgedistill")
     except EdgedistillError as error:
         _stop(str(error), error.exit_code)
     except KeyboardInterrupt:
-        _stop("interrupted. What was finished is kept; the same command goes on.", 3)
+        _stop(INTERRUPTED, 3)
     except MemoryError:
         _stop("out of memory. What was finished is kept; close other programs and go on.", 3)
     except OSError as error:

@@ -16,6 +16,7 @@ from edgedistill.teacher.bundled import bundled_for
 
 PASSES = {"teacher": 12_000, "pretrained": 6_000, "random": 60_000}
 """Image passes of one training that two CPU cores do in a few minutes at a small input size."""
+LEARNING_RATES = {"pretrained": 2e-4, "random": 1e-3}
 GPU_FACTOR = 20
 MOST_EPOCHS = 300
 MOST_VIEWS = 8
@@ -92,7 +93,11 @@ def student_values(recipe: Recipe, plan: Plan) -> Values:
         values["student.input_size"] = (chosen.input_size, plan.input_size_reason)
     if recipe.student.weights == "auto":
         start = "pretrained" if chosen.pretrained else "random"
-        why = "can be loaded here" if chosen.pretrained else "no pretrained weights can be loaded here"
+        why = (
+            "can be loaded here"
+            if chosen.pretrained
+            else "no pretrained weights can be loaded here"
+        )
         values["student.weights"] = (start, why)
     return values
 
@@ -119,6 +124,13 @@ def effort_values(
         kind = "pretrained" if plan.chosen.pretrained else "random"
         values["distill.epochs"] = _epochs(kind, images, gpu, MOST_EPOCHS)
         epochs = values["distill.epochs"][0]
+    start = "pretrained" if plan.chosen.pretrained else "random"
+    if recipe.distill.lr == "auto":
+        values["distill.lr"] = (LEARNING_RATES[start], f"for a student from {start} weights")
+    if recipe.distill.frozen_norm == "auto":
+        why = "a short training moves them away from" if plan.chosen.pretrained else "there are no"
+        frozen = plan.chosen.pretrained
+        values["distill.frozen_norm"] = (frozen, f"{why} good pretrained statistics")
     if recipe.distill.views == "auto":
         views = min(epochs, MOST_VIEWS)
         seen = math.ceil(epochs / views)
@@ -163,11 +175,14 @@ def resolve(layered: Layered, values: Values) -> Resolved:
 def plan_key(recipe: Recipe, device_facts: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
     """All that planning and deriving depend on, for the fingerprint of the stage."""
     teacher = recipe.teacher.model_dump()
-    distill = {"epochs": recipe.distill.epochs, "views": recipe.distill.views}
+    names = ("epochs", "views", "lr", "frozen_norm")
+    distill = {name: getattr(recipe.distill, name) for name in names}
     return {
         "budget": recipe.budget.model_dump(),
         "student": recipe.student.model_dump(),
-        "teacher": {k: teacher[k] for k in ("model", "weights", "input_size", "epochs", "revision")},
+        "teacher": {
+            k: teacher[k] for k in ("model", "weights", "input_size", "epochs", "revision")
+        },
         "distill": distill,
         "export": {"input": recipe.export.input, "opset": recipe.export.opset},
         "device": hash_of(device_facts),

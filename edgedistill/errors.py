@@ -20,6 +20,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
+MOST_SHOWN = 40
+
 
 class EdgedistillError(Exception):
     """A fault that the user can mend; its text is one paragraph without a traceback."""
@@ -32,12 +34,15 @@ class UsageError(EdgedistillError):
 
 
 class RecipeError(UsageError):
-    """A recipe with problems; `problems` has one line each, path first."""
+    """A recipe with problems; `problems` has one line each, path first; the text shows the first 40."""
 
     def __init__(self, where: str, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        super().__init__("\n".join([f"{where} has {count}", *(f"  {p}" for p in problems)]))
+        lines = [f"  {problem}" for problem in problems[:MOST_SHOWN]]
+        if len(problems) > MOST_SHOWN:
+            lines.append(f"  and {len(problems) - MOST_SHOWN} more")
+        super().__init__("\n".join([f"{where} has {count}", *lines]))
 
 
 class DeviceError(UsageError):

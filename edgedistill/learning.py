@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgedistill.data.dataset import Dataset
+from edgedistill.data.dataset import Dataset, printable
 from edgedistill.data.sources import open_source
 from edgedistill.derive import (
     TeacherShape,
@@ -25,17 +26,18 @@ from edgedistill.derive import (
     resolve,
     student_values,
 )
+from edgedistill.distill.spec import StudentSpec
+from edgedistill.errors import MissingExtraError
 from edgedistill.progress import Face
 from edgedistill.recipe import Layered, Recipe, Resolved
 from edgedistill.result import Plan
-from edgedistill.rundir import Done, RunDir, Work, write_atomic
+from edgedistill.rundir import Done, RunDir, Work, sha256_file, write_atomic
 from edgedistill.target.device import Device, device_to_dict, load_device
 from edgedistill.target.plan import plan as plan_students
 
 if TYPE_CHECKING:
     from edgedistill.data.stage import Arrays
     from edgedistill.deploy.stage import Shape
-    from edgedistill.distill.stage import StudentSpec
     from edgedistill.distill.trainer import Views
 
 STAGES = (
@@ -43,6 +45,8 @@ STAGES = (
     "08-distilled", "09-export", "10-quantize", "11-bundle", "12-bench", "13-score", "14-report",
 )  # fmt: skip
 MOST_NAMED = 100
+PARTS = {"torch": "train", "timm": "train", "safetensors": "train", "onnxruntime": "cpu"}
+TEACHER_FILES = (".json", ".safetensors", ".bin", ".pth", ".pt")
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,13 @@ class Request:
     command: str
     until: str | None = None
     fresh: bool = False
+
+
+def require_parts() -> None:
+    """Raise `MissingExtraError` for what a build needs and is not installed here; better now than after training."""
+    for module, extra in PARTS.items():
+        if find_spec(module) is None:
+            raise MissingExtraError(f"a build ({module})", extra)
 
 
 def choose_student(layered: Layered, device: Device, dataset: Dataset) -> Plan:
@@ -94,11 +105,15 @@ def _machine_and_teacher(recipe: Recipe) -> tuple[TeacherShape, bool]:
 
 
 class Build:
-    """One build in a run folder. Each property is a finished stage; asking for it runs what is missing."""
+    """One build in a run folder. Each property is a finished stage; asking for it runs what is missing.
+
+    `worked` names the stages that this process ran; the others were done before.
+    """
 
     def __init__(self, request: Request, run: RunDir, face: Face) -> None:
         self.request, self.run, self.face = request, run, face
         self.layered = request.layered
+        self.worked: list[str] = []
         self.device = load_device(self.layered.recipe.device)
         known_student(self.layered.recipe.student.model)
         self.dataset = open_source(
@@ -117,16 +132,17 @@ class Build:
         work: Callable[[Work], Mapping[str, Any]],
     ) -> Done:
         place = f"[{STAGES.index(name) + 1:2}/{len(STAGES)}] {name.partition('-')[2]:<10}"
-        started = [False]
 
         def told(folder: Work) -> Mapping[str, Any]:
-            started[0] = True
+            if not self.worked:
+                require_parts()
+            self.worked.append(name)
             if self.face.live:
                 self.face.say(f"{place} ...")
             return work(folder)
 
         done = self.run.stage(name, version, key, inputs, told)
-        if started[0]:
+        if name in self.worked:
             self.face.say(f"{place} {done.seconds:6.1f} s  {_summary(name, done)}")
         else:
             self.face.detail(f"{name}: done before")
@@ -140,11 +156,11 @@ class Build:
             lines = [f"{s.path}\t{s.reason}" for s in self.dataset.skipped]
             folder.write("skipped.tsv", "".join(line + "\n" for line in lines))
             rows = [
-                f"{split}\t{item.label}\t{item.sha256}\t{item.key}\n"
+                f"{split}\t{item.label}\t{item.sha256}\t{printable(item.key)}\n"
                 for split, items in _splits(self.dataset)
                 for item in items
             ]
-            folder.write("split.tsv", "".join(rows).encode("utf-8", "backslashreplace"))
+            folder.write("split.tsv", "".join(rows))
             document = self.dataset.document(MOST_NAMED).model_dump(mode="json")
             return {**document, "image_side": self.dataset.image_side}
 
@@ -169,7 +185,17 @@ class Build:
 
         limited = resolve(self.layered, limits_from(self.layered, self.device)).recipe
         key = plan_key(limited, device_to_dict(self.device), dict(self.data.facts))
-        return self.stage("02-plan", 1, key, [], work)
+        return self.stage("02-plan", 1, {**key, **self.teacher_files}, [], work)
+
+    @cached_property
+    def teacher_files(self) -> dict[str, str]:
+        """SHA-256 of each local file that the teacher is loaded from; empty for one that has a name only."""
+        section = self.layered.recipe.teacher
+        files = [Path(section.weights)] if section.weights else []
+        if section.model.startswith("local-dir:"):
+            folder = Path(section.model.removeprefix("local-dir:"))
+            files += [path for path in sorted(folder.glob("*")) if path.suffix in TEACHER_FILES]
+        return {str(path): sha256_file(path) for path in files if path.is_file()}
 
     @cached_property
     def resolved(self) -> Resolved:
@@ -199,7 +225,10 @@ class Build:
         """03: every split as arrays of pixels."""
         from edgedistill.data.stage import Sizes, canvas_side, prepare
 
-        student, teacher = number(self.recipe.student.input_size), number(self.recipe.teacher.input_size)
+        student, teacher = (
+            number(self.recipe.student.input_size),
+            number(self.recipe.teacher.input_size),
+        )
         side = canvas_side(student, teacher, self.dataset.image_side)
         sizes = Sizes(side, student, teacher)
         return self.stage(
@@ -234,7 +263,8 @@ class Build:
             size = number(section.input_size)
             return teach(folder, section, self.arrays, size, self.recipe.seed, tune, self.face)
 
-        return self.stage("04-teacher", 1, self._look_key("teacher"), [self.pixels], work)
+        key = {**self._look_key("teacher"), **self.teacher_files}
+        return self.stage("04-teacher", 1, key, [self.pixels], work)
 
     def _look_key(self, section: str) -> dict[str, Any]:
         """A recipe section with the seed and the rule of views."""
@@ -277,8 +307,6 @@ class Build:
     @cached_property
     def spec(self) -> StudentSpec:
         """The student to train."""
-        from edgedistill.distill.stage import StudentSpec
-
         student = self.recipe.student
         classes = len(self.dataset.classes)
         return StudentSpec(
@@ -288,12 +316,15 @@ class Build:
     @cached_property
     def start(self) -> Done:
         """06: the weights that both arms start from."""
-        from edgedistill.distill.stage import make_start
 
-        key = {"student": vars(self.spec), "seed": self.recipe.seed}
-        return self.stage(
-            "06-start", 1, key, [], lambda work: make_start(work, self.spec, self.recipe.seed)
-        )
+        def work(folder: Work) -> dict[str, Any]:
+            from edgedistill.distill.stage import make_start
+
+            return make_start(folder, self.spec, self.arrays, probed, self.recipe.seed, self.face)
+
+        probed = self.recipe.distill.frozen_norm is True
+        key = {"student": vars(self.spec), "probed": probed, "seed": self.recipe.seed}
+        return self.stage("06-start", 1, key, [self.pixels] if probed else [], work)
 
     def _arm(self, name: str, folder: Work, taught: bool) -> dict[str, Any]:
         from edgedistill.distill.stage import train_arm
@@ -315,7 +346,7 @@ class Build:
     def plain(self) -> Done:
         """07: the arm that sees labels only."""
         key = self._look_key("distill")
-        own = ("epochs", "batch_size", "lr", "weight_decay", "warmup", "views")
+        own = ("epochs", "batch_size", "lr", "weight_decay", "warmup", "views", "frozen_norm")
         key["distill"] = {name: key["distill"][name] for name in own}
         return self.stage(
             "07-plain", 1, key, [self.pixels, self.start],

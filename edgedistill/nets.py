@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from ontarget.preprocess import scale_and_shift
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -36,9 +37,16 @@ class Look:
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """Float pixels (B, 3, H, W) in 0..255 as the network takes them."""
-        mean = torch.tensor(self.mean, device=pixels.device).view(1, 3, 1, 1)
-        std = torch.tensor(self.std, device=pixels.device).view(1, 3, 1, 1)
-        return (pixels / 255 - mean) / std
+        scale, shift = self.scale_and_shift(pixels.device)
+        return pixels * scale + shift
+
+    def scale_and_shift(self, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+        """The kit's numbers (1, 3, 1, 1) for `pixel * scale + shift`."""
+        scale, shift = scale_and_shift(self.mean, self.std)
+        return (
+            torch.from_numpy(scale).to(device).view(1, 3, 1, 1),
+            torch.from_numpy(shift).to(device).view(1, 3, 1, 1),
+        )
 
     def tensor(self, pixels: Pixels, device: torch.device) -> Tensor:
         """Pixels (B, S, S, 3) as a network's input (B, 3, S, S), channels last in memory."""
@@ -71,8 +79,10 @@ def inference(device: torch.device, *, fast: bool) -> Iterator[None]:
 def forward(model: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     """Pooled penultimate features (B, D) and logits (B, C) of a timm classifier in one pass."""
     net: Any = model
-    features = net.forward_head(net.forward_features(x), pre_logits=True)
+    features = net.forward_head(net.forward_features(x), pre_logits=True).flatten(1)
     head = net.get_classifier()
+    if isinstance(head, nn.Conv2d):  # a 1 x 1 convolution is the linear classifier of some nets
+        return features, head(features[:, :, None, None]).flatten(1)
     return features, head(features)
 
 
@@ -157,6 +167,6 @@ def torch_bytes(value: object) -> bytes:
     return buffer.getvalue()
 
 
-def bn_layers(model: nn.Module) -> list[nn.Module]:
+def bn_layers(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
     """Every batch normalisation layer, timm's fused norm-and-activation ones too."""
     return [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]

@@ -20,11 +20,15 @@ QUICK: dict[str, Any] = {
 }
 """What `--quick` sets where nothing else was said: enough to see that every stage works, and no more."""
 
+LARGEST = 1e9
+"""A petabyte in megabytes, eleven days in milliseconds: more is a slip of the keyboard."""
+MAX_NAME = 100
+
 Units = dict[str, tuple[str, str, Callable[[float], Any]]]
 UNITS: Units = {
     "latency_ms": ("budget.latency_s", "--latency-ms", lambda v: v / 1e3),
-    "size_mb": ("budget.size_bytes", "--size-mb", lambda v: round(v * 1e6)),
-    "memory_mb": ("budget.memory_bytes", "--memory-mb", lambda v: round(v * 1e6)),
+    "size_mb": ("budget.size_bytes", "--size-mb", lambda v: max(1, round(v * 1e6))),
+    "memory_mb": ("budget.memory_bytes", "--memory-mb", lambda v: max(1, round(v * 1e6))),
     "min_top1": ("budget.min_top1", "--min-top1", lambda v: v / 100),
     "max_drop": ("budget.max_top1_drop", "--max-drop", lambda v: v / 100),
 }
@@ -54,10 +58,12 @@ def layered_from(
 
 
 def check_limit(option: str, value: float) -> None:
-    """A budget must be a number above zero; a percentage at most 100."""
-    lowest = 0.0
-    if not math.isfinite(value) or value < lowest or (value == 0 and option != "--max-drop"):
-        raise UsageError(f"{option} must be a number above 0; got {value:g}")
+    """A budget must be a number above zero (a drop may be zero); a percentage at most 100."""
+    if not math.isfinite(value) or value < 0 or (value == 0 and option != "--max-drop"):
+        least = "of 0 or more" if option == "--max-drop" else "above 0"
+        raise UsageError(f"{option} must be a number {least}; got {value:g}")
+    if value > LARGEST:
+        raise UsageError(f"{option} must be at most {LARGEST:g}; got {value:g}")
     if option in ("--min-top1", "--max-drop") and value > 100:
         raise UsageError(f"{option} is in percent, at most 100; got {value:g}")
     if option == "--min-top1" and value <= 1:
@@ -78,4 +84,4 @@ def out_folder(recipe: Recipe, out: Path | None) -> Path:
         device = Path(recipe.device).stem
         name = f"{data or 'data'}-{device}"
     safe = "".join(c if c.isalnum() or c in "-_." else "-" for c in name).strip(".-") or "run"
-    return Path("runs") / safe
+    return Path("runs") / safe[:MAX_NAME]

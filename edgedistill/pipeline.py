@@ -2,26 +2,73 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 from edgedistill.data.dataset import Dataset
-from edgedistill.data.sources import open_source
+from edgedistill.data.sources import check_source, open_source
 from edgedistill.derive import known_student, limits_from, resolve
-from edgedistill.errors import UsageError, unknown
-from edgedistill.learning import STAGES, Build, Request, choose_student, make_plan
+from edgedistill.errors import StoppedError, UsageError, unknown
+from edgedistill.learning import (
+    STAGES,
+    Build,
+    Request,
+    choose_student,
+    make_plan,
+    require_parts,
+)
 from edgedistill.progress import Face
 from edgedistill.recipe import Layered, Resolved
 from edgedistill.result import Plan, Result
-from edgedistill.rundir import RunDir
+from edgedistill.rundir import RunDir, is_disk_full
 from edgedistill.shipping import Shipping
 from edgedistill.target.device import load_device
 
 
 def build(request: Request, face: Face) -> Result | None:
-    """Run every stage that is not done, write the result and its views; `None` when `until` stopped it before."""
+    """Run every stage that is not done, write the result and its views; `None` when `until` stopped it before.
+
+    Raises `StoppedError` with the command to go on when it is interrupted, or out of disk or memory.
+    """
+    check(request.layered)
+    try:
+        return _build(request, face)
+    except KeyboardInterrupt:
+        raise _stopped(request, "interrupted. What was finished is kept.") from None
+    except StoppedError as error:
+        raise _stopped(request, str(error)) from error
+    except MemoryError as error:
+        text = "out of memory. What was finished is kept; close other programs first."
+        raise _stopped(request, text) from error
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        text = (
+            f"the disk of {request.out} is full. What was finished is kept; free some space first."
+        )
+        raise _stopped(request, text) from error
+
+
+def check(layered: Layered) -> None:
+    """Raise the error of a device, a student or a data source that does not exist, before anything is written."""
+    load_device(layered.recipe.device)
+    known_student(layered.recipe.student.model)
+    check_source(layered.recipe.data)
+
+
+def _stopped(request: Request, text: str) -> StoppedError:
+    """The error of a stop, with the command that goes on; that one must not begin `--fresh`."""
+    words = [word for word in shlex.split(request.command) if word != "--fresh"]
+    return StoppedError(f"{text} Go on with:  {shlex.join(words)}")
+
+
+def _build(request: Request, face: Face) -> Result | None:
     with RunDir(request.out) as run:
         if request.fresh:
             run.clear()
+        sweep(run.path)
         run.event("build_started", command=request.command)
         learn = Build(request, run, face)
         ship = Shipping(learn)
@@ -45,7 +92,19 @@ def build(request: Request, face: Face) -> Result | None:
             step()
             if name == request.until and name != STAGES[-1]:
                 return None
+        if not learn.worked:
+            face.say(f"all {len(STAGES)} stages were done before; --fresh builds them anew")
         return ship.result
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed build left half written, or half removed, outside the folders of its stages."""
+    for pattern in (".*.tmp", ".trash-*", "cache/*.tmp", "stages/.trash-*"):
+        for litter in folder.glob(pattern):
+            if litter.is_dir():
+                shutil.rmtree(litter, ignore_errors=True)
+            else:
+                litter.unlink(missing_ok=True)
 
 
 def stage_name(text: str) -> str:
@@ -58,6 +117,7 @@ def stage_name(text: str) -> str:
 
 def preview(layered: Layered, face: Face) -> tuple[Plan, Resolved, Dataset]:
     """Data and plan alone, nothing written (`--dry-run`)."""
+    require_parts()
     device = load_device(layered.recipe.device)
     known_student(layered.recipe.student.model)
     dataset = open_source(layered.recipe.data, layered.recipe.seed, None, face.counter("images"))

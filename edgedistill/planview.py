@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from edgedistill.data.dataset import Dataset
 from edgedistill.evidence.figures import milliseconds, visible
-from edgedistill.recipe import Resolved
 from edgedistill.result import Candidate, Plan
 from edgedistill.target.device import Device, device_names, load_device
+
+if TYPE_CHECKING:
+    from edgedistill.data.dataset import Dataset
+    from edgedistill.recipe import Resolved
 
 
 def _table(*columns: str) -> Table:
@@ -20,6 +23,11 @@ def _table(*columns: str) -> Table:
     for column in columns:
         table.add_column(column, overflow="fold")
     return table
+
+
+def _plain(text: str) -> Text:
+    """Words as they stand: square brackets are no markup, and hidden characters are spelled out."""
+    return Text(visible(text))
 
 
 def _band(candidate: Candidate) -> str:
@@ -36,7 +44,8 @@ def _rows(title: str, candidates: Sequence[Candidate], most: int) -> list[Render
     for c in candidates[:most]:
         start = "pretrained" if c.pretrained else "random"
         size = f"{c.size_bytes / 1e6:.2f}"
-        table.add_row(c.model, str(c.input_size), c.precision, start, _band(c), size, c.reason)
+        reason = _plain(c.reason)
+        table.add_row(c.model, str(c.input_size), c.precision, start, _band(c), size, reason)
     more = len(candidates) - most
     tail = [Text(f"and {more} more", style="dim")] if more > 0 else []
     return [Text(title, style="bold"), table, *tail, Text("")]
@@ -69,9 +78,7 @@ def devices_view() -> RenderableType:
         limits = device.limits
         size = f"{limits.size_bytes / 1e6:g} MB" if limits.size_bytes else "-"
         latency = milliseconds(limits.latency_s) if limits.latency_s else "-"
-        table.add_row(
-            name, ", ".join(device.aliases), device.runtime, latency, size, device.title
-        )
+        table.add_row(name, ", ".join(device.aliases), device.runtime, latency, size, device.title)
     return table
 
 
@@ -93,13 +100,17 @@ def device_view(device: Device) -> RenderableType:
         "tensorrt": device.tensorrt,
     }
     for key, value in facts.items():
-        shown = "unknown" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
-        table.add_row(key, shown, device.sources.get(key, ""))
-    for precision, terms in device.latency.items():
-        words = (
-            f"{1e6 * terms.overhead_s:.1f} us a kernel, {terms.macs_per_s / 1e9:,.0f} GMAC/s, "
-            f"{terms.bytes_per_s / 1e9:,.1f} GB/s, tier {terms.tier}"
+        shown = (
+            "unknown" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
         )
-        table.add_row(f"latency, {precision}", words, device.sources.get("latency", ""))
-    notes = [Text(f"note: {note}") for note in device.notes]
-    return Group(Text(f"{device.name}: {device.title}", style="bold"), Text(""), table, *notes)
+        table.add_row(key, _plain(shown), _plain(device.sources.get(key, "")))
+    for precision, terms in device.latency.items():
+        bandwidth = f", {terms.bytes_per_s / 1e9:,.1f} GB/s" if terms.bytes_per_s else ""
+        words = (
+            f"{1e6 * terms.overhead_s:.1f} us a kernel, {terms.macs_per_s / 1e9:,.0f} GMAC/s"
+            f"{bandwidth}, tier {terms.tier}"
+        )
+        table.add_row(f"latency, {precision}", words, _plain(device.sources.get("latency", "")))
+    notes = [_plain(f"note: {note}") for note in device.notes]
+    title = Text(visible(f"{device.name}: {device.title}"), style="bold")
+    return Group(title, Text(""), table, *notes)

@@ -70,7 +70,7 @@ class Face:
             yield lambda step: progress.advance(task, step)
 
     def counter(self, title: str) -> Callable[[int, int], None]:
-        """A `progress(done, total)` function for work whose length is known late; a line every 10 seconds at most."""
+        """A `progress(done, total)` function for work of unknown length: on a terminal, a line every two seconds."""
         last = [time.monotonic()]
 
         def tell(done: int, total: int) -> None:

@@ -9,129 +9,31 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
-from edgedistill.errors import RecipeError, UsageError, nearest
-from edgedistill.result import Fraction, Limits, describe
+from edgedistill.document import describe
+from edgedistill.errors import MOST_SHOWN, RecipeError, UsageError, nearest
+from edgedistill.plainyaml import read_plain
+from edgedistill.schema import (
+    BUILTIN_DATA,
+    BenchSection,
+    BudgetSection,
+    DataSection,
+    DistillSection,
+    ExportSection,
+    QuantizeSection,
+    Recipe,
+    StudentSection,
+    TeacherSection,
+)
 
-MAX_RECIPE_BYTES = 1_000_000
-BUILTIN_DATA = "builtin:fashion-mnist"
-Auto = Literal["auto"]
-
-
-class Section(BaseModel):
-    """Part of a recipe: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-def _f(default: Any, text: str, **limits: Any) -> Any:
-    return Field(default=default, description=text, **limits)
-
-
-class DataSection(Section):
-    source: str = _f(BUILTIN_DATA, "Image folder, folder of idx files, or the built-in set.")
-    val_fraction: float = _f(0.15, "Share for validation where the folder has none.", gt=0, lt=0.5)
-    test_fraction: float = _f(0.2, "Share for testing where the folder has none.", gt=0, lt=0.5)
-    max_bad_fraction: float = _f(0.1, "More undecodable files than this is an error.", ge=0, le=1)
-    max_pixels: int = _f(100_000_000, "Images with more pixels are left out.", ge=1)
-    flip: bool = _f(True, "Mirror training views left to right.")
-    min_crop: float = _f(0.7, "Smallest area of a training crop, as a share.", gt=0, le=1)
-    max_train: int | None = _f(None, "Use at most this many training images.", ge=1)
-    licence: str | None = _f(None, "Licence of the images, for the model card.")
-
-
-class TeacherSection(Section):
-    model: str = _f("bundled:efficientnet_lite2", "bundled:, timm name, hf-hub: or local-dir:.")
-    weights: str | None = _f(None, "Local checkpoint (.safetensors or .pth) for `model`.")
-    revision: str | None = _f(None, "Hub revision (branch, tag or commit) to pin.")
-    adapt: Literal["auto", "none", "probe", "finetune"] = _f("auto", "How it learns the task.")
-    input_size: Annotated[int, Field(ge=32, le=1024)] | Auto = _f("auto", "Square input in pixels.")
-    epochs: Annotated[int, Field(ge=0, le=1000)] | Auto = _f("auto", "Epochs of fine-tuning.")
-    batch_size: int = _f(32, "Images a step of fine-tuning.", ge=2, le=4096)
-    lr: float = _f(1e-3, "Peak learning rate of the head when fine-tuning.", gt=0, le=1)
-    body_lr_ratio: float = _f(1.0, "Body's learning rate as a share of the head's.", ge=0, le=1)
-    licence: str | None = _f(None, "Licence of the weights where the hub does not say.")
-
-
-class StudentSection(Section):
-    model: str = _f("auto", "A student of the table, or auto: the best that fits.")
-    weights: Literal["auto", "pretrained", "random"] = _f("auto", "Where the student starts.")
-    input_size: Annotated[int, Field(ge=32, le=512)] | Auto = _f("auto", "Square input in pixels.")
-
-
-class DistillSection(Section):
-    epochs: Annotated[int, Field(ge=1, le=10_000)] | Auto = _f("auto", "Epochs of each arm.")
-    batch_size: int = _f(32, "Images a step.", ge=2, le=4096)
-    lr: float = _f(1e-3, "Peak learning rate (AdamW, warm-up then cosine).", gt=0, le=1)
-    weight_decay: float = _f(0.01, "AdamW weight decay.", ge=0, le=1)
-    warmup: float = _f(0.15, "Share of the steps that warm up.", ge=0, lt=1)
-    ce: float = _f(1.0, "Weight of cross entropy on the labels.", ge=0)
-    kd: float = _f(1.0, "Weight of the KL term on softened logits.", ge=0)
-    align_uniform: float = _f(1.0, "Weight of the Alignment/Uniformity term.", ge=0)
-    temperature: float = _f(4.0, "Softening of both logits in the KL term.", gt=0, le=100)
-    align_alpha: float = _f(2.0, "Power of the alignment distance.", gt=0, le=8)
-    uniform_t: float = _f(2.0, "Scale of the uniformity kernel.", gt=0, le=20)
-    projection_dim: int = _f(128, "Width of the shared embedding.", ge=2, le=4096)
-    views: Annotated[int, Field(ge=1, le=1000)] | Auto = _f(
-        "auto", "Stored views of each training image."
-    )
-
-
-class ExportSection(Section):
-    input: Literal["auto", "uint8_nhwc", "float_nchw"] = _f("auto", "What the graph takes.")
-    opset: Annotated[int, Field(ge=13, le=20)] | Auto = _f("auto", "ONNX opset.")
-    parity_images: int = _f(256, "Real images for the comparison with torch.", ge=1, le=10_000)
-    eval_images: int = _f(2000, "Test images packed for the board (0: none).", ge=0)
-
-
-class QuantizeSection(Section):
-    calibration_images: int = _f(256, "Training images that set the INT8 ranges.", ge=8, le=10_000)
-    method: Literal["minmax", "entropy", "percentile"] = _f("minmax", "How ranges are found.")
-    max_drop: Fraction = _f(0.01, "Validation top-1 that INT8 may lose (budget's drop if less).")
-
-
-class BenchSection(Section):
-    provider: Literal["cpu", "cuda", "tensorrt"] = _f("cpu", "Execution provider measured here.")
-    min_seconds: float = _f(1.0, "Least seconds of each timed run.", gt=0, le=3600)
-    min_runs: int = _f(130, "Least number of timed runs.", ge=11, le=1_000_000)
-
-
-class BudgetSection(Section):
-    """The limits; what is not given comes from the device's profile, `null` there is no limit."""
-
-    latency_s: float | None = _f(None, "Seconds for one image at batch 1.", gt=0, le=3600)
-    size_bytes: int | None = _f(None, "Bytes of the chosen model file.", gt=0)
-    memory_bytes: int | None = _f(None, "Peak bytes of the process that runs it.", gt=0)
-    min_top1: float | None = _f(None, "Least top-1 on test, as a fraction.", gt=0, le=1)
-    max_top1_drop: float | None = _f(None, "Most top-1 lost by conversion.", ge=0, le=1)
-
-    def limits(self) -> Limits:
-        """The same limits for the result document."""
-        return Limits(**self.model_dump())
-
-
-class Recipe(Section):
-    """What to build. Every field has a default; `auto` is derived, with a reason."""
-
-    name: str | None = _f(None, "Name of the run.", max_length=100)
-    seed: int = _f(0, "Seed of all randomness.", ge=0, le=2**31 - 1)
-    device: str = _f("host", "Profile name, alias or a path to a profile.")
-    budget: BudgetSection = BudgetSection()
-    data: DataSection = DataSection()
-    teacher: TeacherSection = TeacherSection()
-    student: StudentSection = StudentSection()
-    distill: DistillSection = DistillSection()
-    export: ExportSection = ExportSection()
-    quantize: QuantizeSection = QuantizeSection()
-    bench: BenchSection = BenchSection()
-
+MAX_RECIPE_BYTES = 64_000
 
 # What a layer may say, with the reason that is written beside the value.
 Reasons = Mapping[str, str]
@@ -174,16 +76,19 @@ def assign(tree: dict[str, Any], path: str, value: Any) -> None:
 def read_yaml(path: Path) -> dict[str, Any]:
     """A recipe file as a nested dict. Raises `RecipeError` for whatever is not a mapping."""
     try:
-        if path.stat().st_size > MAX_RECIPE_BYTES:
+        with path.open("rb") as file:
+            raw = file.read(MAX_RECIPE_BYTES + 1)
+        if len(raw) > MAX_RECIPE_BYTES:
             raise RecipeError(str(path), [f"larger than {MAX_RECIPE_BYTES:,} bytes"])
-        tree = yaml.safe_load(path.read_text("utf-8"))
+        tree = read_plain(raw.decode("utf-8-sig"))
     except FileNotFoundError:
         raise UsageError(
             f"recipe {path} does not exist. Give the path of a YAML file, or no recipe at all."
         ) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError, ValueError) as error:
-        text = " ".join(str(error).split())
-        raise RecipeError(str(path), [f"cannot be read as YAML: {text}"]) from None
+    except OSError as error:
+        raise RecipeError(str(path), [f"cannot be read: {error.strerror}"]) from None
+    except ValueError as error:
+        raise RecipeError(str(path), [f"cannot be read as YAML: {error}"]) from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):
@@ -195,28 +100,31 @@ def parse_set(text: str) -> tuple[str, Any]:
     """`key=value` of `--set`; the value is YAML, so `true`, `3` and `auto` mean what they look like."""
     key, sign, value = text.partition("=")
     if not sign or not key.strip():
-        raise UsageError(f'--set takes key=value, for example distill.epochs=30; got "{text}"')
+        raise UsageError(f'--set takes key=value, for example distill.epochs=30; got "{text[:80]}"')
     try:
-        return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise UsageError(f'--set {key}: the value "{value}" is not valid YAML') from None
+        return key.strip(), read_plain(value)
+    except ValueError as error:
+        raise UsageError(
+            f'--set {key}: the value "{value[:80]}" is not valid YAML: {error}'
+        ) from None
 
 
 def compose(file: Path | None, options: Mapping[str, Any], settings: Mapping[str, Any]) -> Layered:
     """Defaults, then the file, then options, then `--set`; all problems are raised at once.
 
-    `options` and `settings` map dotted paths to values; an option that is `None` was not given.
+    `options` and `settings` map dotted paths to values; an option that is `None` was not given, a setting that is
+    `None` takes a limit away. A setting that is a mapping stands for its leaves.
     """
     tree: dict[str, Any] = {}
     reasons: dict[str, str] = {}
     if file is not None:
         tree = read_yaml(file)
         reasons.update({str(path): f"from {file.name}" for path, _ in leaves(tree)})
-    for source, values in (("from the command line", options), ("from --set", settings)):
-        for path, value in values.items():
-            if value is not None:
-                assign(tree, path, value)
-                reasons[path] = source
+    given = {path: value for path, value in options.items() if value is not None}
+    for source, values in (("from the command line", given), ("from --set", settings)):
+        for path, value in leaves(values):
+            assign(tree, path, value)
+            reasons[path] = source
     return Layered(validate(tree, str(file) if file else "the command line"), reasons)
 
 
@@ -225,20 +133,39 @@ def validate(tree: Mapping[str, Any], where: str) -> Recipe:
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
-        unknown = {
-            ".".join(str(p) for p in e["loc"])
-            for e in error.errors()
-            if e["type"] == "extra_forbidden"
-        }
-        problems = [f"{key}  unknown key{_near_key(key)}" for key in sorted(unknown, key=str)]
-        problems += [line for line in _merge(describe(error)) if line.split("  ")[0] not in unknown]
-        raise RecipeError(where, problems) from None
+        raise RecipeError(where, _problems(error)) from None
+
+
+def _problems(error: ValidationError) -> list[str]:
+    """One line a problem: unknown keys first, the first of them with the nearest name."""
+    unknown: dict[str, str] = {}
+    for item in error.errors(include_url=False):
+        if item["type"] == "extra_forbidden":
+            key, value = ".".join(str(part) for part in item["loc"]), item["input"]
+            inner = leaves(value, key + ".") if isinstance(value, Mapping) and value else [(key, 0)]
+            unknown.update((path, key) for path, _ in inner)
+    keys = sorted(unknown)
+    problems = [f"{key}  unknown key{_near_key(key)}" for key in keys[:MOST_SHOWN]]
+    problems += [f"{key}  unknown key" for key in keys[MOST_SHOWN:]]
+    taken = set(unknown.values())
+    return problems + [line for line in _merge(describe(error)) if line.split("  ")[0] not in taken]
 
 
 def _near_key(key: str) -> str:
-    return nearest(key, known_paths()) or nearest(
-        key.rsplit(".", 1)[-1], {p.rsplit(".", 1)[-1] for p in known_paths()}
+    known = known_paths()
+    if key in known:
+        section, _, field_name = key.partition(".")
+        return f"; write it nested: {section}: {{{field_name}: ...}}"
+    ends = {path.rpartition(".")[2]: path for path in known}
+    sections = [name for name in Recipe.model_fields if name not in known]
+    return nearest(key, [*known, *sections]) or _path_of(
+        nearest(key.rpartition(".")[2], ends), ends
     )
+
+
+def _path_of(hint: str, ends: Mapping[str, str]) -> str:
+    """A hint that names the last part of a path, with the whole path."""
+    return re.sub(r'"(.*)"', lambda found: f'"{ends[found[1]]}"', hint)
 
 
 def _merge(lines: list[str]) -> list[str]:
@@ -284,7 +211,18 @@ def _dump(tree: Mapping[str, Any], reasons: Reasons, prefix: str, depth: int) ->
             yield from _dump(value, reasons, path + ".", depth + 1)
         else:
             reason = " ".join(reasons.get(path, "default").split())
-            yield f"{pad}{key}: {json.dumps(value, ensure_ascii=False)}  # {reason}"
+            text = json.dumps(value, ensure_ascii=False)
+            yield f"{pad}{key}: {_UNPRINTABLE.sub(_escaped, f'{text}  # {reason}')}"
+
+
+_UNPRINTABLE = re.compile(
+    "[^\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
+)
+"""What YAML does not take as it is: control characters, line ends of Unicode, byte order marks, lone surrogates."""
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
 
 
 def hash_of(value: Any) -> str:
@@ -310,13 +248,25 @@ def autos(recipe: Recipe) -> list[str]:
 
 __all__ = [
     "BUILTIN_DATA",
+    "BenchSection",
+    "BudgetSection",
+    "DataSection",
+    "DistillSection",
+    "ExportSection",
     "Layered",
+    "QuantizeSection",
     "Recipe",
     "Resolved",
+    "StudentSection",
+    "TeacherSection",
+    "assign",
     "autos",
     "compose",
     "hash_of",
+    "known_paths",
+    "leaves",
     "parse_set",
+    "read_yaml",
     "replace",
     "validate",
 ]

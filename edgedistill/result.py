@@ -7,42 +7,30 @@ A document read from disk is hostile until `load` has parsed it.
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ConfigDict, Field
 
-from edgedistill.errors import DocumentError
+from edgedistill.document import (
+    Bytes,
+    Count,
+    Document,
+    Finite,
+    Fraction,
+    Seconds,
+    Sha256,
+    parse,
+)
+from edgedistill.document import describe as describe
 
 SCHEMA: Final = "edgedistill.result/1"
-MAX_DOCUMENT_BYTES = 64_000_000
 
 Evidence = Literal["measured_on_target", "measured_on_proxy", "predicted"]
 """Where a number comes from. A file's size and its accuracy under the kit are properties of the file."""
 
 Status = Literal["pass", "fail", "unconfirmed"]
 Precision = Literal["float32", "float16", "int8"]
-
-
-def _finite(value: float) -> float:
-    if not math.isfinite(value):
-        raise ValueError("must be a finite number")
-    return value
-
-
-Finite = Annotated[float, AfterValidator(_finite)]
-Fraction = Annotated[float, AfterValidator(_finite), Field(ge=0, le=1)]
-Seconds = Annotated[float, AfterValidator(_finite), Field(ge=0)]
-Bytes = Annotated[int, Field(ge=0)]
-Count = Annotated[int, Field(ge=0)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-class Document(BaseModel):
-    """Frozen, closed (an unknown key is an error), and written with sorted meaning rather than order."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
 class Proportion(Document):
@@ -327,38 +315,6 @@ class Result(Document):
     def dumps(self) -> str:
         """The document as JSON text, one key a line, ends with a newline."""
         return json.dumps(self.model_dump(mode="json", by_alias=True), indent=1) + "\n"
-
-
-D = TypeVar("D", bound=BaseModel)
-
-
-def describe(error: ValidationError) -> list[str]:
-    """Each problem of a document on one line: its path, what was got, what is allowed."""
-    lines = []
-    for item in error.errors(include_url=False):
-        path = ".".join(str(part) for part in item["loc"]) or "document"
-        got = repr(item.get("input"))
-        lines.append(f"{path}  {item['msg'].lower()}; got {got[:80]}")
-    return lines
-
-
-def parse(kind: str, model: type[D], path: Path, max_bytes: int = MAX_DOCUMENT_BYTES) -> D:
-    """A document of `model` read from `path`; any damage is a `DocumentError` that names the file."""
-    try:
-        size = path.stat().st_size
-        if size > max_bytes:
-            raise DocumentError(
-                f"{kind} {path} has {size:,} bytes, more than the {max_bytes:,} allowed"
-            )
-        data = json.loads(path.read_text("utf-8"))
-        return model.model_validate(data)
-    except FileNotFoundError:
-        raise DocumentError(f"{kind} {path} does not exist") from None
-    except ValidationError as error:
-        problems = "\n".join(f"  {line}" for line in describe(error)[:20])
-        raise DocumentError(f"{kind} {path} does not hold:\n{problems}") from None
-    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise DocumentError(f"{kind} {path} cannot be read: {error}") from None
 
 
 def load(path: Path) -> Result:

@@ -8,12 +8,9 @@ process at any moment therefore loses at most the step in hand; the same command
 from __future__ import annotations
 
 import contextlib
-import errno
-import hashlib
 import json
 import os
 import platform
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,48 +23,25 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from edgedistill.errors import BusyError, StoppedError, UsageError
+from edgedistill.files import (
+    is_disk_full,
+    remove,
+    replace_folder,
+    sha256_file,
+    stamp,
+    write_atomic,
+)
 from edgedistill.recipe import hash_of
 
 PACKAGES = (
     "torch", "torchvision", "timm", "accelerate", "diffusers", "onnx", "onnxruntime",
     "onnxruntime-gpu", "tensorrt", "numpy", "pillow",
 )  # fmt: skip
-WHOLE_HASH_BYTES = 64_000_000
-
-
-def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write `data` aside, sync it, and rename it to `path`; a reader sees the old file or the new one."""
-    raw = data.encode() if isinstance(data, str) else data
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with aside.open("wb") as file:
-            file.write(raw)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            aside.unlink()
-        raise
-
-
-def sha256_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, as hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def is_disk_full(error: BaseException) -> bool:
-    """Whether an error, or what caused it, is a disk (or a quota) that is full."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if "No space left on device" in str(seen):
-            return True
-        seen = seen.__cause__ or seen.__context__
-    return False
+OWN = (
+    "stages", "cache", "bundle", "evalset", "recipe.yaml", "result.json", "report.html",
+    "report.md", "model_card.md",
+)  # fmt: skip
+"""What a build writes into its run folder beside the lock and the log; `--fresh` removes nothing else."""
 
 
 def now_utc() -> str:
@@ -89,9 +63,13 @@ class Done:
 
 @dataclass(frozen=True)
 class Work:
-    """What a stage's function gets: its working folder, which may hold the files of a broken try."""
+    """What a stage's function gets: its working folder, which may hold the files of a broken try.
+
+    `saved` is called after each file that `write` finished, so that the seconds spent survive a kill.
+    """
 
     folder: Path
+    saved: Callable[[], None] | None = field(default=None, compare=False)
 
     def path(self, name: str) -> Path:
         """A path inside the working folder."""
@@ -105,6 +83,8 @@ class Work:
         """Write a file of the stage whole or not at all."""
         path = self.folder / name
         write_atomic(path, data)
+        if self.saved is not None:
+            self.saved()
         return path
 
 
@@ -119,10 +99,7 @@ class RunDir:
     def __enter__(self) -> RunDir:
         if self.path.exists() and not self.path.is_dir():
             raise UsageError(f"--out {self.path} is a file; give a folder (it need not exist)")
-        foreign = self.path.is_dir() and any(self.path.iterdir())
-        if foreign and not any(
-            (self.path / mark).exists() for mark in ("stages", ".lock", "events.jsonl")
-        ):
+        if self._foreign():
             raise UsageError(
                 f"--out {self.path} holds files that are not those of a run; "
                 "give an empty or a new folder, so that nothing of yours is overwritten"
@@ -136,6 +113,16 @@ class RunDir:
                 "or give another folder with --out."
             ) from None
         return self
+
+    def _foreign(self) -> bool:
+        """Whether the folder is somebody else's: not empty, and without the marks that a build leaves."""
+        names = {item.name for item in self.path.iterdir()} if self.path.is_dir() else set()
+        if not names - {".lock"}:
+            return False
+        if not (self.stages.is_dir() and not self.stages.is_symlink()):
+            return True
+        begun = names <= {"stages", ".lock"} and not any(self.stages.iterdir())
+        return not begun and "events.jsonl" not in names
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
@@ -152,10 +139,9 @@ class RunDir:
             file.write(line.encode())
 
     def clear(self) -> None:
-        """Forget every stage and result (`--fresh`); the folder and its lock stay."""
-        for item in self.path.iterdir():
-            if item.name not in (".lock", "events.jsonl"):
-                _remove(item)
+        """Forget every stage and result (`--fresh`); the lock, the log and whatever is not ours stay."""
+        for name in OWN:
+            remove(self.path / name)
         self.stages.mkdir()
 
     def done(self, name: str) -> Done | None:
@@ -163,11 +149,11 @@ class RunDir:
         folder = self.stages / name
         try:
             doc = json.loads((folder / "done.json").read_text("utf-8"))
-            for relative, stamp in doc["outputs"].items():
-                if _stamp(folder / relative) != stamp:
+            for relative, expected in doc["outputs"].items():
+                if stamp(folder / relative) != expected:
                     return None
             return Done(name, folder, doc["fingerprint"], doc["facts"], doc["seconds"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
 
     def stage(
@@ -193,7 +179,7 @@ class RunDir:
         self.event("stage_started", stage=name, fingerprint=fingerprint)
         spent = _Stopwatch(partial / "seconds.json")
         try:
-            facts = work(Work(partial))
+            facts = work(Work(partial, spent.save))
             done = self._finish(name, fingerprint, inputs, partial, facts, spent)
         except BaseException as error:
             with contextlib.suppress(OSError):
@@ -211,8 +197,8 @@ class RunDir:
         """The working folder of a stage; that of a broken try with the same fingerprint is kept."""
         partial = self.stages / f"{name}.partial"
         mark = partial / "fingerprint"
-        if partial.exists() and not (mark.is_file() and mark.read_text("utf-8") == fingerprint):
-            _remove(partial)
+        if partial.exists() and not (mark.is_file() and mark.read_bytes() == fingerprint.encode()):
+            remove(partial)
         partial.mkdir(exist_ok=True)
         for litter in partial.rglob(".*.tmp"):
             litter.unlink()
@@ -232,7 +218,7 @@ class RunDir:
         seconds = spent.total()
         own = {"fingerprint", "seconds.json", "done.json"}
         outputs = {
-            str(p.relative_to(partial).as_posix()): _stamp(p)
+            str(p.relative_to(partial).as_posix()): stamp(p)
             for p in sorted(partial.rglob("*"))
             if p.is_file() and p.name not in own
         }
@@ -244,11 +230,14 @@ class RunDir:
             "outputs": outputs,
             "facts": facts,
         }
-        write_atomic(partial / "done.json", json.dumps(doc, indent=1))
+        text = json.dumps(doc, indent=1)
+        write_atomic(partial / "done.json", text)
+        spent.path.unlink(missing_ok=True)
         final = self.stages / name
-        _remove(final)
+        remove(final)
         partial.replace(final)
-        return Done(name, final, fingerprint, doc["facts"], seconds, fresh=True)
+        kept = json.loads(text)
+        return Done(name, final, fingerprint, kept["facts"], kept["seconds"], fresh=True)
 
 
 class _Stopwatch:
@@ -267,30 +256,6 @@ class _Stopwatch:
 
     def save(self) -> None:
         write_atomic(self.path, json.dumps(self.total()))
-
-
-def _stamp(path: Path) -> list[Any]:
-    """Size of a file, and its SHA-256 unless it is large (large files carry their own checks)."""
-    size = path.stat().st_size
-    return [size, sha256_file(path) if size <= WHOLE_HASH_BYTES else None]
-
-
-def _remove(path: Path) -> None:
-    """Remove a file or a folder by way of a rename, so that it is there whole or not at all."""
-    if not path.exists() and not path.is_symlink():
-        return
-    if path.is_dir() and not path.is_symlink():
-        trash = path.with_name(f".trash-{path.name}-{os.getpid()}")
-        path.replace(trash)
-        shutil.rmtree(trash, ignore_errors=True)
-    else:
-        path.unlink()
-
-
-def replace_folder(source: Path, target: Path) -> None:
-    """Put the folder `source` in the place of `target`."""
-    _remove(target)
-    source.replace(target)
 
 
 def versions() -> dict[str, str]:
@@ -330,3 +295,20 @@ def events(path: Path) -> Iterator[dict[str, Any]]:
                 event = json.loads(line)
                 if isinstance(event, dict):
                     yield event
+
+
+__all__ = [
+    "PACKAGES",
+    "Done",
+    "RunDir",
+    "Work",
+    "events",
+    "git_commit",
+    "is_disk_full",
+    "now_utc",
+    "python_version",
+    "replace_folder",
+    "sha256_file",
+    "versions",
+    "write_atomic",
+]

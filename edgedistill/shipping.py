@@ -138,7 +138,7 @@ class Shipping:
             "quantize": self.learn.recipe.quantize.model_dump(),
             "drop": budget.max_top1_drop,
             "device": [self.device.name, self.device.natural_precision, self.flavour],
-            "predicted": [self._predicted(p) for p in (*FLOATS, "int8")],  # type: ignore[arg-type]
+            "predicted": [self._predicted(p) for p in (*FLOATS, "int8")],
             "seed": self.learn.recipe.seed,
         }
         inputs = [self.export, self.learn.data, self.learn.pixels]
@@ -157,7 +157,9 @@ class Shipping:
         if precision not in self._runs():
             return None
         spec = self.learn.spec
-        return predict(self.device, precision, find_student(spec.model).cost(spec.size, spec.classes))
+        return predict(
+            self.device, precision, find_student(spec.model).cost(spec.size, spec.classes)
+        )
 
     def _predicted(self, precision: Precision) -> float | None:
         found = self.prediction(precision)
@@ -266,7 +268,10 @@ class Shipping:
             from edgedistill.teacher import stage as teachers
 
             learn, device = self.learn, pick_device()
-            look, taught = teachers.look_of(learn.start.facts), teachers.look_of(learn.teacher.facts)
+            look, taught = (
+                teachers.look_of(learn.start.facts),
+                teachers.look_of(learn.teacher.facts),
+            )
             jobs: dict[str, Callable[[], Any]] = {
                 "teacher": lambda: (
                     teachers.restore(learn.teacher), learn.arrays.teacher_test, taught, True,
@@ -341,4 +346,3 @@ def _kit_hash() -> str:
 
     data = kit_bytes() + b"".join(beside_bytes(name) for name in SHIPPED_BESIDE)
     return hashlib.sha256(data).hexdigest()
-

@@ -74,8 +74,8 @@ def write_pixels(
 
 
 def open_pixels(path: Path) -> Pixels:
-    """The array of a file that `write_pixels` made, mapped and read-only."""
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    """The array of a file that `write_pixels` made, mapped; whatever is written to it stays in memory."""
+    array = np.load(path, mmap_mode="c", allow_pickle=False)
     if array.dtype != np.uint8 or array.ndim != 4:
         raise DataError(f"{path} does not hold pixels; build that stage again with --fresh.")
     return np.asarray(array) if array.size == 0 else array

@@ -145,6 +145,7 @@ def _save(cache: Path, stamp: Mapping[str, Any], entries: Mapping[str, list[Any]
     """Write aside, then rename. A cache that cannot be written costs time, not the build."""
     aside = cache.with_name(f"{cache.name}.{os.getpid()}.tmp")
     with contextlib.suppress(OSError):
+        cache.parent.mkdir(parents=True, exist_ok=True)
         aside.write_text(json.dumps({**stamp, "files": entries}), "utf-8")
         os.replace(aside, cache)
     with contextlib.suppress(OSError):

@@ -66,6 +66,14 @@ def open_source(
     return assemble(_gather(section, cache, progress), section, seed)
 
 
+def check_source(section: DataSection) -> None:
+    """Raise DataError or UsageError, as `open_source` does, for a source that is not there at all."""
+    if not section.source.startswith(BUILTIN):
+        _folder(section.source)
+    elif section.source.removeprefix(BUILTIN) not in _BUILTINS:
+        _builtin(section.source.removeprefix(BUILTIN))
+
+
 def _gather(section: DataSection, cache: Path | None, progress: Progress | None) -> Gathered:
     if section.source.startswith(BUILTIN):
         return _builtin(section.source.removeprefix(BUILTIN))

@@ -1,8 +1,8 @@
 """The stage between files and training: every split as arrays of pixels on disk, made once.
 
-    train.npy                   canvases (N, K, K, 3) that training views are cut from
-    val.npy, test/pixels.npy    (N, S, S, 3), exactly as the device will see them
-    teacher-val.npy, -test.npy  the same images at the teacher's size, where that is another one
+train.npy                   canvases (N, K, K, 3) that training views are cut from
+val.npy, test/pixels.npy    (N, S, S, 3), exactly as the device will see them
+teacher-val.npy, -test.npy  the same images at the teacher's size, where that is another one
 """
 
 from __future__ import annotations
@@ -70,9 +70,7 @@ def prepare(
     ]
     if sizes.teacher != sizes.student:
         jobs += [("teacher-val.npy", val, sizes.teacher), ("teacher-test.npy", test, sizes.teacher)]
-    needed = sum(
-        pixels_bytes(len(items), side) for name, items, side in jobs if not work.has(name)
-    )
+    needed = sum(pixels_bytes(len(items), side) for name, items, side in jobs if not work.has(name))
     free = shutil.disk_usage(work.folder).free
     if needed > free:
         raise StoppedError(

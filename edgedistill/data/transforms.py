@@ -7,8 +7,6 @@ any size. So the teacher's stored outputs belong to the very view that the stude
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -107,13 +105,3 @@ def _filter(
     reach = scale.clamp(min=1.0)[:, None, None]
     weight = (1 - (pixel[None, None, :] - middle[:, :, None]).abs() / reach).clamp(min=0)
     return weight / weight.sum(dim=2, keepdim=True)
-
-
-def normalise(pixels: torch.Tensor, mean: Sequence[float], std: Sequence[float]) -> torch.Tensor:
-    """Grey levels 0..255 `(B, 3, H, W)` as `(x / 255 - mean) / std`; mean and std on the 0..1
-    scale.
-    """
-    shape = (1, 3, 1, 1)
-    centre = torch.tensor(mean, dtype=pixels.dtype, device=pixels.device).view(shape)
-    spread = torch.tensor(std, dtype=pixels.dtype, device=pixels.device).view(shape)
-    return (pixels / 255 - centre) / spread

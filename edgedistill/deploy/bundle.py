@@ -1,4 +1,4 @@
-"""The bundle: the one folder that ships, with the kit that runs it. Files in it are the same bytes for the same input."""
+"""The bundle: the one folder that ships, with the kit that runs it. The same input gives the same bytes."""
 
 from __future__ import annotations
 

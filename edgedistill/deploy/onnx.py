@@ -49,9 +49,9 @@ class _Deployed(nn.Module):
     def __init__(self, model: nn.Module, look: Look, layout: str) -> None:
         super().__init__()
         self.model, self.layout = model, layout
-        mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (look.mean, look.std))
-        self.register_buffer("scale", 1 / (255 * std))
-        self.register_buffer("shift", -mean / std)
+        scale, shift = look.scale_and_shift()
+        self.register_buffer("scale", scale)
+        self.register_buffer("shift", shift)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.layout == "uint8_nhwc":
@@ -62,23 +62,54 @@ class _Deployed(nn.Module):
 
 
 def prepare(model: nn.Module, size: int) -> nn.Module:
-    """A copy for export on the CPU: evaluation mode, branches merged, and "same" padding fixed to `size`."""
-    net = reparameterize_model(copy.deepcopy(model).cpu().eval())
+    """A copy for export on the CPU: evaluation mode, branches merged, BatchNorm folded, padding fixed to `size`."""
+    net: nn.Module = reparameterize_model(copy.deepcopy(model).cpu().eval())
     sides: dict[str, tuple[int, int]] = {}
+    made_by: dict[int, str] = {}
+    pairs: list[tuple[str, str]] = []
+    alive: list[Tensor] = []
+
+    def seen(name: str) -> Any:
+        def hook(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
+            alive.append(out)
+            if isinstance(module, nn.Conv2d):
+                made_by[id(out)] = name
+                sides[name] = (int(args[0].shape[-2]), int(args[0].shape[-1]))
+            elif id(args[0]) in made_by:
+                pairs.append((made_by[id(args[0])], name))
+
+        return hook
+
+    kinds = (nn.Conv2d, nn.BatchNorm2d)
     hooks = [
-        module.register_forward_pre_hook(
-            lambda _m, args, name=name: sides.__setitem__(name, tuple(args[0].shape[-2:]))
-        )
+        module.register_forward_hook(seen(name))
         for name, module in net.named_modules()
-        if isinstance(module, Conv2dSame)
+        if isinstance(module, kinds)
     ]
     with torch.inference_mode():
         net(torch.zeros(1, 3, size, size))
     for hook in hooks:
         hook.remove()
+    for conv, norm in pairs:
+        _fold_norm(net, conv, norm)
     for name, shape in sides.items():
-        net.set_submodule(name, _fixed(net.get_submodule(name), shape))
+        layer = net.get_submodule(name)
+        if isinstance(layer, Conv2dSame):
+            net.set_submodule(name, _fixed(layer, shape))
     return net
+
+
+def _fold_norm(net: nn.Module, conv_name: str, norm_name: str) -> None:
+    """Put a BatchNorm into the convolution before it, in float64; its activation, if it has one, stays."""
+    conv: Any = net.get_submodule(conv_name)
+    norm: Any = net.get_submodule(norm_name)
+    gain = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+    bias = conv.bias.double() if conv.bias is not None else 0.0
+    shift = norm.bias.double() + (bias - norm.running_mean.double()) * gain
+    with torch.no_grad():
+        conv.weight.copy_((conv.weight.double() * gain.view(-1, 1, 1, 1)).float())
+        conv.bias = nn.Parameter(shift.float())
+    net.set_submodule(norm_name, getattr(norm, "act", nn.Identity()))
 
 
 def _fixed(conv: Any, shape: tuple[int, int]) -> nn.Module:
@@ -115,7 +146,7 @@ def export_float32(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            net, (image,), file, dynamo=False, opset_version=opset,
+            net, (image,), file, dynamo=False, opset_version=opset,  # type: ignore[arg-type]
             input_names=[INPUT_NAME], output_names=[OUTPUT_NAME],
             dynamic_axes={INPUT_NAME: {0: "N"}, OUTPUT_NAME: {0: "N"}},
         )  # fmt: skip

@@ -82,7 +82,7 @@ def model_inputs(item: Packed, pixels: Pixels, shape: Shape) -> npt.NDArray[Any]
 
 def check_parity(item: Packed, logits: Floats, reference: Floats) -> dict[str, Any]:
     """The file against torch on real images. Raises `ParityError` when float32 differs by more than 1e-4."""
-    found = dict(parity(reference, logits))
+    found = parity(reference, logits)
     if item.precision == "float32" and found["max_abs"] > FLOAT32_PARITY * max(
         1.0, float(np.abs(reference).max())
     ):

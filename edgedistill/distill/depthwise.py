@@ -72,21 +72,23 @@ def _overlap(tap: int, size: int, out: int, stride: int, padding: int) -> tuple[
 
 
 def _plain_forward(self: nn.Conv2d, x: Tensor) -> Tensor:
-    out: Tensor = _Depthwise.apply(x, self.weight, self.stride, self.padding)  # type: ignore[no-untyped-call]
+    out: Tensor = _Depthwise.apply(x, self.weight, self.stride, self.padding)
     return out
 
 
 def _same_forward(self: Any, x: Tensor) -> Tensor:
     padded = pad_same(x, self.kernel_size, self.stride, self.dilation)
-    out: Tensor = _Depthwise.apply(padded, self.weight, self.stride, (0, 0))  # type: ignore[no-untyped-call]
+    out: Tensor = _Depthwise.apply(padded, self.weight, self.stride, (0, 0))
     return out
 
 
 def speed_up(model: nn.Module) -> Callable[[], None]:
     """Give every depthwise convolution of a network on the CPU the faster gradient; returns what undoes it."""
-    changed: list[nn.Module] = []
+    changed: list[nn.Conv2d] = []
     for module in model.modules():
-        if type(module) not in (nn.Conv2d, Conv2dSame) or module.weight.device.type != "cpu":
+        if not isinstance(module, nn.Conv2d) or type(module) not in (nn.Conv2d, Conv2dSame):
+            continue
+        if module.weight.device.type != "cpu":
             continue
         depthwise = module.groups == module.in_channels == module.out_channels > 1
         if depthwise and module.bias is None and module.dilation == (1, 1):

@@ -27,7 +27,13 @@ def finetuner(
     def tune(model: nn.Module, look: Look) -> tuple[float, list[CurvePoint], float]:
         assert isinstance(section.epochs, int)
         schedule = Schedule(
-            section.epochs, section.batch_size, section.lr, WEIGHT_DECAY, WARMUP, seed
+            section.epochs,
+            section.batch_size,
+            section.lr,
+            WEIGHT_DECAY,
+            WARMUP,
+            seed,
+            section.frozen_norm,
         )
         images = Images(arrays.train, arrays.train_labels, arrays.teacher_val, arrays.val_labels)
         trainer = Trainer(

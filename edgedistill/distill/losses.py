@@ -1,4 +1,6 @@
-"""How it learns: the loss terms, each a few lines with its source. All compute in float32, whatever autocast says."""
+"""How it learns: the loss terms, each a few lines with its source. All compute in float32, whatever autocast says;
+float64 stays float64, so that a gradient can be checked against finite differences.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +9,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def _full(x: Tensor) -> Tensor:
+    """At least float32: float16 and bfloat16 are raised, float64 is kept."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
 def kd(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """KL(teacher || student) of softened logits (B, C), a scalar in nats per image.
 
     Times `temperature` squared, so that the gradient keeps its size (Hinton et al. 2015, section 2).
     """
-    log_s = F.log_softmax(student.float() / temperature, dim=1)
-    log_t = F.log_softmax(teacher.float() / temperature, dim=1)
+    log_s = F.log_softmax(_full(student) / temperature, dim=1)
+    log_t = F.log_softmax(_full(teacher) / temperature, dim=1)
     return temperature**2 * F.kl_div(log_s, log_t, reduction="batchmean", log_target=True)
 
 
@@ -22,7 +29,7 @@ def alignment(x: Tensor, y: Tensor, alpha: float = 2.0) -> Tensor:
 
     Wang & Isola 2020, equation 4: 0 when they agree, `2 - 2 cos` for `alpha` 2.
     """
-    squared = (x.float() - y.float()).square().sum(1)
+    squared = (_full(x) - _full(y)).square().sum(1)
     return (squared if alpha == 2 else squared.clamp_min(1e-12).pow(alpha / 2)).mean()
 
 
@@ -31,7 +38,7 @@ def uniformity(x: Tensor, t: float = 2.0) -> Tensor:
 
     Wang & Isola 2020, equation 5. A batch of one has no pair and gives 0.
     """
-    x = x.float()
+    x = _full(x)
     if len(x) < 2:
         return x.sum() * 0.0
     return torch.pdist(x).square().mul(-t).exp().mean().log()
@@ -50,7 +57,7 @@ class Projector(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        return F.normalize(self.layers(features.float()), dim=1)
+        return F.normalize(self.layers(_full(features)), dim=1)
 
 
 class AlignUniform(nn.Module):

@@ -1,9 +1,8 @@
-"""The student's two arms: the same start, the same order and views, the same steps; labels alone, or the teacher too."""
+"""The two arms: the same start, order, views and steps; one learns from labels alone, one from the teacher too."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from typing import Any
 
 import timm
@@ -12,6 +11,7 @@ from torch import nn
 
 from edgedistill.data.stage import Arrays
 from edgedistill.distill.objectives import Distilled, Plain
+from edgedistill.distill.spec import StudentSpec
 from edgedistill.distill.trainer import (
     Fitted,
     Images,
@@ -26,32 +26,31 @@ from edgedistill.nets import Look, load_state, pick_device, state_bytes
 from edgedistill.progress import Face
 from edgedistill.recipe import DistillSection, TeacherSection
 from edgedistill.rundir import Done, Work
+from edgedistill.teacher.adapt import Probe, probe_network, set_head
 from edgedistill.teacher.bundled import bundled_for
 from edgedistill.teacher.hub import load_bundled, load_pretrained
 
 START = "start.safetensors"
 
 
-@dataclass(frozen=True)
-class StudentSpec:
-    """Which student: timm name, input size in pixels, classes, and whether it starts from pretrained weights."""
-
-    model: str
-    size: int
-    classes: int
-    pretrained: bool
-
-
 def schedule_of(section: DistillSection, seed: int) -> Schedule:
     """The schedule of both arms. The recipe is resolved: `epochs` is a number."""
     assert isinstance(section.epochs, int)
+    assert isinstance(section.lr, float)
     return Schedule(
-        section.epochs, section.batch_size, section.lr, section.weight_decay, section.warmup, seed
-    )
+        section.epochs, section.batch_size, section.lr, section.weight_decay, section.warmup, seed,
+        section.frozen_norm is True,
+    )  # fmt: skip
 
 
-def make_start(work: Work, spec: StudentSpec, seed: int) -> dict[str, Any]:
-    """Write the weights that both arms start from, and say where they come from."""
+def make_start(
+    work: Work, spec: StudentSpec, arrays: Arrays, probed: bool, seed: int, face: Face
+) -> dict[str, Any]:
+    """Write the weights that both arms start from, and say where they come from.
+
+    With `probed`, a pretrained student gets the head of a linear probe on its own features first.
+    """
+    probe_top1 = None
     torch.manual_seed(seed)
     source, licence = "random values (seed in the recipe)", None
     if spec.pretrained:
@@ -71,6 +70,10 @@ def make_start(work: Work, spec: StudentSpec, seed: int) -> dict[str, Any]:
         torch.manual_seed(seed)
         model.reset_classifier(spec.classes)
         source, licence = found.origin.source, found.origin.licence
+        if probed:
+            probe = _probe(model, spec, arrays, face)
+            set_head(model, probe)
+            probe_top1 = probe.val_top1
     else:
         model = timm.create_model(spec.model, pretrained=False, num_classes=spec.classes)
     cfg = model.pretrained_cfg
@@ -79,15 +82,28 @@ def make_start(work: Work, spec: StudentSpec, seed: int) -> dict[str, Any]:
     return {
         "source": source,
         "licence": licence,
+        "probe_val_top1": probe_top1,
         "features": features,
         "params": sum(p.numel() for p in model.parameters()),
         "look": {"size": spec.size, "mean": list(cfg["mean"]), "std": list(cfg["std"])},
     }
 
 
+def _probe(model: nn.Module, spec: StudentSpec, arrays: Arrays, face: Face) -> Probe:
+    """A linear probe on the student's pretrained features."""
+    cfg = getattr(model, "pretrained_cfg", {})
+    look, device = Look(spec.size, cfg["mean"], cfg["std"]), pick_device()
+    with face.bar("start: features for the head", len(arrays.train) + len(arrays.val)) as advance:
+        return probe_network(
+            model.to(device), (arrays.train, arrays.train_labels), (arrays.val, arrays.val_labels),
+            look, spec.classes, device, advance,
+        )  # fmt: skip
+
+
 def new_student(spec: StudentSpec) -> nn.Module:
     """The student's architecture, without trained weights."""
-    return timm.create_model(spec.model, pretrained=False, num_classes=spec.classes)
+    model: nn.Module = timm.create_model(spec.model, pretrained=False, num_classes=spec.classes)
+    return model
 
 
 def train_arm(

@@ -56,7 +56,10 @@ class Views:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Epochs, images a step, peak learning rate, decay, share of warm-up, and the seed of order and dropout."""
+    """Epochs, images a step, peak learning rate, decay, share of warm-up, and the seed of order and dropout.
+
+    `frozen_norm`: BatchNorm layers keep their pretrained statistics (their weights still learn).
+    """
 
     epochs: int
     batch_size: int
@@ -64,6 +67,7 @@ class Schedule:
     weight_decay: float
     warmup: float
     seed: int
+    frozen_norm: bool = False
 
     def steps_per_epoch(self, images: int) -> int:
         """Whole batches in an epoch; a set smaller than a batch is one step."""
@@ -124,15 +128,14 @@ class Trainer:
     ) -> None:
         self.name, self.objective, self.images = name, objective, images
         self.look, self.views, self.schedule, self.device = look, views, schedule, device
-        self.model = model.to(device, memory_format=torch.channels_last)
+        self.model: nn.Module = model.to(device).to(memory_format=torch.channels_last)
         for module in objective.modules:
             module.to(device)
+        self.frozen = bn_layers(model) if schedule.frozen_norm else []
         for layer in bn_layers(model):
             layer.momentum = BN_MOMENTUM
         self.optimizer = torch.optim.AdamW(
-            param_groups(
-                model, objective.modules, schedule.lr, schedule.weight_decay, body_ratio
-            ),
+            param_groups(model, objective.modules, schedule.lr, schedule.weight_decay, body_ratio),
             fused=True,
         )
         self.per_epoch = schedule.steps_per_epoch(len(images.labels))
@@ -143,7 +146,7 @@ class Trainer:
         self.sums: dict[str, float] = {}
 
     def run(self, work: Work, face: Face) -> Fitted:
-        """Train to the end. Writes `<name>.checkpoint` as it goes; raises `StoppedError` on a loss that is not finite."""
+        """Train to the end, with a checkpoint as it goes. Raises `StoppedError` on a loss that is not finite."""
         torch.manual_seed(self.schedule.seed)
         self._resume(work)
         undo = speed_up(self.model)
@@ -183,6 +186,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
         self.model.train()
+        for layer in self.frozen:
+            layer.eval()
         x = cut(self.images.canvas, index, view, self.views, self.look, self.device)
         labels = torch.from_numpy(self.images.labels[index]).to(self.device)
         features, logits = forward(self.model, x)

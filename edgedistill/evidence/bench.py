@@ -85,7 +85,9 @@ def same_class(device: Device, machine: dict[str, Any]) -> bool:
     return device.kind == ("arm_cpu" if arm else "x86_cpu")
 
 
-def latency_rows(document: dict[str, Any], device: Device, samples: str) -> dict[str, list[Latency]]:
+def latency_rows(
+    document: dict[str, Any], device: Device, samples: str
+) -> dict[str, list[Latency]]:
     """Measured rows of a kit document by model name."""
     machine = document["machine"]
     rows: dict[str, list[Latency]] = {}

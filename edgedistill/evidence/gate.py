@@ -74,7 +74,7 @@ def latency_row(limit: float | None, facts: Facts) -> VerdictRow | None:
     if limit is None:
         return None
     row = judged_latency(facts.chosen.latency, facts.proxy_counts)
-    advice = f"measure it on the device: copy bundle/ to it and run  python3 ontarget.pyz bench ."
+    advice = "measure it on the device: copy bundle/ to it and run  python3 ontarget.pyz bench ."
     if row is None:
         return VerdictRow(
             limit="latency_s", allowed=limit, status="unconfirmed", advice=advice,

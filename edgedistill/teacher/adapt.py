@@ -9,14 +9,17 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgedistill.data.transforms import render
+from edgedistill.errors import TeacherError
 from edgedistill.metrics import top1
-from edgedistill.nets import Floats, Ints
+from edgedistill.nets import Floats, Ints, Look, Pixels, forward, inference, outputs
 
-PROBE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
+PROBE_STRENGTHS = (1e-3, 1e-2, 1e-1)
 
 
 @dataclass(frozen=True)
@@ -39,9 +42,7 @@ class Adapted:
     val_top1: float
 
 
-def linear_probe(
-    train: Floats, labels: Ints, val: Floats, val_labels: Ints, classes: int
-) -> Probe:
+def linear_probe(train: Floats, labels: Ints, val: Floats, val_labels: Ints, classes: int) -> Probe:
     """Softmax regression on standardised features (N, D) by L-BFGS; the L2 strength is chosen on validation."""
     x, y = torch.from_numpy(train).double(), torch.from_numpy(labels)
     mean, std = x.mean(0), x.std(0).clamp_min(1e-4)
@@ -70,15 +71,75 @@ def _fit(z: Tensor, y: Tensor, classes: int, strength: float) -> tuple[Tensor, T
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    optimizer.step(closure)  # type: ignore[arg-type]
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
     return w.detach(), b.detach()
+
+
+def clean_features(
+    model: nn.Module,
+    canvas: Pixels,
+    look: Look,
+    device: torch.device,
+    advance: Callable[[int], None],
+    batch: int = 128,
+) -> Floats:
+    """Features (N, D) of training canvases, whole and unmirrored, at the size of `look`."""
+    model.eval()
+    parts = []
+    for start in range(0, len(canvas), batch):
+        block = torch.from_numpy(np.ascontiguousarray(canvas[start : start + batch])).to(device)
+        whole = np.tile(np.array([0.0, 0.0, 1.0, 1.0, 1.0]), (len(block), 1))
+        x = look.normalise(render(block, whole, look.size))
+        with inference(device, fast=True):
+            parts.append(forward(model, x)[0].float().cpu().numpy())
+        advance(len(block))
+    return np.concatenate(parts)
+
+
+def probe_network(
+    model: nn.Module,
+    train: tuple[Pixels, Ints],
+    val: tuple[Pixels, Ints],
+    look: Look,
+    classes: int,
+    device: torch.device,
+    advance: Callable[[int], None],
+) -> Probe:
+    """A linear probe on frozen features: training canvases (N, K, K, 3), validation pixels (M, S, S, 3), labels."""
+    features = clean_features(model, train[0], look, device, advance)
+    val_features = outputs(model, val[0], look, device, fast=True, advance=advance)[0]
+    return linear_probe(features, train[1], val_features, val[1], classes)
+
+
+def check_head(model: nn.Module, size: int, classes: int, name: str) -> None:
+    """Raise `TeacherError` unless a network at `size` px gives pooled features and one linear layer's logits."""
+    head = model.get_classifier()  # type: ignore[operator]
+    shape: tuple[int, ...] = ()
+    if isinstance(head, nn.Linear | nn.Conv2d) and head.bias is not None:
+        device = head.weight.device
+        try:
+            with torch.inference_mode():
+                zeros = torch.zeros(1, 3, size, size, device=device)
+                features, logits = forward(model.eval(), zeros)
+        except Exception as error:  # each architecture refuses a size in its own way
+            text = " ".join(str(error).split())[:200]
+            raise TeacherError(
+                f"{name} does not take RGB images of {size} px ({type(error).__name__}: {text}); "
+                "give another teacher.input_size, or another teacher"
+            ) from None
+        shape = (features.ndim, head.weight.numel() // features.shape[-1], *logits.shape)
+    if shape != (2, classes, 1, classes):
+        raise TeacherError(
+            f"{name} cannot teach here: its classifier is not one linear layer on pooled features. "
+            "Take a plain version of it, or another architecture."
+        )
 
 
 def set_head(model: nn.Module, probe: Probe) -> None:
     """Put the probe's weights into a classifier whose head is linear."""
     head = model.get_classifier()  # type: ignore[operator]
     with torch.no_grad():
-        head.weight.copy_(probe.weight)
+        head.weight.copy_(probe.weight.view_as(head.weight))
         head.bias.copy_(probe.bias)
 
 
@@ -87,11 +148,13 @@ def adapt(
     probe: Probe | None,
     finetune: Callable[[nn.Module], float] | None,
     why_not: str,
+    from_probe: bool,
 ) -> Adapted:
     """The better of the probed and the fine-tuned teacher on validation.
 
     `fresh` gives the pretrained network with a new head; `finetune` trains it in place and returns validation top-1,
-    and is `None` when fine-tuning is not to be tried, for the reason `why_not`.
+    and is `None` when fine-tuning is not to be tried, for the reason `why_not`. With `from_probe` it starts from the
+    probe's head, so that the first steps do not distort good features (Kumar et al. 2022, LP-FT).
     """
     probed: nn.Module | None = None
     if probe is not None:
@@ -101,6 +164,8 @@ def adapt(
         assert probe is not None and probed is not None
         return Adapted(probed, "linear probe", why_not, probe.val_top1)
     tuned = fresh()
+    if probe is not None and from_probe:
+        set_head(tuned, probe)
     score = finetune(tuned)
     if probe is None or probed is None:
         return Adapted(tuned, "fine-tuned", "asked for", score)

@@ -6,6 +6,7 @@ never used for a view that it was not made from: the file says seed, view and cr
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,17 @@ def store_view(
                 f"the teacher gives {name} that are not finite for view {view}; "
                 "take another teacher, or another checkpoint of it"
             )
-    return save_tensors(tensors, metadata={**about, "view": str(view)})
+    own = {"view": str(view), "sha256": _digest(tensors["features"], tensors["logits"])}
+    return save_tensors(tensors, metadata={**about, **own})
+
+
+def _digest(features: Tensor, logits: Tensor) -> str:
+    """SHA-256 of the numbers: safetensors itself has no check, and a record may be too large for the stage's own."""
+    digest = hashlib.sha256()
+    for tensor in (features, logits):
+        digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(np.ascontiguousarray(tensor.numpy()).data)
+    return digest.hexdigest()
 
 
 class StoredTargets:
@@ -87,8 +98,14 @@ class StoredTargets:
                 f"stored teacher outputs {path} cannot be read: {error}. "
                 "Remove the folder and give the same command again."
             ) from None
+        if about.pop("sha256", "") != _digest(self.features, self.logits):
+            raise DocumentError(
+                f"stored teacher outputs {path} are damaged: they are not what was written. "
+                "Remove the folder and give the same command again."
+            )
         expected = {**self.about, "view": str(view)}
-        if about != expected or len(self.logits) != self.images:
+        rows = {len(self.features), len(self.logits)}
+        if about != expected or rows != {self.images}:
             raise DocumentError(
                 f"stored teacher outputs {path} are of other views: they say {about} for "
                 f"{len(self.logits)} images, this run needs {expected} for {self.images}. "

@@ -19,8 +19,8 @@ def shape_of(section: TeacherSection) -> tuple[int, bool]:
     if name.startswith("bundled:"):
         entry = BUNDLED.get(name.removeprefix("bundled:"))
         if entry is None or section.weights is None:
-            load_pretrained(section)
-        assert entry is not None
+            found = load_pretrained(section)
+            return found.size, found.fixed_size
         name = entry.architecture
     if name.startswith("local-dir:"):
         return _of_folder(Path(name.removeprefix("local-dir:")), section)

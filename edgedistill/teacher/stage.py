@@ -6,7 +6,6 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import nn
@@ -16,10 +15,7 @@ from edgedistill.errors import TeacherError
 from edgedistill.metrics import calibration, top1
 from edgedistill.nets import (
     Cut,
-    Floats,
     Look,
-    Pixels,
-    forward,
     load_state,
     outputs,
     pick_device,
@@ -30,7 +26,7 @@ from edgedistill.progress import Face
 from edgedistill.recipe import TeacherSection
 from edgedistill.result import CurvePoint
 from edgedistill.rundir import Done, Work
-from edgedistill.teacher.adapt import Probe, adapt, linear_probe
+from edgedistill.teacher.adapt import Probe, adapt, check_head, probe_network
 from edgedistill.teacher.cache import store_view, view_file
 from edgedistill.teacher.hub import Pretrained, load_pretrained
 
@@ -78,11 +74,12 @@ def teach(
         logits = outputs(model.to(device), arrays.teacher_val, look, device, fast=True)[1]
         probe, val_top1 = None, top1(logits, arrays.val_labels)
     else:
-        probe = None
-        if section.adapt != "finetune":
-            probe = _probe(work, pretrained, arrays, look, classes, device, face)
+        check_head(fresh(), size, classes, section.model)
         skip = _why_not_tune(section, pretrained, device)
-        adapted = adapt(fresh, probe, None if skip else tune, skip)
+        probe = None
+        if skip or section.adapt != "finetune":
+            probe = _probe(work, pretrained, arrays, look, classes, device, face)
+        adapted = adapt(fresh, probe, None if skip else tune, skip, section.frozen_norm)
         model, how, why = adapted.model, adapted.adaptation, adapted.reason
         val_top1 = adapted.val_top1
     logits = outputs(model.to(device), arrays.teacher_val, look, device, fast=True)[1]
@@ -98,6 +95,7 @@ def teach(
         "reason": why,
         "params": pretrained.params,
         "features": pretrained.features,
+        "rebuild": pretrained.rebuild,
         "classes": classes,
         "look": {"size": size, "mean": look.mean, "std": look.std},
         "val_top1": val_top1,
@@ -147,36 +145,13 @@ def _probe(
     model = pretrained.model.to(device)
     total = len(arrays.train) + len(arrays.teacher_val)
     with face.bar("teacher: features for the probe", total) as advance:
-        train = _clean_features(model, arrays.train, look, device, advance)
-        val = outputs(model, arrays.teacher_val, look, device, fast=True, advance=advance)[0]
-    probe = linear_probe(train, arrays.train_labels, val, arrays.val_labels, classes)
+        probe = probe_network(
+            model, (arrays.train, arrays.train_labels), (arrays.teacher_val, arrays.val_labels),
+            look, classes, device, advance,
+        )  # fmt: skip
     work.write("probe.pt", torch_bytes(vars(probe)))
     face.detail(f"teacher: linear probe, validation top-1 {probe.val_top1:.3f}")
     return probe
-
-
-def _clean_features(
-    model: nn.Module,
-    canvas: Pixels,
-    look: Look,
-    device: torch.device,
-    advance: Callable[[int], None],
-    batch: int = 128,
-) -> Floats:
-    """Features (N, D) of the training canvases, whole and unmirrored, at the teacher's size."""
-    from edgedistill.data.transforms import render
-    from edgedistill.nets import inference
-
-    model.eval()
-    parts = []
-    for start in range(0, len(canvas), batch):
-        block = torch.from_numpy(np.ascontiguousarray(canvas[start : start + batch])).to(device)
-        whole = np.tile(np.array([0.0, 0.0, 1.0, 1.0, 1.0]), (len(block), 1))
-        x = look.normalise(render(block, whole, look.size))
-        with inference(device, fast=True):
-            parts.append(forward(model, x)[0].float().cpu().numpy())
-        advance(len(block))
-    return np.concatenate(parts)
 
 
 def look_of(facts: Any) -> Look:
@@ -190,8 +165,11 @@ def restore(done: Done) -> nn.Module:
     import timm
 
     facts = done.facts
-    model = timm.create_model(
-        str(facts["architecture"]), pretrained=False, num_classes=int(facts["classes"])
+    model: nn.Module = timm.create_model(
+        str(facts["architecture"]),
+        pretrained=False,
+        num_classes=int(facts["classes"]),
+        **facts["rebuild"],
     )
     load_state(model, done.folder / "teacher.safetensors", "the stored teacher")
     return model

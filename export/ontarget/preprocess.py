@@ -8,6 +8,7 @@ parity and the device use it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -192,8 +193,8 @@ def to_pixels(
 def to_input(pixels: np.ndarray, model: Model, preprocess: Preprocess) -> np.ndarray:
     """Pixels `(N, S, S, 3)` uint8 as the graph takes them.
 
-    `uint8_nhwc`: the same bytes. `float_nchw`: `(pixel / 255 - mean) / std` in float32, `(N, 3, S,
-    S)`, then cast to the input's type. Raises ValueError for pixels of another type or size.
+    `uint8_nhwc`: the same bytes. `float_nchw`: `pixel * scale + shift` in float32 (see
+    `scale_and_shift`), `(N, 3, S, S)`, then cast to the input's type. Raises ValueError for pixels of another type or size.
     """
     size = preprocess.crop
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (size, size, 3):
@@ -203,7 +204,18 @@ def to_input(pixels: np.ndarray, model: Model, preprocess: Preprocess) -> np.nda
         )
     if model.input.layout == "uint8_nhwc":
         return np.ascontiguousarray(pixels)
-    mean = np.array(preprocess.mean, dtype=np.float32)
-    std = np.array(preprocess.std, dtype=np.float32)
-    values = (pixels.astype(np.float32) / np.float32(255) - mean) / std
+    scale, shift = scale_and_shift(preprocess.mean, preprocess.std)
+    values = pixels.astype(np.float32) * scale + shift
     return np.ascontiguousarray(values.transpose(0, 3, 1, 2)).astype(model.input.dtype, copy=False)
+
+
+def scale_and_shift(mean: Sequence[float], std: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """`(pixel / 255 - mean) / std` as `pixel * scale + shift`, both `(3,)` float32.
+
+    Training, the graph and the kit all multiply and add with these very numbers, so that they agree
+    to the bit.
+    """
+    spread = np.array(std, dtype=np.float64)
+    scale = 1.0 / (255.0 * spread)
+    shift = -np.array(mean, dtype=np.float64) / spread
+    return scale.astype(np.float32), shift.astype(np.float32)

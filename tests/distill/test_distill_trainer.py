@@ -1,0 +1,445 @@
+"""The training engine: resumable to the bit, pure in order and views, and clear when the loss runs away."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load
+from torch import Tensor, nn
+
+from edgedistill.distill import trainer as engine
+from edgedistill.distill.objectives import Distilled, Plain
+from edgedistill.distill.stage import EdgedistillOutOfMemory, run
+from edgedistill.distill.trainer import Fitted, Images, Objective, Schedule, Trainer, Views, cut
+from edgedistill.errors import StoppedError
+from edgedistill.nets import Ints, Look, state_bytes
+from edgedistill.progress import Advance, Face, silent
+from edgedistill.recipe import DistillSection
+from edgedistill.rundir import Work
+
+LOOK = Look(32, (0.5, 0.4, 0.3), (0.5, 0.25, 0.2))
+VIEWS = Views(seed=3, min_crop=0.7, flip=True, count=2)
+CPU = torch.device("cpu")
+WIDTH, TEACHER_WIDTH, CLASSES = 256, 12, 3
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def images(n: int = 20) -> Images:
+    rng = np.random.default_rng(0)
+    labels = np.arange(n, dtype=np.int64) % CLASSES
+    canvas = rng.integers(0, 80, (n, 36, 36, 3), dtype=np.uint8)
+    canvas[np.arange(n), :, :, labels] += 120
+    val = canvas[:6, 2:34, 2:34].copy()
+    return Images(canvas, labels, val, labels[:6])
+
+
+def schedule(**changes: Any) -> Schedule:
+    base: dict[str, Any] = {
+        "epochs": 3, "batch_size": 6, "lr": 2e-3, "weight_decay": 0.01, "warmup": 0.2, "seed": 5,
+    }  # fmt: skip
+    return Schedule(**{**base, **changes})
+
+
+def network() -> nn.Module:
+    """A student with every kind of randomness that a timm net has: dropout and drop path."""
+    torch.manual_seed(1)
+    model: nn.Module = timm.create_model(
+        "test_efficientnet", num_classes=CLASSES, drop_rate=0.3, drop_path_rate=0.2
+    )
+    return model
+
+
+def targets(view: int, index: Ints) -> tuple[Tensor, Tensor]:
+    """A teacher that knows the answer; its features depend on image and view."""
+    rng = np.random.default_rng(view)
+    features = torch.from_numpy(rng.standard_normal((64, TEACHER_WIDTH)).astype(np.float32))
+    logits = torch.eye(CLASSES)[torch.from_numpy(index) % CLASSES] * 5
+    return features[torch.from_numpy(index)], logits
+
+
+def taught() -> Distilled:
+    torch.manual_seed(2)
+    return Distilled(DistillSection(projection_dim=8), WIDTH, TEACHER_WIDTH, targets)
+
+
+def make(objective: Objective, n: int = 20, **changes: Any) -> Trainer:
+    return Trainer(
+        "student", network(), objective, images(n), LOOK, VIEWS, schedule(**changes), CPU
+    )
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing catches it."""
+
+
+class Killing(Face):
+    """A face under which the process dies after so many steps of this try."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__(verbosity=0)
+        self.steps = steps
+
+    @contextlib.contextmanager
+    def bar(self, title: str, total: int) -> Iterator[Advance]:
+        left = [self.steps + 1]  # the first call says where this try starts
+
+        def advance(step: int) -> None:
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+
+        yield advance
+
+
+class Quiet(Face):
+    """Keeps the details instead of printing them."""
+
+    def __init__(self) -> None:
+        super().__init__(verbosity=0)
+        self.lines: list[str] = []
+
+    def detail(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def work(folder: Path) -> Work:
+    folder.mkdir(parents=True, exist_ok=True)
+    return Work(folder)
+
+
+def outcome(fitted: Fitted, trainer: Trainer) -> tuple[Any, ...]:
+    extra = [state_bytes(m) for m in trainer.objective.modules]
+    return state_bytes(trainer.model), extra, fitted.curve, fitted.steps, fitted.val_top1
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Any, ...]]:
+    """Weights, projectors and curve of runs that nothing disturbed."""
+    torch.set_num_threads(1)
+    found = {}
+    for name, objective in (("plain", Plain()), ("taught", taught())):
+        trainer = make(objective)
+        folder = work(tmp_path_factory.mktemp(name))
+        found[name] = outcome(trainer.run(folder, silent()), trainer)
+    return found
+
+
+@pytest.mark.parametrize("kind", ["plain", "taught"])
+@pytest.mark.parametrize(("every", "kills"), [(50, [4]), (1, [2, 1]), (2, [5]), (2, [1, 3, 2, 1])])
+def test_killed_and_resumed_it_ends_with_the_weights_of_an_unbroken_run(
+    kind: str,
+    every: int,
+    kills: list[int],
+    tmp_path: Path,
+    unbroken: dict[str, tuple[Any, ...]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Dropout is on, each try is a new Trainer, and the random state before it is another one."""
+    monkeypatch.setattr(engine, "CHECKPOINT_STEPS", every)
+    folder = work(tmp_path / "stage")
+    for k, steps in enumerate(kills):
+        trainer = make(taught() if kind == "taught" else Plain())
+        torch.manual_seed(1000 + k)
+        with pytest.raises(Killed):
+            trainer.run(folder, Killing(steps))
+    trainer = make(taught() if kind == "taught" else Plain())
+    torch.manual_seed(77)
+    assert outcome(trainer.run(folder, silent()), trainer) == unbroken[kind]
+
+
+def test_a_kill_while_the_checkpoint_is_written_leaves_the_one_before(
+    tmp_path: Path, unbroken: dict[str, tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "CHECKPOINT_STEPS", 2)
+    folder = work(tmp_path / "stage")
+    real, calls = Path.replace, [0]
+
+    def dying(self: Path, target: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 2:
+            raise Killed
+        return real(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", dying)
+        with pytest.raises(Killed):
+            make(Plain()).run(folder, silent())
+    state = torch.load(folder.path("student.checkpoint"), weights_only=True)
+    assert state["step"] == 2
+    trainer = make(Plain())
+    assert outcome(trainer.run(folder, silent()), trainer) == unbroken["plain"]
+
+
+def test_a_resumed_try_does_not_do_again_what_was_saved(tmp_path: Path) -> None:
+    folder = work(tmp_path / "stage")
+    with pytest.raises(Killed):
+        make(Plain()).run(folder, Killing(7))
+    trainer = make(Plain())
+    steps: list[int] = []
+    real = trainer.batch
+    trainer.batch = lambda e, s: (steps.append(s), real(e, s))[1]  # type: ignore[method-assign]
+    trainer.run(folder, silent())
+    assert steps == [6, 7, 8]
+
+
+def test_a_finished_training_is_not_trained_again(
+    tmp_path: Path, unbroken: dict[str, tuple[Any, ...]]
+) -> None:
+    folder = work(tmp_path / "stage")
+    make(Plain()).run(folder, silent())
+    trainer = make(Plain())
+    assert outcome(trainer.run(folder, Killing(0)), trainer) == unbroken["plain"]
+
+
+def test_seconds_of_every_try_are_added_up(tmp_path: Path) -> None:
+    folder = work(tmp_path / "stage")
+    with pytest.raises(Killed):
+        make(Plain()).run(folder, Killing(4))
+    before = torch.load(folder.path("student.checkpoint"), weights_only=True)["seconds"]
+    fitted = make(Plain()).run(folder, silent())
+    assert 0 < before < fitted.seconds < 60
+
+
+def test_another_seed_of_order_gives_other_weights(
+    tmp_path: Path, unbroken: dict[str, tuple[Any, ...]]
+) -> None:
+    trainer = make(Plain(), seed=6)
+    trainer.run(work(tmp_path / "stage"), silent())
+    assert state_bytes(trainer.model) != unbroken["plain"][0]
+
+
+def test_the_curve_has_one_point_an_epoch_with_the_mean_of_each_part(
+    unbroken: dict[str, tuple[Any, ...]],
+) -> None:
+    _, _, curve, steps, val = unbroken["taught"]
+    assert [point.epoch for point in curve] == [1, 2, 3]
+    assert steps == 9  # 20 images, 6 a step: 3 whole batches an epoch
+    assert curve[-1].val_top1 == val
+    for point in curve:
+        assert set(point.parts) == {"ce", "kd", "align_uniform"}
+        assert point.loss == pytest.approx(sum(point.parts.values()), rel=1e-5)
+    assert all(not point.parts for point in unbroken["plain"][2])
+
+
+def test_training_learns(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    model = timm.create_model("test_resnet", num_classes=CLASSES)
+    plan = schedule(epochs=5, batch_size=10)
+    trainer = Trainer("student", model, Plain(), images(60), LOOK, VIEWS, plan, CPU)
+    fitted = trainer.run(work(tmp_path / "stage"), silent())
+    assert fitted.curve[-1].loss < 0.5 * fitted.curve[0].loss
+    assert fitted.val_top1 == 1.0
+
+
+def test_the_engine_does_what_a_loop_written_out_by_hand_does(
+    tmp_path: Path, unbroken: dict[str, tuple[Any, ...]]
+) -> None:
+    """Plain AdamW on cross entropy, the rate of the schedule, decay on matrices, BatchNorm momentum 0.1."""
+    data, plan, model = images(), schedule(), network().to(memory_format=torch.channels_last)
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 0.1
+    groups = [
+        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": 0.01},
+        {"params": [p for p in model.parameters() if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=plan.lr)
+    torch.manual_seed(plan.seed)
+    losses = []
+    for step in range(9):
+        order = np.random.default_rng([plan.seed, step // 3]).permutation(20)
+        index = order[step % 3 * 6 : step % 3 * 6 + 6]
+        rate = (step + 1) / 2 if step < 2 else 0.5 * (1 + math.cos(math.pi * (step - 2) / 7))
+        for group in optimizer.param_groups:
+            group["lr"] = plan.lr * rate
+        model.train()
+        x = cut(data.canvas, index, step // 3 % 2, VIEWS, LOOK, CPU)
+        loss = F.cross_entropy(model(x), torch.from_numpy(data.labels[index]))
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    curve = unbroken["plain"][2]
+    for k, point in enumerate(curve):
+        assert point.loss == pytest.approx(sum(losses[3 * k : 3 * k + 3]) / 3, rel=1e-3)
+    state = load(unbroken["plain"][0])
+    for name in ("conv_stem.weight", "classifier.weight"):
+        assert torch.allclose(state[name], model.state_dict()[name], atol=1e-3)
+
+
+def test_an_epoch_shows_no_image_twice_and_the_order_depends_on_seed_and_epoch_alone() -> None:
+    a, b = make(Plain()), make(taught(), batch_size=6)
+    orders = []
+    for epoch in range(4):
+        seen = [a.batch(epoch, epoch * a.per_epoch + k) for k in range(a.per_epoch)]
+        again = [b.batch(epoch, k) for k in reversed(range(b.per_epoch))][::-1]
+        assert all(np.array_equal(x, y) for x, y in zip(seen, again, strict=True))
+        flat = np.concatenate(seen).tolist()
+        assert len(flat) == len(set(flat)) == 18 and set(flat) <= set(range(20))
+        orders.append(flat)
+    assert len({tuple(order) for order in orders}) == 4
+    assert make(Plain(), seed=6).batch(0, 0).tolist() != orders[0][:6]
+
+
+def test_a_view_is_a_pure_function_of_its_arguments() -> None:
+    canvas, index = images().canvas, np.array([4, 9, 2])
+    first = cut(canvas, index, 1, VIEWS, LOOK, CPU)
+    np.random.default_rng(0)
+    torch.manual_seed(99)
+    assert torch.equal(first, cut(canvas, index, 1, VIEWS, LOOK, CPU))
+    assert first.shape == (3, 3, 32, 32) and first.dtype == torch.float32
+    for row, one in zip(first, index, strict=True):
+        alone = cut(canvas, np.array([one]), 1, VIEWS, LOOK, CPU)[0]
+        assert torch.allclose(row, alone, atol=1e-5)
+    assert not torch.allclose(first, cut(canvas, index, 0, VIEWS, LOOK, CPU), atol=0.05)
+    other = Views(seed=4, min_crop=0.7, flip=True, count=2)
+    assert not torch.allclose(first, cut(canvas, index, 1, other, LOOK, CPU), atol=0.05)
+
+
+def test_a_view_without_crop_and_mirror_is_the_normalised_image() -> None:
+    whole = Views(seed=0, min_crop=1.0, flip=False, count=1)
+    canvas = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    got = cut(canvas, np.array([1, 0]), 5, whole, LOOK, CPU)
+    want = (canvas[[1, 0]] / 255 - np.array(LOOK.mean)) / np.array(LOOK.std)
+    assert np.allclose(got.numpy(), want.transpose(0, 3, 1, 2), atol=1e-4)
+
+
+def test_each_epoch_asks_the_teacher_for_the_view_that_the_student_sees(tmp_path: Path) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def remember(view: int, index: Ints) -> tuple[Tensor, Tensor]:
+        asked.append((view, len(index)))
+        return targets(view, index)
+
+    objective = Distilled(DistillSection(projection_dim=8), WIDTH, TEACHER_WIDTH, remember)
+    make(objective).run(work(tmp_path / "stage"), silent())
+    assert asked == [(0, 6)] * 3 + [(1, 6)] * 3 + [(0, 6)] * 3
+
+
+def test_a_set_smaller_than_a_batch_is_one_step_an_epoch(tmp_path: Path) -> None:
+    trainer = make(taught(), n=4, batch_size=32, epochs=2)
+    fitted = trainer.run(work(tmp_path / "stage"), silent())
+    assert (trainer.per_epoch, fitted.steps, len(fitted.curve)) == (1, 2, 2)
+    assert sorted(trainer.batch(0, 0).tolist()) == [0, 1, 2, 3]
+
+
+class Diverging:
+    """Cross entropy that is no number at one step."""
+
+    modules: Sequence[nn.Module] = ()
+
+    def __init__(self, at: int, value: float) -> None:
+        self.left, self.value = at, value
+
+    def __call__(
+        self, features: Tensor, logits: Tensor, labels: Tensor, view: int, index: Ints
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        self.left -= 1
+        loss = F.cross_entropy(logits, labels)
+        return (loss * self.value if self.left < 0 else loss), {}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_stops_with_what_to_do_and_keeps_the_checkpoint(
+    value: float, tmp_path: Path
+) -> None:
+    folder = work(tmp_path / "stage")
+    with pytest.raises(StoppedError) as caught:
+        make(Diverging(4, value)).run(folder, silent())
+    text = str(caught.value)
+    assert "student: the loss became" in text and "step 5 of 9" in text
+    assert "--set distill.lr=" in text and "the same command" in text
+    assert "\n" not in text and caught.value.exit_code == 3
+    state = torch.load(folder.path("student.checkpoint"), weights_only=True)
+    assert state["step"] == 3
+    assert all(bool(torch.isfinite(v).all()) for v in state["model"].values())
+
+
+def test_after_a_stop_the_faster_gradient_is_undone(tmp_path: Path) -> None:
+    trainer = make(Diverging(1, math.nan))
+    with pytest.raises(StoppedError):
+        trainer.run(work(tmp_path / "stage"), silent())
+    assert not [m for m in trainer.model.modules() if "forward" in vars(m)]
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 8 TB"), True),
+        (RuntimeError("shapes do not match"), False),
+    ],
+)
+def test_running_out_of_memory_is_a_paragraph_and_other_faults_are_not_hidden(
+    error: Exception, told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make(Plain())
+
+    def broken(epoch: int) -> None:
+        raise error
+
+    monkeypatch.setattr(trainer, "_train_step", broken)
+    with pytest.raises(EdgedistillOutOfMemory if told else RuntimeError) as caught:
+        run(trainer, work(tmp_path / "stage"), silent())
+    if told:
+        assert "batch_size" in str(caught.value)
+        assert caught.value.exit_code == 3  # type: ignore[attr-defined]
+
+
+def test_matrices_decay_vectors_do_not_and_the_body_may_learn_slower() -> None:
+    objective = taught()
+    trainer = Trainer(
+        "t", network(), objective, images(), LOOK, VIEWS, schedule(lr=0.1), CPU, body_ratio=0.25
+    )
+    rates: dict[int, tuple[float, float]] = {
+        id(p): (group["peak"], group["weight_decay"])
+        for group in trainer.optimizer.param_groups
+        for p in group["params"]
+    }
+    head: Any = trainer.model.get_classifier()  # type: ignore[operator]
+    for p in trainer.model.parameters():
+        own = any(p is q for q in head.parameters())
+        assert rates[id(p)] == (0.1 if own else 0.025, 0.01 if p.ndim > 1 else 0.0)
+    for p in objective.align.parameters():
+        assert rates[id(p)] == (0.1, 0.01 if p.ndim > 1 else 0.0)
+    assert len(rates) == len(list(trainer.model.parameters())) + 8
+
+
+def test_the_first_and_last_steps_use_the_rate_of_the_schedule(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make(Plain(), epochs=4, warmup=0.25)
+    seen: list[float] = []
+    real = trainer.optimizer.step
+
+    def step(*args: Any, **kw: Any) -> Any:
+        seen.append(trainer.optimizer.param_groups[0]["lr"])
+        return real(*args, **kw)
+
+    monkeypatch.setattr(trainer.optimizer, "step", step)
+    trainer.run(work(tmp_path / "stage"), silent())
+    assert seen[:3] == pytest.approx([2e-3 / 3, 4e-3 / 3, 2e-3])
+    assert len(seen) == 12 and 0 < seen[-1] < 1e-4
+
+
+def test_a_person_who_asks_for_details_gets_a_line_an_epoch(tmp_path: Path) -> None:
+    face = Quiet()
+    make(Plain()).run(work(tmp_path / "stage"), face)
+    assert len(face.lines) == 3
+    assert face.lines[0].startswith("student: epoch 1 of 3, loss ")
