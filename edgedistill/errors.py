@@ -89,8 +89,9 @@ class StoppedError(EdgedistillError):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint such as `; did you mean "temperature"?`, or the empty string when nothing is near."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f'; did you mean "{close[0]}"?' if close else ""
+    close = difflib.get_close_matches(name, list(known), n=5, cutoff=0.6)
+    longer = [word for word in close if word.startswith(name)]
+    return f'; did you mean "{(longer or close)[0]}"?' if close else ""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

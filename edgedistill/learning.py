@@ -346,7 +346,16 @@ class Build:
     def plain(self) -> Done:
         """07: the arm that sees labels only."""
         key = self._look_key("distill")
-        own = ("epochs", "batch_size", "lr", "weight_decay", "warmup", "views", "frozen_norm")
+        own = (
+            "epochs",
+            "batch_size",
+            "lr",
+            "weight_decay",
+            "warmup",
+            "views",
+            "frozen_norm",
+            "frozen_share",
+        )
         key["distill"] = {name: key["distill"][name] for name in own}
         return self.stage(
             "07-plain", 1, key, [self.pixels, self.start],

@@ -168,13 +168,15 @@ def _path_of(hint: str, ends: Mapping[str, str]) -> str:
     return re.sub(r'"(.*)"', lambda found: f'"{ends[found[1]]}"', hint)
 
 
+_MEMBER = re.compile(r"\.(int|float|bool|str|constrained-\w+|literal\[[^\]]*\])$")
+
+
 def _merge(lines: list[str]) -> list[str]:
     """Unions such as `int | auto` give one line for each member; keep one line a path."""
     merged: dict[str, str] = {}
     for line in lines:
         path, _, text = line.partition("  ")
-        for member in (".int", ".float", ".bool", ".str", ".literal['auto']", ".constrained-int"):
-            path = path.removesuffix(member)
+        path = _MEMBER.sub("", path)
         if path in merged:
             head, _, got = merged[path].rpartition("; got ")
             merged[path] = f"{head}, or {text.rpartition('; got ')[0]}; got {got}"

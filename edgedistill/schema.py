@@ -38,6 +38,8 @@ def _f(default: Any, text: str, **limits: Any) -> Any:
 
 
 class DataSection(Section):
+    """What the student sees, and how it is split."""
+
     source: str = _f(BUILTIN_DATA, "Image folder, folder of idx files, or the built-in set.")
     val_fraction: float = _f(0.15, "Share for validation where the folder has none.", gt=0, lt=0.5)
     test_fraction: float = _f(0.2, "Share for testing where the folder has none.", gt=0, lt=0.5)
@@ -50,6 +52,8 @@ class DataSection(Section):
 
 
 class TeacherSection(Section):
+    """Who teaches, and how it learns the task."""
+
     model: str = _f("bundled:efficientnet_lite2", "bundled:, timm name, hf-hub: or local-dir:.")
     weights: str | None = _f(None, "Local checkpoint (.safetensors or .pth) for `model`.")
     revision: str | None = _f(None, "Hub revision (branch, tag or commit) to pin.")
@@ -57,25 +61,35 @@ class TeacherSection(Section):
     input_size: Annotated[int, Field(ge=32, le=1024)] | Auto = _f("auto", "Square input in pixels.")
     epochs: Annotated[int, Field(ge=0, le=1000)] | Auto = _f("auto", "Epochs of fine-tuning.")
     batch_size: int = _f(32, "Images a step of fine-tuning.", ge=2, le=4096)
-    lr: float = _f(2e-4, "Peak rate of fine-tuning (AdamW, warm-up, cosine).", gt=0, le=1)
+    lr: float = _f(3e-4, "Peak rate of fine-tuning (AdamW, warm-up, cosine).", gt=0, le=1)
     frozen_norm: bool = _f(True, "Keep BatchNorm statistics as they were pretrained.")
+    frozen_share: Annotated[float, Field(ge=0, lt=1)] | Auto = _f(
+        "auto", "Share of the layers, from the input on, that keep their weights."
+    )
     body_lr_ratio: float = _f(1.0, "Body's learning rate as a share of the head's.", ge=0, le=1)
     licence: str | None = _f(None, "Licence of the weights where the hub does not say.")
 
 
 class StudentSection(Section):
+    """Who is taught; `auto` is what planning chooses."""
+
     model: str = _f("auto", "A student of the table, or auto: the best that fits.")
     weights: Literal["auto", "pretrained", "random"] = _f("auto", "Where the student starts.")
     input_size: Annotated[int, Field(ge=32, le=512)] | Auto = _f("auto", "Square input in pixels.")
 
 
 class DistillSection(Section):
+    """How both arms are trained; constants as in the method's paper."""
+
     epochs: Annotated[int, Field(ge=1, le=10_000)] | Auto = _f("auto", "Epochs of each arm.")
     batch_size: int = _f(32, "Images a step.", ge=2, le=4096)
     lr: Annotated[float, Field(gt=0, le=1)] | Auto = _f(
         "auto", "Peak learning rate (AdamW, warm-up then cosine)."
     )
     frozen_norm: bool | Auto = _f("auto", "Keep BatchNorm statistics as they were pretrained.")
+    frozen_share: Annotated[float, Field(ge=0, lt=1)] | Auto = _f(
+        "auto", "Share of the layers, from the input on, that keep their weights."
+    )
     weight_decay: float = _f(0.01, "AdamW weight decay.", ge=0, le=1)
     warmup: float = _f(0.15, "Share of the steps that warm up.", ge=0, lt=1)
     ce: float = _f(1.0, "Weight of cross entropy on the labels.", ge=0)
@@ -91,6 +105,8 @@ class DistillSection(Section):
 
 
 class ExportSection(Section):
+    """What the ONNX files take, and how they are checked."""
+
     input: Literal["auto", "uint8_nhwc", "float_nchw"] = _f("auto", "What the graph takes.")
     opset: Annotated[int, Field(ge=13, le=20)] | Auto = _f("auto", "ONNX opset.")
     parity_images: int = _f(256, "Real images for the comparison with torch.", ge=1, le=10_000)
@@ -98,12 +114,16 @@ class ExportSection(Section):
 
 
 class QuantizeSection(Section):
+    """How INT8 is made, and what it may lose."""
+
     calibration_images: int = _f(256, "Training images that set the INT8 ranges.", ge=8, le=10_000)
     method: Literal["minmax", "entropy", "percentile"] = _f("minmax", "How ranges are found.")
     max_drop: Fraction = _f(0.01, "Validation top-1 that INT8 may lose (budget's drop if less).")
 
 
 class BenchSection(Section):
+    """How latency is measured on this machine."""
+
     provider: Literal["cpu", "cuda", "tensorrt"] = _f("cpu", "Execution provider measured here.")
     min_seconds: float = _f(1.0, "Least seconds of each timed run.", gt=0, le=3600)
     min_runs: int = _f(130, "Least number of timed runs.", ge=11, le=1_000_000)

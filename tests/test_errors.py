@@ -70,6 +70,10 @@ def test_the_nearest_name_is_offered_only_when_one_is_near(name: str, hint: str)
     assert nearest(name, ["temperature", "epochs"]) == hint
 
 
+def test_a_name_that_was_begun_is_finished() -> None:
+    assert nearest("lcnet_05", ["lcnet_075", "lcnet_050"]) == '; did you mean "lcnet_050"?'
+
+
 def test_an_unknown_name_says_what_was_got_the_nearest_and_all_that_is_allowed() -> None:
     text = unknown("device", "jetsn", ["pi5", "jetson"])
     assert text == 'unknown device "jetsn"; did you mean "jetson"? Known: jetson, pi5.'

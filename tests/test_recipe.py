@@ -163,6 +163,7 @@ def test_a_number_that_is_not_finite_is_refused(tmp_path: Path, key: str, value:
     section, _, name = key.partition(".")
     (line,) = _problems(f"{section}: {{{name}: {value}}}", tmp_path)
     assert line.startswith(f"{key}  input should be a finite number")
+    assert line.endswith(f"; got {value[-3:] if value[0] == '.' else '-inf'}")
 
 
 @pytest.mark.parametrize("key", ["distill.epochs", "distill.lr", "seed", "budget.size_bytes"])

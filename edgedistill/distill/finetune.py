@@ -34,6 +34,7 @@ def finetuner(
             WARMUP,
             seed,
             section.frozen_norm,
+            float(section.frozen_share),
         )
         images = Images(arrays.train, arrays.train_labels, arrays.teacher_val, arrays.val_labels)
         trainer = Trainer(

@@ -39,7 +39,7 @@ def schedule_of(section: DistillSection, seed: int) -> Schedule:
     assert isinstance(section.lr, float)
     return Schedule(
         section.epochs, section.batch_size, section.lr, section.weight_decay, section.warmup, seed,
-        section.frozen_norm is True,
+        section.frozen_norm is True, float(section.frozen_share),
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from timm.models import group_parameters
 from torch import Tensor, nn
 
 from edgedistill.data.transforms import render, view_params
@@ -58,7 +59,8 @@ class Views:
 class Schedule:
     """Epochs, images a step, peak learning rate, decay, share of warm-up, and the seed of order and dropout.
 
-    `frozen_norm`: BatchNorm layers keep their pretrained statistics (their weights still learn).
+    `frozen_norm`: BatchNorm layers keep their pretrained statistics (their weights still learn). `frozen_share` of
+    the layers, from the input on, keep everything.
     """
 
     epochs: int
@@ -68,6 +70,7 @@ class Schedule:
     warmup: float
     seed: int
     frozen_norm: bool = False
+    frozen_share: float = 0.0
 
     def steps_per_epoch(self, images: int) -> int:
         """Whole batches in an epoch; a set smaller than a batch is one step."""
@@ -103,12 +106,29 @@ def param_groups(
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for module in (model, *extra):
         for p in module.parameters():
+            if not p.requires_grad:
+                continue
             rate = lr * body_ratio if module is model and id(p) not in head else lr
             groups.setdefault((rate, decay if p.ndim > 1 else 0.0), []).append(p)
     return [
         {"params": params, "lr": rate, "peak": rate, "weight_decay": wd}
         for (rate, wd), params in groups.items()
     ]
+
+
+def freeze(model: nn.Module, share: float) -> int:
+    """Stop the first `share` of timm's layer groups from learning; returns how many parameters that is."""
+    matcher: Any = getattr(model, "group_matcher", None)
+    if share <= 0 or matcher is None:
+        return 0
+    groups: dict[int, list[str]] = group_parameters(model, matcher(coarse=False))
+    first = sorted(groups)[: int(share * len(groups))]
+    named = dict(model.named_parameters())
+    count = 0
+    for name in (n for group in first for n in groups[group]):
+        named[name].requires_grad_(False)
+        count += named[name].numel()
+    return count
 
 
 class Trainer:
@@ -131,7 +151,12 @@ class Trainer:
         self.model: nn.Module = model.to(device).to(memory_format=torch.channels_last)
         for module in objective.modules:
             module.to(device)
-        self.frozen = bn_layers(model) if schedule.frozen_norm else []
+        freeze(model, schedule.frozen_share)
+        self.frozen = [
+            layer
+            for layer in bn_layers(model)
+            if schedule.frozen_norm or not layer.weight.requires_grad
+        ]
         for layer in bn_layers(model):
             layer.momentum = BN_MOMENTUM
         self.optimizer = torch.optim.AdamW(

@@ -122,7 +122,9 @@ def _fitting(result: Result, room: int) -> list[sections.Picture]:
     kept = []
     for picture in (sections.picture(result, example) for example in result.examples):
         texts = (picture.uri or "", str(escape(picture.label)), str(escape(picture.predicted)))
-        room -= sum(len(text.encode()) for text in texts) * 2 + 600 - len(texts[0])
+        room -= (
+            sum(len(text.encode("utf-8", "replace")) for text in texts) * 2 + 600 - len(texts[0])
+        )
         if room < 0:
             break
         kept.append(picture)

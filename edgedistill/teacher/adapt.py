@@ -43,7 +43,15 @@ class Adapted:
 
 
 def linear_probe(train: Floats, labels: Ints, val: Floats, val_labels: Ints, classes: int) -> Probe:
-    """Softmax regression on standardised features (N, D) by L-BFGS; the L2 strength is chosen on validation."""
+    """Softmax regression on standardised features (N, D) by L-BFGS; the L2 strength is chosen on validation.
+
+    Raises `TeacherError` for features that are not finite.
+    """
+    if not (np.isfinite(train).all() and np.isfinite(val).all()):
+        raise TeacherError(
+            "the teacher gives features that are not finite; "
+            "take another teacher, or another checkpoint of it"
+        )
     x, y = torch.from_numpy(train).double(), torch.from_numpy(labels)
     mean, std = x.mean(0), x.std(0).clamp_min(1e-4)
     z = (x - mean) / std

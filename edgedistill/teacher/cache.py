@@ -7,6 +7,7 @@ never used for a view that it was not made from: the file says seed, view and cr
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from torch import Tensor, nn
 
 from edgedistill.errors import DocumentError, TeacherError
 from edgedistill.nets import Cut, Ints, forward, inference
+
+
+ABOUT = "about"
 
 
 def view_file(view: int) -> str:
@@ -58,7 +62,8 @@ def store_view(
                 "take another teacher, or another checkpoint of it"
             )
     own = {"view": str(view), "sha256": _digest(tensors["features"], tensors["logits"])}
-    return save_tensors(tensors, metadata={**about, **own})
+    # one key, as safetensors writes several in no fixed order
+    return save_tensors(tensors, metadata={ABOUT: json.dumps({**about, **own}, sort_keys=True)})
 
 
 def _digest(features: Tensor, logits: Tensor) -> str:
@@ -90,10 +95,10 @@ class StoredTargets:
         path = self.folder / view_file(view)
         try:
             with safe_open(path, framework="pt") as file:
-                about: dict[str, Any] = file.metadata() or {}
+                about: dict[str, Any] = json.loads((file.metadata() or {})[ABOUT])
                 self.features = file.get_tensor("features")
                 self.logits = file.get_tensor("logits")
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, ValueError, KeyError) as error:
             raise DocumentError(
                 f"stored teacher outputs {path} cannot be read: {error}. "
                 "Remove the folder and give the same command again."
@@ -112,8 +117,3 @@ class StoredTargets:
                 "Remove the folder and give the same command again."
             )
         self.view = view
-
-
-def stored_bytes(images: int, views: int, features: int, classes: int) -> int:
-    """Bytes that the stored outputs of all views take."""
-    return views * images * (2 * features + 4 * classes)

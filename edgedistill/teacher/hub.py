@@ -9,9 +9,7 @@ any of these names + weights    a local checkpoint (.safetensors, or .pth/.pt/.b
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,15 +17,14 @@ from typing import Any
 
 import timm
 import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from edgedistill.errors import TeacherError, nearest
 from edgedistill.nets import check_fit, count_params
 from edgedistill.recipe import TeacherSection
 from edgedistill.teacher.bundled import BUNDLED, bundled_file, bundled_names
+from edgedistill.teacher.checkpoint import read_checkpoint
 
-MAX_CHECKPOINT_BYTES = 8_000_000_000
 REBUILD_KEYS = ("architecture", "tag", "input_size", "fixed_input_size", "first_conv", "classifier")
 
 
@@ -240,56 +237,3 @@ def _head_of(architecture: str) -> str:
     cfg = timm.get_pretrained_cfg(architecture)
     name = str(cfg.classifier) if cfg and isinstance(cfg.classifier, str) else "classifier"
     return f"{name}.weight"
-
-
-def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Tensors of a `.safetensors` or a torch file; a pickle that wants to run code is refused, not run."""
-    if not path.is_file():
-        raise TeacherError(f"checkpoint {path} does not exist; give a .safetensors or .pth file")
-    if path.stat().st_size > MAX_CHECKPOINT_BYTES:
-        raise TeacherError(f"checkpoint {path} is larger than {MAX_CHECKPOINT_BYTES:,} bytes")
-    try:
-        if path.suffix == ".safetensors":
-            return _state_dict(load_file(path), path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except TeacherError:
-        raise
-    except Exception as error:  # a damaged file makes the unpickler raise almost anything
-        text = " ".join(str(error).split())
-        if isinstance(error, pickle.UnpicklingError) and "Unsupported" in text:
-            raise TeacherError(
-                f"checkpoint {path} is refused: it is a pickle with more than tensors in it, which could "
-                f"run code ({text[text.index('Unsupported') :][:120]}). "
-                "Save the state_dict alone, or as .safetensors."
-            ) from None
-        raise TeacherError(
-            f"checkpoint {path} cannot be read: {text[:200] or type(error).__name__}"
-        ) from None
-    return _state_dict(loaded, path)
-
-
-def _state_dict(loaded: object, path: Path) -> dict[str, Tensor]:
-    """The tensors of a loaded file, also when they lie under `state_dict`, `model` or `state_dict_ema`."""
-    if isinstance(loaded, dict):
-        for key in ("state_dict_ema", "model_ema", "state_dict", "model"):
-            if isinstance(loaded.get(key), dict):
-                loaded = loaded[key]
-                break
-    if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
-        raise TeacherError(
-            f"checkpoint {path} holds no state_dict of tensors; save model.state_dict()"
-        )
-    state = {str(k).removeprefix("module."): v for k, v in loaded.items()}
-    if not state:
-        raise TeacherError(f"checkpoint {path} is empty")
-    return state
-
-
-def _is_real(value: object) -> bool:
-    """Whether a value is a plain tensor of numbers that are not complex."""
-    return isinstance(value, Tensor) and value.layout == torch.strided and not value.is_complex()
-
-
-def has_package(name: str) -> bool:
-    """Whether an import package is installed, without importing it."""
-    return importlib.util.find_spec(name) is not None

@@ -169,7 +169,7 @@ def restore(done: Done) -> nn.Module:
         str(facts["architecture"]),
         pretrained=False,
         num_classes=int(facts["classes"]),
-        **facts["rebuild"],
+        **facts.get("rebuild", {}),
     )
     load_state(model, done.folder / "teacher.safetensors", "the stored teacher")
     return model

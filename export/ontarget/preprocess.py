@@ -194,7 +194,8 @@ def to_input(pixels: np.ndarray, model: Model, preprocess: Preprocess) -> np.nda
     """Pixels `(N, S, S, 3)` uint8 as the graph takes them.
 
     `uint8_nhwc`: the same bytes. `float_nchw`: `pixel * scale + shift` in float32 (see
-    `scale_and_shift`), `(N, 3, S, S)`, then cast to the input's type. Raises ValueError for pixels of another type or size.
+    `scale_and_shift`), `(N, 3, S, S)`, then cast to the input's type. Raises ValueError for pixels
+    of another type or size.
     """
     size = preprocess.crop
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (size, size, 3):

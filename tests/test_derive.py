@@ -1,0 +1,272 @@
+"""What fills every `auto`: epochs, sizes, limits, and which weights can be loaded here."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgedistill import derive
+from edgedistill.derive import (
+    GPU_FACTOR,
+    MOST_EPOCHS,
+    MOST_VIEWS,
+    PASSES,
+    TeacherShape,
+    at_hand,
+    effort_values,
+    known_student,
+    limits_from,
+    plan_key,
+    resolve,
+    student_values,
+    teacher_size,
+)
+from edgedistill.errors import UsageError
+from edgedistill.recipe import Layered, Recipe, autos, compose, validate
+from edgedistill.result import Candidate, Plan
+from edgedistill.target.device import device_to_dict, load_device
+from edgedistill.target.students import load_students
+
+JETSON = load_device("jetson")
+LITE = "tf_efficientnet_lite0"
+
+
+def _plan(pretrained: bool = False, size: int = 96) -> Plan:
+    chosen = Candidate(
+        model="lcnet_050", input_size=size, precision="float16", pretrained=pretrained, params=1,
+        macs=1, size_bytes=1, fits="safe", reason="it fits best",
+    )  # fmt: skip
+    return Plan(considered=1, chosen=chosen, input_size_reason="the images are small")
+
+
+def _effort(recipe: Recipe, images: int = 6000, gpu: bool = False, **plan: Any) -> dict[str, Any]:
+    shape = TeacherShape(260, False)
+    return effort_values(recipe, _plan(**plan), JETSON, images, 28, 10, shape, gpu)
+
+
+# -- the teacher's size --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shape", "student", "side", "size"),
+    [
+        (TeacherShape(224, True), 96, 28, 224),
+        (TeacherShape(224, True), 256, 600, 224),
+        (TeacherShape(260, False), 64, 28, 64),
+        (TeacherShape(260, False), 96, 100, 128),
+        (TeacherShape(260, False), 224, 600, 260),
+        (TeacherShape(260, False), 128, 260, 260),
+        (TeacherShape(224, False), 256, 600, 256),
+        (TeacherShape(32, False), 64, 28, 64),
+        (TeacherShape(518, False), 64, 1, 64),
+    ],
+)
+def test_the_teacher_sees_what_the_images_hold_and_no_less_than_the_student(
+    shape: TeacherShape, student: int, side: int, size: int
+) -> None:
+    found, reason = teacher_size(shape, student, side)
+    assert found == size
+    assert reason
+
+
+@given(st.integers(32, 518), st.integers(32, 512), st.integers(1, 5000))
+@settings(max_examples=100, deadline=None)
+def test_a_teacher_that_takes_any_size_is_never_below_the_student_nor_above_both(
+    native: int, student: int, side: int
+) -> None:
+    size, _ = teacher_size(TeacherShape(native, False), student, side)
+    assert student <= size <= max(native, student)
+
+
+# -- epochs and views ----------------------------------------------------------------------------
+
+
+def test_epochs_follow_from_image_passes() -> None:
+    values = _effort(Recipe())
+    assert values["distill.epochs"][0] == PASSES["random"] // 6000
+    passes = f"{PASSES['random']:,} image passes without a GPU over 6,000"
+    assert passes in values["distill.epochs"][1]
+    assert values["teacher.epochs"][0] == PASSES["teacher"] // 6000
+    pretrained = _effort(Recipe(), pretrained=True)
+    assert pretrained["distill.epochs"][0] == PASSES["pretrained"] // 6000
+    gpu = _effort(Recipe(), gpu=True)
+    assert gpu["distill.epochs"][0] == min(MOST_EPOCHS, PASSES["random"] * GPU_FACTOR // 6000)
+    assert gpu["teacher.epochs"][0] > values["teacher.epochs"][0]
+
+
+@pytest.mark.parametrize(
+    ("images", "gpu", "epochs"),
+    [(1, False, MOST_EPOCHS), (0, True, MOST_EPOCHS), (10**8, False, 1)],
+)
+def test_epochs_stay_in_bounds_for_few_and_for_many_images(
+    images: int, gpu: bool, epochs: int
+) -> None:
+    assert _effort(Recipe(), images, gpu)["distill.epochs"][0] == epochs
+
+
+def test_views_are_at_most_eight_and_how_often_each_is_seen_is_said() -> None:
+    assert _effort(validate({"distill": {"epochs": 3}}, "x"))["distill.views"] == (
+        3,
+        "3 epochs: each stored view is seen once",
+    )
+    many = _effort(validate({"distill": {"epochs": 20}}, "x"))["distill.views"]
+    assert many == (MOST_VIEWS, "20 epochs: each stored view is seen at most 3 times")
+
+
+def test_what_was_said_is_not_derived() -> None:
+    values = {**student_values(Recipe(), _plan()), **_effort(Recipe())}
+    said = resolve(Layered(Recipe()), values).recipe
+    assert _effort(said, 17, True, pretrained=True) == {}
+    assert student_values(said, _plan(True, 224)) == {}
+
+
+def test_nothing_but_how_the_teacher_adapts_is_auto_after_resolving() -> None:
+    recipe = Recipe()
+    values = {**student_values(recipe, _plan()), **_effort(recipe)}
+    resolved = resolve(Layered(recipe, {"seed": "said"}), values)
+    assert autos(resolved.recipe) == ["teacher.adapt"]
+    assert all(reason for _, reason in values.values())
+    assert resolved.reasons["seed"] == "said"
+    assert resolved.reasons["student.model"] == "planned: it fits best"
+    assert resolved.recipe.export.opset == JETSON.opset
+    assert resolved.recipe.student.weights == "random"
+    assert resolve(Layered(recipe), student_values(recipe, _plan(True))).recipe.student.weights == (
+        "pretrained"
+    )
+
+
+# -- limits --------------------------------------------------------------------------------------
+
+
+def test_limits_that_nobody_gave_come_from_the_profile() -> None:
+    values = limits_from(Layered(Recipe()), JETSON)
+    for key, limit in JETSON.limits.model_dump().items():
+        value, reason = values[f"budget.{key}"]
+        assert value == limit
+        assert reason == ("no limit" if limit is None else f"default of the profile {JETSON.name}")
+
+
+def test_a_limit_that_was_given_stays_and_null_is_no_limit(tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text("budget: {size_bytes: null}\n")
+    layered = compose(file, {"budget.latency_s": 0.001}, {"budget.max_top1_drop": None})
+    values = limits_from(layered, JETSON)
+    for key in ("latency_s", "size_bytes", "max_top1_drop"):
+        assert f"budget.{key}" not in values
+    recipe = resolve(layered, values).recipe
+    assert recipe.budget.latency_s == 0.001
+    assert recipe.budget.size_bytes is None
+
+
+# -- the plan's fingerprint ----------------------------------------------------------------------
+
+
+def _key(recipe: Recipe, **data: Any) -> dict[str, Any]:
+    facts = {"train": 6000, "image_side": 28, "classes": ["a", "b"], **data}
+    return plan_key(recipe, device_to_dict(JETSON), facts)
+
+
+@pytest.mark.parametrize(
+    ("tree", "same"),
+    [
+        ({"name": "other"}, True),
+        ({"bench": {"min_runs": 50}}, True),
+        ({"distill": {"temperature": 2.0}}, True),
+        ({"budget": {"latency_s": 0.001}}, False),
+        ({"student": {"model": "lcnet_050"}}, False),
+        ({"teacher": {"model": "resnet18"}}, False),
+        ({"distill": {"epochs": 3}}, False),
+        ({"export": {"opset": 13}}, False),
+    ],
+)
+def test_planning_runs_again_only_for_what_it_depends_on(tree: dict[str, Any], same: bool) -> None:
+    assert (_key(validate(tree, "x")) == _key(Recipe())) is same
+
+
+def test_planning_runs_again_for_other_data() -> None:
+    for change in ({"train": 1}, {"image_side": 30}, {"classes": ["a"]}):
+        assert _key(Recipe(), **change) != _key(Recipe())
+
+
+def test_an_unknown_student_is_named_with_the_nearest() -> None:
+    known_student("auto")
+    known_student("lcnet_050")
+    with pytest.raises(UsageError, match='did you mean "lcnet_050"'):
+        known_student("lcnet_05")
+
+
+# -- weights that are at hand --------------------------------------------------------------------
+
+
+def test_without_a_hub_only_bundled_weights_are_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(derive, "hub_answers", lambda: False)
+    monkeypatch.setattr(derive, "_cached", lambda _: False)
+    monkeypatch.setattr(derive, "bundled_for", lambda name: "x" if name == LITE else None)
+    known = at_hand()
+    assert [s.name for s in load_students() if known(s.name)] == [LITE]
+    assert not known("no_such_student")
+
+
+def test_with_a_hub_every_student_is_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(derive, "hub_answers", lambda: True)
+    monkeypatch.setattr(derive, "_cached", lambda _: False)
+    known = at_hand()
+    assert all(known(s.name) for s in load_students())
+    assert not known("no_such_student")
+
+
+ASK = """
+import sys, time
+from edgedistill.derive import at_hand, hub_answers
+from edgedistill.target.students import load_students
+start = time.monotonic()
+answers = hub_answers()
+spent = time.monotonic() - start
+known = at_hand()
+print(answers, spent < 2.5, *[s.name for s in load_students() if known(s.name)])
+assert "torch" not in sys.modules
+"""
+
+
+def _asked(cache: Path, **env: str) -> list[str]:
+    own = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGINGFACE_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", ASK], capture_output=True, text=True, timeout=60, check=False,
+        env={**own, "HF_HOME": str(cache), "no_proxy": "*", **env},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def _cache(folder: Path, repo: str) -> None:
+    """A hub cache as its client lays it out: refs/main names the commit, snapshots/ holds the file."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    root = folder / "hub" / f"models--{repo.replace('/', '--')}"
+    (root / "refs").mkdir(parents=True)
+    (root / "refs" / "main").write_text(commit)
+    (root / "snapshots" / commit).mkdir(parents=True)
+    (root / "snapshots" / commit / "model.safetensors").write_bytes(b"weights")
+
+
+def test_offline_a_student_in_the_hub_s_cache_is_at_hand(tmp_path: Path) -> None:
+    pytest.importorskip("huggingface_hub", reason="comes with the extra that trains")
+    student = next(s for s in load_students() if s.name == "mobilenetv4_conv_small")
+    without = _asked(tmp_path / "empty", HF_HUB_OFFLINE="1")
+    assert without[:2] == ["False", "True"]
+    assert student.name not in without
+    assert set(without[2:]) <= {"tf_efficientnet_lite0", "tf_efficientnet_lite2"}
+    _cache(tmp_path / "full", f"timm/{student.name}.{student.pretrained_tag}")
+    found = _asked(tmp_path / "full", HF_HUB_OFFLINE="1")
+    assert set(found[2:]) == {*without[2:], student.name}
+
+
+def test_a_hub_that_refuses_is_noticed_at_once(tmp_path: Path) -> None:
+    found = _asked(tmp_path, HF_ENDPOINT="http://127.0.0.1:9")
+    assert found[:2] == ["False", "True"]
