@@ -37,7 +37,7 @@ WEIGHTS = (
     "07-plain/plain.safetensors", "08-distilled/distilled.safetensors",
 )  # fmt: skip
 TRIES = 5
-PATIENCE_S = 300.0
+PATIENCE_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ MOMENTS = (
 def kill_at(moment: Moment, command: Sequence[str], run: Path) -> bool:
     """Start `command`, kill it at the moment; whether the stage was unfinished then.
 
-    Raises RuntimeError when the process ends before, or the moment does not come within five minutes.
+    Raises RuntimeError when the process ends before, or the moment does not come within ten minutes.
     """
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
@@ -141,6 +141,11 @@ def accuracies(run: Path) -> dict[str, float | None]:
     return found
 
 
+def exported(run: Path) -> list[str]:
+    """SHA-256 of each exported file."""
+    return [artifact.sha256 for artifact in load(run).artifacts]
+
+
 def to_the_end(command: Sequence[str]) -> float:
     """Run a command that must end well; its seconds."""
     start = time.monotonic()
@@ -164,13 +169,15 @@ def compare(folder: Path) -> bool:
     for name in WEIGHTS:
         sha256 = sha256_file(run / "stages" / name)
         print(f"{'DIFFERS' if name in wrong else 'same':<9}{sha256[:16]}  {name}")
+    files = exported(reference) == exported(run)
+    print(f"{'same' if files else 'DIFFERS':<9}exported float32, float16 and int8 files")
     same = accuracies(reference) == accuracies(run)
     print(f"{'same' if same else 'DIFFERS':<9}top-1 of teacher, arms and files: {accuracies(run)}")
     litter = [
         p for p in run.rglob("*") if p.name.endswith((".tmp", ".partial")) or "trash" in p.name
     ]
-    print(f"{'same' if not litter else 'LITTER':<9}{len(litter)} half-written files left")
-    return same and not wrong and not litter
+    print(f"{'LITTER' if litter else 'none':<9}{len(litter)} half-written files left")
+    return same and files and not wrong and not litter
 
 
 def main() -> int:

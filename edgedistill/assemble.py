@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 EXAMPLES = 12
+FEW_TEST_IMAGES = 100
+"""Under this many, the 95 % interval of an accuracy is wider than 10 points on each side at worst."""
 PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "int8")
 
 
@@ -115,7 +117,14 @@ def assemble(inputs: Inputs) -> Result:
         examples=_examples(learn, outcome.files[chosen], outcome.labels),
         tables=_tables(ship),
         stages=_stages(inputs),
-        verdict=judge(limits, facts, _remarks(learn, teacher, arms, artifacts)),
+        verdict=judge(
+            limits,
+            facts,
+            [
+                *_warnings(facts.chosen, outcome.labels),
+                *_remarks(learn, teacher, arms, artifacts),
+            ],
+        ),
     )
 
 
@@ -341,6 +350,27 @@ def _remarks(
     unstable = [a.name for a in artifacts if any(row.stable is False for row in a.latency)]
     if unstable:
         remarks.append(f"Latency measured here was unstable for {', '.join(unstable)}.")
+    return remarks
+
+
+def _warnings(chosen: Artifact, labels: Ints) -> list[str]:
+    """What makes the accuracy worth little: a file no better than a constant answer, or few test images."""
+    top1 = chosen.top1
+    assert top1 is not None and top1.ci95 is not None
+    low, high = (100 * edge for edge in top1.ci95)
+    remarks = []
+    constant = float(np.bincount(labels).max()) / len(labels)
+    if top1.ci95[0] <= constant:
+        remarks.append(
+            f"The file that ships ({100 * top1.value:.1f} %) is not measurably better than always "
+            f"answering the most frequent class ({100 * constant:.1f} %): it has learned too little. "
+            "Give more images or more epochs (--set distill.epochs=...)."
+        )
+    if top1.n < FEW_TEST_IMAGES:
+        remarks.append(
+            f"The test split has {top1.n} images only: the true top-1 lies between {low:.0f} and "
+            f"{high:.0f} %. Give more images for a number to rely on."
+        )
     return remarks
 
 

@@ -27,9 +27,9 @@ from edgedistill.derive import (
     student_values,
 )
 from edgedistill.distill.spec import StudentSpec
-from edgedistill.errors import MissingExtraError
+from edgedistill.errors import MissingExtraError, UsageError
 from edgedistill.progress import Face
-from edgedistill.recipe import Layered, Recipe, Resolved
+from edgedistill.recipe import Layered, Recipe, Resolved, hash_of
 from edgedistill.result import Plan
 from edgedistill.rundir import Done, RunDir, Work, sha256_file, write_atomic
 from edgedistill.target.device import Device, device_to_dict, load_device
@@ -60,11 +60,25 @@ class Request:
     fresh: bool = False
 
 
-def require_parts() -> None:
-    """Raise `MissingExtraError` for what a build needs and is not installed here; better now than after training."""
+def require_parts(provider: str = "cpu") -> None:
+    """Raise the error of what a build needs and is not here; better now than after training.
+
+    `MissingExtraError` for a package, `UsageError` for an execution provider that this onnxruntime does not have.
+    """
     for module, extra in PARTS.items():
         if find_spec(module) is None:
             raise MissingExtraError(f"a build ({module})", extra)
+    if provider != "cpu":
+        import onnxruntime
+        from ontarget.session import PROVIDERS
+
+        available = onnxruntime.get_available_providers()
+        if PROVIDERS[provider] not in available:
+            raise UsageError(
+                f"--provider {provider} cannot run here: this onnxruntime has {', '.join(available)}. "
+                'Use --provider cpu, or on a machine with an NVIDIA GPU pip install "edgedistill[gpu]" '
+                "in the place of the cpu extra."
+            )
 
 
 def choose_student(layered: Layered, device: Device, dataset: Dataset) -> Plan:
@@ -135,7 +149,7 @@ class Build:
 
         def told(folder: Work) -> Mapping[str, Any]:
             if not self.worked:
-                require_parts()
+                require_parts(self.layered.recipe.bench.provider)
             self.worked.append(name)
             if self.face.live:
                 self.face.say(f"{place} ...")
@@ -143,7 +157,7 @@ class Build:
 
         done = self.run.stage(name, version, key, inputs, told)
         if name in self.worked:
-            self.face.say(f"{place} {done.seconds:6.1f} s  {_summary(name, done)}")
+            self.face.say(f"{place} {done.seconds:6.1f} s  {_summary(name, done)}".rstrip())
         else:
             self.face.detail(f"{name}: done before")
         return done
@@ -169,6 +183,7 @@ class Build:
             "data": recipe.data.model_dump(exclude={"flip", "min_crop"}),
             "seed": recipe.seed,
             "sha256": self.dataset.sha256,
+            "skipped": hash_of([[s.path, s.reason] for s in self.dataset.skipped]),
         }
         return self.stage("01-data", 1, key, [], work)
 
@@ -222,7 +237,10 @@ class Build:
 
     @cached_property
     def pixels(self) -> Done:
-        """03: every split as arrays of pixels."""
+        """03: every split as arrays of pixels.
+
+        Pixels depend on the images that are used and their split alone: a file more that is left out changes no weight.
+        """
         from edgedistill.data.stage import Sizes, canvas_side, prepare
 
         student, teacher = (
@@ -231,8 +249,9 @@ class Build:
         )
         side = canvas_side(student, teacher, self.dataset.image_side)
         sizes = Sizes(side, student, teacher)
+        key = {"sizes": [side, student, teacher], "images": self.dataset.sha256}
         return self.stage(
-            "03-pixels", 1, {"sizes": [side, student, teacher]}, [self.data],
+            "03-pixels", 1, key, [],
             lambda work: prepare(work, self.dataset, sizes, self.face.counter("pixels")),
         )  # fmt: skip
 
@@ -424,8 +443,18 @@ def _summary(name: str, done: Done) -> str:
         chosen = facts["plan"]["chosen"]
         start = "pretrained" if chosen["pretrained"] else "random weights"
         return f"{chosen['model']} at {chosen['input_size']} px in {chosen['precision']}, {start}"
+    if name == "03-pixels":
+        return f"{facts['student']} px for the student, {facts['teacher']} px for the teacher"
     if name == "04-teacher":
         return f"{facts['adaptation']}, validation top-1 {facts['val_top1']:.3f}"
+    if name == "05-targets":
+        return f"{_count(facts['views'], 'view')} of {_count(facts['images'], 'image')}"
+    if name == "06-start":
+        return str(facts["source"])
     if name in ("07-plain", "08-distilled"):
-        return f"validation top-1 {facts['val_top1']:.3f}, {facts['steps']} steps"
+        return f"validation top-1 {facts['val_top1']:.3f}, {_count(facts['steps'], 'step')}"
     return str(facts.get("summary", ""))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -117,7 +117,7 @@ def stage_name(text: str) -> str:
 
 def preview(layered: Layered, face: Face) -> tuple[Plan, Resolved, Dataset]:
     """Data and plan alone, nothing written (`--dry-run`)."""
-    require_parts()
+    require_parts(layered.recipe.bench.provider)
     device = load_device(layered.recipe.device)
     known_student(layered.recipe.student.model)
     dataset = open_source(layered.recipe.data, layered.recipe.seed, None, face.counter("images"))

@@ -141,7 +141,7 @@ class Shipping:
             "predicted": [self._predicted(p) for p in (*FLOATS, "int8")],
             "seed": self.learn.recipe.seed,
         }
-        inputs = [self.export, self.learn.data, self.learn.pixels]
+        inputs = [self.export, self.learn.pixels]
         return self.learn.stage("10-quantize", 1, key, inputs, work)
 
     @property
@@ -206,13 +206,12 @@ class Shipping:
         learn = self.learn
         key = {
             "name": learn.recipe.name,
+            "seed": learn.recipe.seed,
             "eval_images": learn.recipe.export.eval_images,
             "licences": learn.licences,
             "kit": _kit_hash(),
         }
-        done = learn.stage(
-            "11-bundle", 1, key, [self.export, self.quantize, learn.data, learn.pixels], work
-        )
+        done = learn.stage("11-bundle", 1, key, [self.export, self.quantize, learn.pixels], work)
         publish(done.folder, self.run.path)
         return done
 
@@ -245,7 +244,7 @@ class Shipping:
             return {
                 "document": document,
                 "summary": f"fastest here: {fastest['model']}, p50 {1e3 * fastest['p50_s']:.2f} ms "
-                f"with {fastest['threads']} threads",
+                f"with {fastest['threads']} thread{'s' if fastest['threads'] != 1 else ''}",
             }
 
         from ontarget.machine import machine

@@ -259,15 +259,16 @@ def test_no_function_is_too_long() -> None:
 def _public(tree: ast.Module) -> Iterator[tuple[str, ast.AST]]:
     """Functions and classes at the top of a module, and what is public in a class."""
     for node in tree.body:
-        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             continue
         if node.name.startswith("_"):
             continue
         yield node.name, node
         if isinstance(node, ast.ClassDef):
             for inner in node.body:
-                own = isinstance(inner, ast.FunctionDef) and not inner.name.startswith("_")
-                if own and inner.name != "forward":  # torch's own word
+                if not isinstance(inner, ast.FunctionDef) or inner.name.startswith("_"):
+                    continue
+                if inner.name != "forward":  # torch's own word
                     yield f"{node.name}.{inner.name}", inner
 
 

@@ -9,6 +9,8 @@ Calibration images come from the training split only.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -85,7 +87,10 @@ def quantize(
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with tempfile.TemporaryDirectory(prefix="edgedistill-int8-") as name:
+        with (
+            tempfile.TemporaryDirectory(prefix="edgedistill-int8-") as name,
+            contextlib.redirect_stdout(io.StringIO()),  # the calibrators print their progress
+        ):
             folder = Path(name)
             (folder / "float32.onnx").write_bytes(float32)
             quant_pre_process(

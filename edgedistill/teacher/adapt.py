@@ -52,7 +52,7 @@ def linear_probe(train: Floats, labels: Ints, val: Floats, val_labels: Ints, cla
             "the teacher gives features that are not finite; "
             "take another teacher, or another checkpoint of it"
         )
-    x, y = torch.from_numpy(train).double(), torch.from_numpy(labels)
+    x, y = torch.from_numpy(train), torch.from_numpy(labels)
     mean, std = x.mean(0), x.std(0).clamp_min(1e-4)
     z = (x - mean) / std
     best: Probe | None = None
@@ -60,7 +60,7 @@ def linear_probe(train: Floats, labels: Ints, val: Floats, val_labels: Ints, cla
         w, b = _fit(z, y, classes, strength)
         weight = w / std
         bias = b - weight @ mean
-        logits = torch.from_numpy(val).double() @ weight.T + bias
+        logits = torch.from_numpy(val) @ weight.T + bias
         score = top1(logits.numpy(), val_labels)
         if best is None or score > best.val_top1:
             best = Probe(weight.float(), bias.float(), strength, score)

