@@ -137,10 +137,9 @@ def _run_build(
     layered: Any, out: Path | None, until: str | None, fresh: bool, strict: bool, face: Any
 ) -> None:
     from edgedistill.evidence.report import console
-    from edgedistill.learning import Request
     from edgedistill.options import out_folder
     from edgedistill.pipeline import build as run_build
-    from edgedistill.pipeline import stage_name
+    from edgedistill.stages import Request, stage_name
 
     folder = out_folder(layered.recipe, out)
     stop = stage_name(until) if until is not None else None

@@ -7,115 +7,32 @@ it), and the run folder decides whether it has to run. Nothing heavy is imported
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgedistill.data.dataset import Dataset, printable
 from edgedistill.data.sources import open_source
 from edgedistill.derive import (
-    TeacherShape,
-    Values,
-    at_hand,
-    effort_values,
     known_student,
     limits_from,
     plan_key,
     resolve,
-    student_values,
 )
 from edgedistill.distill.spec import StudentSpec
-from edgedistill.errors import MissingExtraError, UsageError
+from edgedistill.planning import make_plan, require_parts, teacher_files
 from edgedistill.progress import Face
-from edgedistill.recipe import Layered, Recipe, Resolved, hash_of
+from edgedistill.recipe import Recipe, Resolved, hash_of
 from edgedistill.result import Plan
-from edgedistill.rundir import Done, RunDir, Work, sha256_file, write_atomic
-from edgedistill.target.device import Device, device_to_dict, load_device
-from edgedistill.target.plan import plan as plan_students
+from edgedistill.rundir import Done, RunDir, Work, write_atomic
+from edgedistill.stages import STAGES, Request, number, summary
+from edgedistill.target.device import device_to_dict, load_device
 
 if TYPE_CHECKING:
     from edgedistill.data.stage import Arrays
     from edgedistill.deploy.stage import Shape
     from edgedistill.distill.trainer import Views
 
-STAGES = (
-    "01-data", "02-plan", "03-pixels", "04-teacher", "05-targets", "06-start", "07-plain",
-    "08-distilled", "09-export", "10-quantize", "11-bundle", "12-bench", "13-score", "14-report",
-)  # fmt: skip
 MOST_NAMED = 100
-PARTS = {"torch": "train", "timm": "train", "safetensors": "train", "onnxruntime": "cpu"}
-TEACHER_FILES = (".json", ".safetensors", ".bin", ".pth", ".pt")
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a person asked for: the layered recipe, where to put it, where to stop, and the command to go on."""
-
-    layered: Layered
-    out: Path
-    command: str
-    until: str | None = None
-    fresh: bool = False
-
-
-def require_parts(provider: str = "cpu") -> None:
-    """Raise the error of what a build needs and is not here; better now than after training.
-
-    `MissingExtraError` for a package, `UsageError` for an execution provider that this onnxruntime does not have.
-    """
-    for module, extra in PARTS.items():
-        if find_spec(module) is None:
-            raise MissingExtraError(f"a build ({module})", extra)
-    if provider != "cpu":
-        import onnxruntime
-        from ontarget.session import PROVIDERS
-
-        available = onnxruntime.get_available_providers()
-        if PROVIDERS[provider] not in available:
-            raise UsageError(
-                f"--provider {provider} cannot run here: this onnxruntime has {', '.join(available)}. "
-                'Use --provider cpu, or on a machine with an NVIDIA GPU pip install "edgedistill[gpu]" '
-                "in the place of the cpu extra."
-            )
-
-
-def choose_student(layered: Layered, device: Device, dataset: Dataset) -> Plan:
-    """The chosen student, before any training. Raises `BudgetError` when nothing fits."""
-    limited = resolve(layered, limits_from(layered, device)).recipe
-    return plan_students(
-        device,
-        limited.budget.limits(),
-        classes=len(dataset.classes),
-        student=limited.student.model,
-        weights=limited.student.weights,
-        input_size=limited.student.input_size,
-        image_side=dataset.image_side,
-        at_hand=at_hand(),
-    )
-
-
-def make_plan(layered: Layered, device: Device, dataset: Dataset) -> tuple[Plan, Values]:
-    """The chosen student and every derived value; this looks at the teacher and the machine, and needs torch."""
-    limited = resolve(layered, limits_from(layered, device)).recipe
-    planned = choose_student(layered, device, dataset)
-    teacher, gpu = _machine_and_teacher(limited)
-    values = student_values(limited, planned)
-    values |= effort_values(
-        limited, planned, device, len(dataset.train), dataset.image_side, len(dataset.classes),
-        teacher, gpu,
-    )  # fmt: skip
-    return planned, values
-
-
-def _machine_and_teacher(recipe: Recipe) -> tuple[TeacherShape, bool]:
-    """The teacher's native size and whether an accelerator is here; this imports torch."""
-    from edgedistill.nets import pick_device
-    from edgedistill.teacher.shape import shape_of
-
-    size, fixed = shape_of(recipe.teacher)
-    return TeacherShape(size, fixed), pick_device().type != "cpu"
 
 
 class Build:
@@ -145,6 +62,7 @@ class Build:
         inputs: list[Done],
         work: Callable[[Work], Mapping[str, Any]],
     ) -> Done:
+        """Run a stage or find it done, and say so; the first that runs checks what a build needs."""
         place = f"[{STAGES.index(name) + 1:2}/{len(STAGES)}] {name.partition('-')[2]:<10}"
 
         def told(folder: Work) -> Mapping[str, Any]:
@@ -157,7 +75,7 @@ class Build:
 
         done = self.run.stage(name, version, key, inputs, told)
         if name in self.worked:
-            self.face.say(f"{place} {done.seconds:6.1f} s  {_summary(name, done)}".rstrip())
+            self.face.say(f"{place} {done.seconds:6.1f} s  {summary(name, done)}".rstrip())
         else:
             self.face.detail(f"{name}: done before")
         return done
@@ -200,17 +118,9 @@ class Build:
 
         limited = resolve(self.layered, limits_from(self.layered, self.device)).recipe
         key = plan_key(limited, device_to_dict(self.device), dict(self.data.facts))
-        return self.stage("02-plan", 1, {**key, **self.teacher_files}, [], work)
-
-    @cached_property
-    def teacher_files(self) -> dict[str, str]:
-        """SHA-256 of each local file that the teacher is loaded from; empty for one that has a name only."""
-        section = self.layered.recipe.teacher
-        files = [Path(section.weights)] if section.weights else []
-        if section.model.startswith("local-dir:"):
-            folder = Path(section.model.removeprefix("local-dir:"))
-            files += [path for path in sorted(folder.glob("*")) if path.suffix in TEACHER_FILES]
-        return {str(path): sha256_file(path) for path in files if path.is_file()}
+        return self.stage(
+            "02-plan", 1, {**key, **teacher_files(self.layered.recipe.teacher)}, [], work
+        )
 
     @cached_property
     def resolved(self) -> Resolved:
@@ -282,7 +192,7 @@ class Build:
             size = number(section.input_size)
             return teach(folder, section, self.arrays, size, self.recipe.seed, tune, self.face)
 
-        key = {**self._look_key("teacher"), **self.teacher_files}
+        key = {**self._look_key("teacher"), **teacher_files(self.layered.recipe.teacher)}
         return self.stage("04-teacher", 1, key, [self.pixels], work)
 
     def _look_key(self, section: str) -> dict[str, Any]:
@@ -422,39 +332,3 @@ class Build:
 
 def _splits(dataset: Dataset) -> list[tuple[str, Any]]:
     return [("train", dataset.train), ("val", dataset.val), ("test", dataset.test)]
-
-
-def number(value: object) -> int:
-    """A resolved number; `auto` here is a bug."""
-    assert isinstance(value, int), f"{value!r} is not resolved"
-    return value
-
-
-def _summary(name: str, done: Done) -> str:
-    """What a stage found, in a few words."""
-    facts = done.facts
-    if name == "01-data":
-        left_out = f", {facts['skipped']} left out" if facts["skipped"] else ""
-        return (
-            f"{facts['train']:,} train, {facts['val']:,} val, {facts['test']:,} test, "
-            f"{len(facts['classes'])} classes{left_out}"
-        )
-    if name == "02-plan":
-        chosen = facts["plan"]["chosen"]
-        start = "pretrained" if chosen["pretrained"] else "random weights"
-        return f"{chosen['model']} at {chosen['input_size']} px in {chosen['precision']}, {start}"
-    if name == "03-pixels":
-        return f"{facts['student']} px for the student, {facts['teacher']} px for the teacher"
-    if name == "04-teacher":
-        return f"{facts['adaptation']}, validation top-1 {facts['val_top1']:.3f}"
-    if name == "05-targets":
-        return f"{_count(facts['views'], 'view')} of {_count(facts['images'], 'image')}"
-    if name == "06-start":
-        return str(facts["source"])
-    if name in ("07-plain", "08-distilled"):
-        return f"validation top-1 {facts['val_top1']:.3f}, {_count(facts['steps'], 'step')}"
-    return str(facts.get("summary", ""))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

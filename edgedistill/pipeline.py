@@ -10,20 +10,15 @@ from pathlib import Path
 from edgedistill.data.dataset import Dataset
 from edgedistill.data.sources import check_source, open_source
 from edgedistill.derive import known_student, limits_from, resolve
-from edgedistill.errors import StoppedError, UsageError, unknown
-from edgedistill.learning import (
-    STAGES,
-    Build,
-    Request,
-    choose_student,
-    make_plan,
-    require_parts,
-)
+from edgedistill.errors import StoppedError
+from edgedistill.learning import Build
+from edgedistill.planning import choose_student, make_plan, require_parts
 from edgedistill.progress import Face
 from edgedistill.recipe import Layered, Resolved
 from edgedistill.result import Plan, Result
 from edgedistill.rundir import RunDir, is_disk_full
 from edgedistill.shipping import Shipping
+from edgedistill.stages import STAGES, Request
 from edgedistill.target.device import load_device
 
 
@@ -105,14 +100,6 @@ def sweep(folder: Path) -> None:
                 shutil.rmtree(litter, ignore_errors=True)
             else:
                 litter.unlink(missing_ok=True)
-
-
-def stage_name(text: str) -> str:
-    """The stage that `--until` names, by its name with or without the number."""
-    for name in STAGES:
-        if text in (name, name.partition("-")[2]):
-            return name
-    raise UsageError(unknown("stage", text, [s.partition("-")[2] for s in STAGES]))
 
 
 def preview(layered: Layered, face: Face) -> tuple[Plan, Resolved, Dataset]:

@@ -154,6 +154,7 @@ class Shipping:
         return self.device.precisions
 
     def prediction(self, precision: Precision) -> Prediction | None:
+        """The latency predicted for the device, `None` for a precision that it does not run fast."""
         if precision not in self._runs():
             return None
         spec = self.learn.spec
@@ -203,13 +204,15 @@ class Shipping:
             )
             return {**facts, "summary": f"{facts['bundle_bytes'] / 1e6:.1f} MB in bundle/"}
 
+        from edgedistill.deploy.bundle import kit_hash
+
         learn = self.learn
         key = {
             "name": learn.recipe.name,
             "seed": learn.recipe.seed,
             "eval_images": learn.recipe.export.eval_images,
             "licences": learn.licences,
-            "kit": _kit_hash(),
+            "kit": kit_hash(),
         }
         done = learn.stage("11-bundle", 1, key, [self.export, self.quantize, learn.pixels], work)
         publish(done.folder, self.run.path)
@@ -335,13 +338,3 @@ class Shipping:
 
 
 VIEWS = ("result.json", "report.html", "report.md", "model_card.md")
-
-
-def _kit_hash() -> str:
-    """Hash of the kit that ships, so that a newer kit makes a new bundle."""
-    import hashlib
-
-    from edgedistill.deploy.bundle import SHIPPED_BESIDE, beside_bytes, kit_bytes
-
-    data = kit_bytes() + b"".join(beside_bytes(name) for name in SHIPPED_BESIDE)
-    return hashlib.sha256(data).hexdigest()

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgedistill.learning import STAGES
 from edgedistill.recipe import autos, compose
 from edgedistill.result import Result, load
 from edgedistill.rundir import sha256_file
+from edgedistill.stages import STAGES
 from tests.build_parts import SMALL, Ran, add_odd_files, events, make_images, tool, worked
 
 BY_HAND = Path(__file__).parents[1] / "benchmarks" / "accuracy_by_hand.py"

@@ -27,7 +27,8 @@ BASE = (  # from the lowest up; each may use those before it
 )
 TOP = (  # above the rooms, from the lowest up
     ("derive", "doctor", "planview"),
-    ("options", "assemble"),
+    ("options", "stages", "planning", "findings"),
+    ("assemble",),
     ("learning",),
     ("shipping",),
     ("pipeline",),

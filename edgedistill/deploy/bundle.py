@@ -94,6 +94,12 @@ def npz_bytes(arrays: Mapping[str, npt.NDArray[Any]]) -> bytes:
     return buffer.getvalue()
 
 
+def kit_hash() -> str:
+    """Hash of the kit that ships, so that a newer kit makes a new bundle."""
+    data = kit_bytes() + b"".join(beside_bytes(name) for name in SHIPPED_BESIDE)
+    return hashlib.sha256(data).hexdigest()
+
+
 def beside_bytes(name: str) -> bytes:
     """A file of the device side that ships in each bundle, from the wheel or the checkout."""
     packaged = resources.files("edgedistill").joinpath("_export", name)

@@ -28,15 +28,19 @@ CALIBRATION_BATCH = 32
 
 
 class _Reader:
-    """Feeds calibration batches to onnxruntime, as its `CalibrationDataReader` asks."""
+    """Feeds calibration batches to onnxruntime, as its `CalibrationDataReader` asks.
+
+    All batches are of one size, because its histogram methods fail on a shorter last one.
+    """
 
     def __init__(self, inputs: npt.NDArray[Any]) -> None:
         self._inputs = inputs
+        self._size = next(n for n in range(CALIBRATION_BATCH, 0, -1) if len(inputs) % n == 0)
         self._batches = self._walk()
 
     def _walk(self) -> Iterator[dict[str, npt.NDArray[Any]]]:
-        for start in range(0, len(self._inputs), CALIBRATION_BATCH):
-            yield {INPUT_NAME: self._inputs[start : start + CALIBRATION_BATCH]}
+        for start in range(0, len(self._inputs), self._size):
+            yield {INPUT_NAME: self._inputs[start : start + self._size]}
 
     def get_next(self) -> dict[str, npt.NDArray[Any]] | None:
         """The next batch, or `None` at the end."""

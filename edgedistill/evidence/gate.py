@@ -52,11 +52,11 @@ def _decide(inside: bool, evidence: Evidence) -> Status:
 
 
 def judged_latency(rows: Sequence[Latency], proxy_counts: bool) -> Latency | None:
-    """The row that the latency limit looks at: measured on the target, else a like machine, else predicted."""
+    """The row of batch 1 that the limit looks at: measured on the target, else a like machine, else predicted."""
     wanted: list[Evidence] = ["measured_on_target"]
     wanted += ["measured_on_proxy", "predicted"] if proxy_counts else ["predicted"]
     for evidence in wanted:
-        known = [r for r in rows if r.evidence == evidence and r.p50_s is not None]
+        known = [r for r in rows if (r.evidence, r.batch) == (evidence, 1) and r.p50_s is not None]
         if known:
             return min(known, key=_headline)
     return None
@@ -142,8 +142,10 @@ def memory_row(limit: int | None, facts: Facts) -> VerdictRow | None:
 def top1_row(limit: float | None, facts: Facts) -> VerdictRow | None:
     """Top-1 of the chosen file on the test images."""
     top1 = facts.chosen.top1
-    if limit is None or top1 is None:
+    if limit is None:
         return None
+    if top1 is None:
+        return _unknown("min_top1", limit)
     status: Status = "pass" if top1.value >= limit else "fail"
     note = f"{top1.n} test images, the file itself run by the kit"
     if status == "pass" and top1.ci95 is not None and top1.ci95[0] < limit:
@@ -158,14 +160,24 @@ def top1_row(limit: float | None, facts: Facts) -> VerdictRow | None:
 def drop_row(limit: float | None, facts: Facts) -> VerdictRow | None:
     """Top-1 that the chosen file loses against its own float32 student."""
     drop = facts.chosen.drop
-    if limit is None or drop is None:
+    if limit is None:
         return None
-    lost = -drop.value
+    if drop is None:
+        return _unknown("max_top1_drop", limit)
+    lost = 0.0 - drop.value
     status: Status = "pass" if lost <= limit else "fail"
     return VerdictRow(
         limit="max_top1_drop", allowed=limit, observed=lost, evidence="measured_on_target",
         status=status, note=f"against {drop.against}, same test images",
         advice="" if status == "pass" else "another precision, or a higher --max-drop",
+    )  # fmt: skip
+
+
+def _unknown(limit: str, allowed: float) -> VerdictRow:
+    """A limit on an accuracy that nobody measured: never kept in silence."""
+    return VerdictRow(
+        limit=limit, allowed=allowed, status="unconfirmed", note="not measured",
+        advice="score it on the device: python3 ontarget.pyz eval .",
     )  # fmt: skip
 
 
@@ -189,6 +201,8 @@ def sentence(status: Status, rows: Sequence[VerdictRow], facts: Facts) -> str:
             f"{what} keeps {kept} of {len(rows)} limits as measured; {_and(open_)} {verb} not yet "
             "measured on the device and must be confirmed there."
         )
+    if len(rows) == 1:
+        return f"{what} keeps its one limit, as measured."
     return f"{what} keeps all {len(rows)} limits, each of them measured."
 
 

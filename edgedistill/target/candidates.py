@@ -65,6 +65,7 @@ class Weighed:
 
     @property
     def fits(self) -> Fit:
+        """The worst of all limits."""
         return max((c.verdict for c in self.checks), key=ORDER.__getitem__, default="safe")
 
     @property
@@ -73,9 +74,11 @@ class Weighed:
         return max((c.ratio for c in self.checks), default=0.0)
 
     def label(self) -> str:
+        """Such as `mobilenetv2_100 at 64 px in float16`."""
         return f"{self.student.name} at {self.input_size} px in {self.precision}"
 
     def latency_words(self) -> str:
+        """The predicted latency with its band and tier, in milliseconds."""
         if self.prediction is None:
             return "no latency prediction for this precision: measure it on the device"
         low, high = self.prediction.band_s
@@ -93,6 +96,7 @@ def weigh(
     pretrained: bool,
     classes: int,
 ) -> Weighed:
+    """A student at one input size and precision against every limit of the budget."""
     prediction = predict(device, precision, student.cost(size, classes))
     memory = student.memory_bytes(precision, size, classes, device.runtime_memory_bytes)
     file = student.size_bytes(precision, classes)

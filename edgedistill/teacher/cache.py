@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from edgedistill.errors import DocumentError, TeacherError
 from edgedistill.nets import Cut, Ints, forward, inference
 
-
 ABOUT = "about"
 
 

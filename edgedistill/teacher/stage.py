@@ -86,16 +86,9 @@ def teach(
     work.write("teacher.safetensors", state_bytes(model))
     work.path("teacher.checkpoint").unlink(missing_ok=True)
     return {
-        "model": section.model,
-        "architecture": pretrained.architecture,
-        "source": pretrained.origin.source,
-        "revision": pretrained.origin.revision,
-        "licence": section.licence or pretrained.origin.licence,
+        **_origin(section, pretrained),
         "adaptation": how,
         "reason": why,
-        "params": pretrained.params,
-        "features": pretrained.features,
-        "rebuild": pretrained.rebuild,
         "classes": classes,
         "look": {"size": size, "mean": look.mean, "std": look.std},
         "val_top1": val_top1,
@@ -103,6 +96,20 @@ def teach(
         "calibration": calibration(logits, arrays.val_labels).model_dump(),
         "curve": [p.model_dump() for p in curve],
         "seconds_parts": spent,
+    }
+
+
+def _origin(section: TeacherSection, pretrained: Pretrained) -> dict[str, Any]:
+    """Where the teacher comes from, and what it takes to build it again."""
+    return {
+        "model": section.model,
+        "architecture": pretrained.architecture,
+        "source": pretrained.origin.source,
+        "revision": pretrained.origin.revision,
+        "licence": section.licence or pretrained.origin.licence,
+        "params": pretrained.params,
+        "features": pretrained.features,
+        "rebuild": pretrained.rebuild,
     }
 
 

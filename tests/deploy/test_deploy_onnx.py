@@ -146,7 +146,9 @@ def test_the_file_has_the_opset_asked_for_and_carries_its_weights(
 
 @pytest.mark.parametrize(("layout", "opset"), WAYS)
 @pytest.mark.parametrize("name", STUDENTS)
-def test_no_padding_shape_arithmetic_or_batchnorm_is_left(name: str, layout: str, opset: int) -> None:
+def test_no_padding_shape_arithmetic_or_batchnorm_is_left(
+    name: str, layout: str, opset: int
+) -> None:
     found = kinds(exported(name, layout, opset))
     assert not SHAPE_WORK & set(found)
     assert "BatchNormalization" not in found
@@ -169,7 +171,9 @@ def test_shapes_are_written_out_with_a_free_batch(layout: str, opset: int, half:
     make = halved if half else exported
     graph = graph_of(make("mobilenetv3_small_050", layout, opset))
     (source,), (sink,) = graph.input, graph.output
-    dims = [[d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in (source, sink)]
+    dims = [
+        [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim] for v in (source, sink)
+    ]
     image = [64, 64, 3] if layout == "uint8_nhwc" else [3, 64, 64]
     assert dims == [["N", *image], ["N", CLASSES]]
     assert (source.name, sink.name) == (INPUT_NAME, OUTPUT_NAME)
@@ -178,7 +182,10 @@ def test_shapes_are_written_out_with_a_free_batch(layout: str, opset: int, half:
 @pytest.mark.parametrize("name", STUDENTS)
 def test_any_batch_gives_the_same_logits_for_the_same_image(name: str) -> None:
     pixels = pictures(5, 7)
-    for data, tolerance in ((exported(name, "uint8_nhwc", 17), 1e-5), (halved(name, "uint8_nhwc", 17), 1e-2)):
+    for data, tolerance in (
+        (exported(name, "uint8_nhwc", 17), 1e-5),
+        (halved(name, "uint8_nhwc", 17), 1e-2),
+    ):
         together = run(data, pixels)
         alone = np.concatenate([run(data, pixels[k : k + 1]) for k in range(5)])
         assert np.abs(together - alone).max() <= tolerance * np.abs(together).max()
@@ -272,7 +279,9 @@ def test_branches_of_a_reparameterised_network_are_merged() -> None:
 # Folding a padding into a convolution, on graphs made by hand
 
 
-def padded(pads: list[int], mode: str = "constant", value: float | None = None, taps: int = 1) -> Any:
+def padded(
+    pads: list[int], mode: str = "constant", value: float | None = None, taps: int = 1
+) -> Any:
     """Pad then a 3 x 3 convolution; `taps` is how many nodes read what was padded."""
     weight = np.random.default_rng(0).standard_normal((2, 2, 3, 3)).astype(np.float32)
     consts = [
@@ -306,7 +315,9 @@ def first_output(model: Any) -> np.ndarray:
 
 @pytest.mark.parametrize("value", [None, 0.0])
 @pytest.mark.parametrize("pads", [[0, 0, 1, 2, 0, 0, 3, 0], [0] * 8])
-def test_a_zero_padding_before_a_convolution_is_folded(pads: list[int], value: float | None) -> None:
+def test_a_zero_padding_before_a_convolution_is_folded(
+    pads: list[int], value: float | None
+) -> None:
     model = padded(pads, value=value)
     want = first_output(model)
     assert fold_padding(model.graph) == 1

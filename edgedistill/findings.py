@@ -1,0 +1,200 @@
+"""What the arms, the teacher, the student and the data turned out to be, for the result document."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+from ontarget.machine import machine
+
+from edgedistill import metrics
+from edgedistill.result import (
+    Arm,
+    Artifact,
+    Calibration,
+    CurvePoint,
+    Data,
+    Environment,
+    Precision,
+    Student,
+    Teacher,
+)
+from edgedistill.rundir import git_commit, python_version, versions
+from edgedistill.target.students import find_student
+
+if TYPE_CHECKING:
+    from edgedistill.learning import Build
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+EXAMPLES = 12
+FEW_TEST_IMAGES = 100
+"""Under this many, the 95 % interval of an accuracy is wider than 10 points on each side at worst."""
+PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "int8")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Logits on the test images (N, C) of each network and each file, with labels (N,)."""
+
+    networks: Mapping[str, Floats]
+    files: Mapping[str, Floats]
+    labels: Ints
+
+    def right(self, name: str) -> npt.NDArray[np.bool_]:
+        """Which images a network or file gets right (N,)."""
+        logits = self.networks[name] if name in self.networks else self.files[name]
+        return metrics.correct(logits, self.labels)
+
+
+def arms_of(learn: Build, outcome: Outcome) -> list[Arm]:
+    """Both arms with intervals, costs by part, and the gain of the distilled one."""
+    arms = []
+    for name, done in (("plain", learn.plain), ("distilled", learn.distilled)):
+        facts = done.facts
+        parts = {"training": facts["training_seconds"]}
+        gain = None
+        if name == "distilled":
+            parts["teacher preparation"] = learn.teacher.seconds
+            parts["storing teacher outputs"] = learn.targets.seconds
+            gain = metrics.paired_gain(outcome.right(name), outcome.right("plain"), "plain")
+        predictions = metrics.predictions(outcome.networks[name])
+        arms.append(
+            Arm(
+                name=name,
+                top1=metrics.proportion(outcome.right(name)),
+                val_top1=facts["val_top1"],
+                balanced_accuracy=metrics.balanced_accuracy(
+                    predictions, outcome.labels, learn.spec.classes
+                ),
+                steps=facts["steps"],
+                epochs=facts["epochs"],
+                seconds=sum(parts.values()),
+                seconds_parts=parts,
+                weights_sha256=facts["weights_sha256"],
+                gain=gain,
+                curve=[CurvePoint.model_validate(p) for p in facts["curve"]],
+            )
+        )
+    return arms
+
+
+def teacher_of(learn: Build, outcome: Outcome) -> Teacher:
+    """The teacher, and in words whether there is anything to learn from it."""
+    facts = learn.teacher.facts
+    against = metrics.paired_gain(outcome.right("teacher"), outcome.right("plain"), "plain")
+    better = against.ci95[0] > 0
+    student = metrics.predictions(outcome.networks[learn.chosen_arm])
+    agreement = float(np.mean(student == metrics.predictions(outcome.networks["teacher"])))
+    if better:
+        words = f"the teacher is better than the plain student: {against.words}"
+    else:
+        words = (
+            "the teacher is not measurably better than the plain student "
+            f"({against.words}), so there is little to learn from it: take a stronger one"
+        )
+    return Teacher(
+        model=facts["model"],
+        source=facts["source"],
+        revision=facts["revision"],
+        adaptation=facts["adaptation"],
+        adaptation_reason=facts["reason"],
+        params=facts["params"],
+        input_size=facts["look"]["size"],
+        top1=metrics.proportion(outcome.right("teacher")),
+        val_top1=facts["val_top1"],
+        calibration=Calibration.model_validate(
+            metrics.calibration(outcome.networks["teacher"], outcome.labels).model_dump()
+        ),
+        student_agreement=agreement,
+        seconds=learn.teacher.seconds,
+        licence=facts["licence"],
+        words=words,
+    )
+
+
+def student_of(learn: Build) -> Student:
+    """The student and where its weights came from."""
+    spec, facts = learn.spec, learn.start.facts
+    return Student(
+        model=spec.model,
+        input_size=spec.size,
+        params=facts["params"],
+        macs=find_student(spec.model).cost(spec.size, spec.classes).macs,
+        weights="pretrained" if spec.pretrained else "random",
+        weights_source=facts["source"],
+        weights_reason=learn.resolved.reasons.get("student.weights", "asked for"),
+        licence=facts["licence"],
+        reason=learn.plan.chosen.reason,
+    )
+
+
+def data_of(learn: Build) -> Data:
+    """The data as stage 01 left it."""
+    facts = {k: v for k, v in learn.data.facts.items() if k != "image_side"}
+    return Data.model_validate({**facts, "licence": learn.licences["data"]})
+
+
+def remarks_of(
+    learn: Build, teacher: Teacher, arms: list[Arm], artifacts: list[Artifact]
+) -> list[str]:
+    """What a reader must know beside the limits."""
+    gain = next(a.gain for a in arms if a.gain is not None)
+    remarks = [f"Distillation, equal steps: {gain.words}", f"Teacher: {teacher.words}"]
+    recipe = learn.recipe
+    views, epochs = int(str(recipe.distill.views)), int(str(recipe.distill.epochs))
+    if views == 1 and epochs > 2:
+        remarks.append(
+            f"One stored view was shown in all {epochs} epochs, which overfits: "
+            "give more with --set distill.views=..."
+        )
+    unstable = [a.name for a in artifacts if any(row.stable is False for row in a.latency)]
+    if unstable:
+        remarks.append(f"Latency measured here was unstable for {', '.join(unstable)}.")
+    return remarks
+
+
+def warnings_of(chosen: Artifact, labels: Ints) -> list[str]:
+    """What makes the accuracy worth little: a file no better than a constant answer, or few test images."""
+    top1 = chosen.top1
+    assert top1 is not None and top1.ci95 is not None
+    low, high = (100 * edge for edge in top1.ci95)
+    remarks = []
+    constant = float(np.bincount(labels).max()) / len(labels)
+    if top1.ci95[0] <= constant:
+        remarks.append(
+            f"The file that ships ({100 * top1.value:.1f} %) is not measurably better than always "
+            f"answering the most frequent class ({100 * constant:.1f} %): it has learned too little. "
+            "Give more images or more epochs (--set distill.epochs=...)."
+        )
+    if top1.n < FEW_TEST_IMAGES:
+        remarks.append(
+            f"The test split has {top1.n} images only: the true top-1 lies between {low:.0f} and "
+            f"{high:.0f} %. Give more images for a number to rely on."
+        )
+    return remarks
+
+
+def environment() -> Environment:
+    """This machine and what is installed on it."""
+    here = machine()
+    gpu = None
+    try:
+        import torch
+
+        gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    except ImportError:
+        gpu = None
+    return Environment(
+        cpu=str(here.get("cpu") or "unknown processor"),
+        cores=int(here.get("cores") or 0),
+        memory_bytes=here.get("memory_bytes"),
+        gpu=gpu,
+        os=str(here.get("os") or "unknown"),
+        python=python_version(),
+        packages=versions(),
+        git=git_commit(),
+    )

@@ -1,0 +1,231 @@
+"""INT8 files: each flavour runs, keeps the classes, holds what its runtime takes, and depends on its calibration alone."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.numpy_helper
+import onnxruntime
+import pytest
+import timm
+import torch
+from onnx import TensorProto
+from torch import nn
+
+from edgedistill.deploy.onnx import INPUT_NAME, OUTPUT_NAME, export_float32, opset_of
+from edgedistill.deploy.quantize import METHODS, options_for, quantize
+from edgedistill.nets import Look, bn_layers
+
+LOOK = Look(48, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+CPU = torch.device("cpu")
+FLAVOURS = ["x86", "arm", "tensorrt"]
+LAYOUTS = ["uint8_nhwc", "float_nchw"]
+ABOUT = {"edgedistill.model": "tiny"}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def pictures(n: int, seed: int = 0) -> np.ndarray:
+    """Grainy pictures (n, 48, 48, 3); image k has a patch of colour in corner k % 4, which is its class."""
+    rng = np.random.default_rng(seed)
+    out = rng.integers(60, 120, (n, 48, 48, 3), dtype=np.uint8)
+    for k in range(n):
+        y, x = divmod(k % 4, 2)
+        out[k, 24 * y : 24 * y + 24, 24 * x : 24 * x + 24] = rng.integers(120, 256, (1, 1, 3))
+    return out
+
+
+@cache
+def trained() -> nn.Module:
+    """A small depthwise network that has learned the pictures, so that its classes have margins."""
+    torch.manual_seed(0)
+    model: nn.Module = timm.create_model("test_efficientnet", num_classes=4)
+    for layer in bn_layers(model):
+        layer.momentum = 0.3
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    model.train()
+    labels = torch.arange(32) % 4
+    for k in range(40):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(LOOK.tensor(pictures(32, k), CPU)), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return model.eval()
+
+
+@cache
+def float32(layout: str) -> bytes:
+    return export_float32(trained(), LOOK, layout, 17, ABOUT)
+
+
+def inputs(pixels: np.ndarray, layout: str) -> np.ndarray:
+    if layout == "uint8_nhwc":
+        return pixels
+    return LOOK.tensor(pixels, CPU).contiguous().numpy()
+
+
+@cache
+def int8(layout: str, flavour: str) -> bytes:
+    return quantize(float32(layout), inputs(pictures(48, 77), layout), flavour, "minmax", ABOUT)
+
+
+def run(data: bytes, batch: np.ndarray) -> np.ndarray:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    return np.asarray(session.run([OUTPUT_NAME], {INPUT_NAME: batch})[0])
+
+
+def constants(graph: Any) -> dict[str, np.ndarray]:
+    return {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_each_flavour_runs_and_mostly_agrees_with_float32(flavour: str, layout: str) -> None:
+    pixels = pictures(96, 99)
+    batch = inputs(pixels, layout)
+    want, got = run(float32(layout), batch), run(int8(layout, flavour), batch)
+    assert got.dtype == np.float32 and got.shape == want.shape
+    assert (want.argmax(1) == np.arange(96) % 4).mean() >= 0.95
+    assert (got.argmax(1) == want.argmax(1)).mean() >= 0.95
+    assert np.abs(got - want).mean() < 0.05 * np.abs(want).max()
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_int8_is_smaller_and_keeps_the_input_opset_and_metadata(flavour: str) -> None:
+    for layout in LAYOUTS:
+        model = onnx.load_model_from_string(int8(layout, flavour))
+        plain = onnx.load_model_from_string(float32(layout))
+        assert model.graph.input[0] == plain.graph.input[0]
+        assert model.graph.output[0].type == plain.graph.output[0].type
+        assert opset_of(model) == 17
+        assert {p.key: p.value for p in model.metadata_props} == ABOUT
+        assert model.producer_name == "edgedistill"
+        onnx.checker.check_model(model, full_check=True)
+    assert len(int8("uint8_nhwc", flavour)) < 0.6 * len(float32("uint8_nhwc"))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_tensorrt_file_is_symmetric_and_has_no_quantized_bias(layout: str) -> None:
+    graph = onnx.load_model_from_string(int8(layout, "tensorrt")).graph
+    values = constants(graph)
+    made_by = {name: node for node in graph.node for name in node.output}
+    pairs = [n for n in graph.node if n.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    assert pairs
+    for node in pairs:
+        zero = values[node.input[2]]
+        assert zero.dtype == np.int8 and not zero.any()
+        if node.op_type == "DequantizeLinear" and node.input[0] in values:
+            assert values[node.input[0]].dtype == np.int8
+    assert TensorProto.INT32 not in {t.data_type for t in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Conv":
+            assert made_by[node.input[0]].op_type == "DequantizeLinear"
+            assert made_by[node.input[1]].op_type == "DequantizeLinear"
+
+
+def test_the_tensorrt_file_quantizes_around_convolutions_and_matrix_products_only() -> None:
+    graph = onnx.load_model_from_string(int8("uint8_nhwc", "tensorrt")).graph
+    made_by = {name: node for node in graph.node for name in node.output}
+    read_by: dict[str, set[str]] = {}
+    for node in graph.node:
+        for name in node.input:
+            read_by.setdefault(name, set()).add(node.op_type)
+    heavy = {"Conv", "Gemm"}
+    for node in (n for n in graph.node if n.op_type == "QuantizeLinear"):
+        source = made_by.get(node.input[0])
+        after = next(n for n in graph.node if n.input[:1] == node.output[:1]).output[0]
+        readers = read_by.get(after, set())
+        assert (source is not None and source.op_type in heavy) or readers & heavy
+
+
+@pytest.mark.parametrize("flavour", ["x86", "arm"])
+def test_the_cpu_files_have_bytes_as_activations_and_weights_per_channel(flavour: str) -> None:
+    graph = onnx.load_model_from_string(int8("uint8_nhwc", flavour)).graph
+    values = constants(graph)
+    kinds = {values[n.input[2]].dtype for n in graph.node if n.op_type == "QuantizeLinear"}
+    assert kinds == {np.dtype(np.uint8)}
+    made_by = {name: node for node in graph.node for name in node.output}
+    for conv in (n for n in graph.node if n.op_type == "Conv"):
+        weights = made_by[conv.input[1]]
+        assert values[weights.input[0]].dtype == np.int8
+        assert values[weights.input[1]].size == values[weights.input[0]].shape[0]
+
+
+@pytest.mark.parametrize("flavour", ["x86", "tensorrt"])
+def test_quantizing_twice_gives_the_same_bytes(flavour: str) -> None:
+    layout = "uint8_nhwc"
+    again = quantize(
+        float32(layout), inputs(pictures(48, 77), layout), flavour, "minmax", dict(ABOUT)
+    )
+    assert again == int8(layout, flavour)
+
+
+def test_the_ranges_are_those_of_the_images_that_were_given() -> None:
+    """The input's own scale and zero point are worked out from the calibration array by hand."""
+    batch = inputs(pictures(40, 3), "float_nchw")
+    batch = np.clip(batch, -0.75, 0.25)
+    graph = onnx.load_model_from_string(
+        quantize(float32("float_nchw"), batch, "x86", "minmax", ABOUT)
+    ).graph
+    values = constants(graph)
+    first = next(n for n in graph.node if INPUT_NAME in n.input)
+    assert first.op_type == "QuantizeLinear"
+    scale = (float(batch.max()) - float(batch.min())) / 255
+    assert float(values[first.input[1]]) == pytest.approx(scale, rel=1e-4)
+    assert int(values[first.input[2]]) == round(-float(batch.min()) / scale)
+
+
+def test_every_image_counts_also_those_after_the_first_batch() -> None:
+    batch = inputs(pictures(40, 3), "float_nchw") * 0.1
+    batch[-1] *= 10
+    graph = onnx.load_model_from_string(
+        quantize(float32("float_nchw"), batch, "tensorrt", "minmax", ABOUT)
+    ).graph
+    first = next(n for n in graph.node if INPUT_NAME in n.input)
+    want = float(np.abs(batch).max()) / 127
+    assert float(constants(graph)[first.input[1]]) == pytest.approx(want, rel=0.01)
+
+
+@pytest.mark.parametrize("count", [48, 37])
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_each_method_of_calibration_works_with_any_number_of_images(
+    method: str, count: int
+) -> None:
+    """onnxruntime's histograms fail where the last batch is shorter than the others."""
+    plain, pixels = float32("uint8_nhwc"), pictures(48, 99)
+    data = quantize(plain, pictures(count, 77), "x86", method, ABOUT)
+    want, got = run(plain, pixels), run(data, pixels)
+    assert (got.argmax(1) == want.argmax(1)).mean() >= 0.9
+
+
+def test_without_images_there_is_no_calibration() -> None:
+    with pytest.raises(ValueError, match="needs images"):
+        quantize(float32("uint8_nhwc"), pictures(0), "x86", "minmax", ABOUT)
+
+
+def test_the_callers_logging_is_as_it_was() -> None:
+    logger, level = logging.getLogger(), logging.getLogger().level
+    logger.setLevel(logging.WARNING)
+    try:
+        quantize(float32("uint8_nhwc"), pictures(2), "x86", "minmax", ABOUT)
+        assert logger.level == logging.WARNING
+    finally:
+        logger.setLevel(level)
+
+
+def test_only_tensorrt_differs_among_the_flavours() -> None:
+    assert options_for("x86") == options_for("arm") != options_for("tensorrt")
