@@ -21,6 +21,7 @@ from edgedistill.result import Evidence, Latency
 from edgedistill.target.device import Device
 
 KIT_TIMEOUT_S = 3600
+X86 = ("x86_64", "amd64", "x86", "i386", "i686")
 
 
 def run_kit(bundle: Path, arguments: list[str], face: Face) -> None:
@@ -52,7 +53,7 @@ def read_kit(path: Path) -> dict[str, Any]:
     """A kit document. Raises `DocumentError` for a damaged one or one of another schema."""
     try:
         document = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DocumentError(f"kit document {path} cannot be read: {error}") from None
     if not isinstance(document, dict) or document.get("schema") != KIT_SCHEMA:
         raise DocumentError(f"kit document {path} is not of schema {KIT_SCHEMA}")
@@ -81,8 +82,10 @@ def grade(device: Device, machine: dict[str, Any]) -> Evidence:
 
 def same_class(device: Device, machine: dict[str, Any]) -> bool:
     """Whether this machine's processor is of the device's class, so that a proxy says something about a limit."""
-    arm = str(machine.get("arch", machine.get("machine", ""))).lower() in ("aarch64", "arm64")
-    return device.kind == ("arm_cpu" if arm else "x86_cpu")
+    arch = str(machine.get("arch") or "").lower()
+    if arch.startswith(("arm", "aarch64")):
+        return device.kind == "arm_cpu"
+    return device.kind == "x86_cpu" and arch in X86
 
 
 def latency_rows(

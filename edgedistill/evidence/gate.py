@@ -2,7 +2,7 @@
 
 A number measured on the target decides. A predicted one, or one measured on another machine of the same processor
 class, is `unconfirmed` inside the limit and `fail` above it. A machine of another class never enters a row. Size and
-accuracy are properties of the shipped file, measured on it, and decide.
+accuracy are properties of the shipped file, not of a machine: they are measured on the file, carry no grade, and decide.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from edgedistill.result import Artifact, Evidence, Latency, Limits, Status, Verdict, VerdictRow
 
+CPU = "CPUExecutionProvider"
 ORDER: dict[Status, int] = {"pass": 0, "unconfirmed": 1, "fail": 2}
 
 
@@ -57,6 +58,8 @@ def judged_latency(rows: Sequence[Latency], proxy_counts: bool) -> Latency | Non
     wanted += ["measured_on_proxy", "predicted"] if proxy_counts else ["predicted"]
     for evidence in wanted:
         known = [r for r in rows if (r.evidence, r.batch) == (evidence, 1) and r.p50_s is not None]
+        if evidence == "measured_on_proxy":  # a like processor says nothing about its graphics card
+            known = [r for r in known if r.provider == CPU]
         if known:
             return min(known, key=_headline)
     return None
@@ -106,8 +109,8 @@ def size_row(limit: int | None, facts: Facts) -> VerdictRow | None:
     size = facts.chosen.size_bytes
     status: Status = "pass" if size <= limit else "fail"
     return VerdictRow(
-        limit="size_bytes", allowed=limit, observed=size, evidence="measured_on_target",
-        status=status, note="the file itself",
+        limit="size_bytes", allowed=limit, observed=size,
+        status=status, note="bytes of the file with all that it needs",
         advice="" if status == "pass" else "a smaller student: --student, or a higher --size-mb",
     )  # fmt: skip
 
@@ -121,6 +124,7 @@ def memory_row(limit: int | None, facts: Facts) -> VerdictRow | None:
         for r in facts.chosen.latency
         if r.evidence == "measured_on_target" and r.peak_rss_bytes is not None
     ]
+    evidence: Evidence
     if measured:
         value, evidence, note = max(measured), "measured_on_target", "peak of the clean process"
     elif facts.predicted_memory_bytes is not None:
@@ -131,10 +135,10 @@ def memory_row(limit: int | None, facts: Facts) -> VerdictRow | None:
             limit="memory_bytes", allowed=limit, status="unconfirmed", note="not measured",
             advice="measure it on the device: python3 ontarget.pyz bench .",
         )  # fmt: skip
-    status = _decide(value <= limit, evidence)  # type: ignore[arg-type]
+    status = _decide(value <= limit, evidence)
     advice = {"pass": "", "unconfirmed": "measure it on the device: python3 ontarget.pyz bench ."}
     return VerdictRow(
-        limit="memory_bytes", allowed=limit, observed=value, evidence=evidence, status=status,  # type: ignore[arg-type]
+        limit="memory_bytes", allowed=limit, observed=value, evidence=evidence, status=status,
         note=note, advice=advice.get(status, "a smaller student or input, or a higher --memory-mb"),
     )  # fmt: skip
 
@@ -152,7 +156,7 @@ def top1_row(limit: float | None, facts: Facts) -> VerdictRow | None:
         note += "; the limit lies inside the 95 % interval"
     advice = "more images or epochs (--set distill.epochs=...), a stronger teacher, or a looser latency limit"
     return VerdictRow(
-        limit="min_top1", allowed=limit, observed=top1.value, evidence="measured_on_target",
+        limit="min_top1", allowed=limit, observed=top1.value,
         status=status, note=note, advice="" if status == "pass" else advice,
     )  # fmt: skip
 
@@ -167,7 +171,7 @@ def drop_row(limit: float | None, facts: Facts) -> VerdictRow | None:
     lost = 0.0 - drop.value
     status: Status = "pass" if lost <= limit else "fail"
     return VerdictRow(
-        limit="max_top1_drop", allowed=limit, observed=lost, evidence="measured_on_target",
+        limit="max_top1_drop", allowed=limit, observed=lost,
         status=status, note=f"against {drop.against}, same test images",
         advice="" if status == "pass" else "another precision, or a higher --max-drop",
     )  # fmt: skip

@@ -47,12 +47,7 @@ def teach(
     """Load the teacher, adapt it to the task, and leave `teacher.safetensors` and what is known of it."""
     device = pick_device()
     pretrained = load_pretrained(section)
-    if pretrained.fixed_size and size != pretrained.size:
-        raise TeacherError(
-            f"{section.model} takes {pretrained.size} px only, and teacher.input_size is {size}; "
-            f"give --set teacher.input_size={pretrained.size}"
-        )
-    look = Look(size, pretrained.mean, pretrained.std)
+    look = _look(pretrained, section.model, size)
     classes = int(arrays.train_labels.max()) + 1
     curve: list[CurvePoint] = []
     spent: dict[str, float] = {}
@@ -97,6 +92,16 @@ def teach(
         "curve": [p.model_dump() for p in curve],
         "seconds_parts": spent,
     }
+
+
+def _look(pretrained: Pretrained, name: str, size: int) -> Look:
+    """How the teacher sees images of `size` pixels. Raises `TeacherError` for a size that it does not take."""
+    if pretrained.fixed_size and size != pretrained.size:
+        raise TeacherError(
+            f"{name} takes {pretrained.size} px only, and teacher.input_size is {size}; "
+            f"give --set teacher.input_size={pretrained.size}"
+        )
+    return Look(size, pretrained.mean, pretrained.std)
 
 
 def _origin(section: TeacherSection, pretrained: Pretrained) -> dict[str, Any]:

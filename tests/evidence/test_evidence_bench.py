@@ -1,0 +1,275 @@
+"""Running the kit in a fresh process: what comes back when it is right, and its own words when it is not."""
+
+from __future__ import annotations
+
+import json
+import math
+import stat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from edgedistill.deploy.stage import Shape, pack, packed, preprocess_of
+from edgedistill.errors import DocumentError, StoppedError, UsageError
+from edgedistill.evidence import bench as room
+from edgedistill.evidence.bench import (
+    bench,
+    evaluate,
+    grade,
+    latency_rows,
+    read_kit,
+    run_kit,
+    same_class,
+)
+from edgedistill.metrics import top1
+from edgedistill.progress import silent
+from edgedistill.recipe import BenchSection
+from edgedistill.rundir import Work
+from edgedistill.target.device import load_device
+
+SIZE = 8
+CLASSES = ("red", "green", "blue")
+PIXELS = np.random.default_rng(0).integers(0, 256, (24, SIZE, SIZE, 3), dtype=np.uint8)
+LABELS = (np.arange(24) % 3).astype(np.int64)
+
+
+def tiny() -> bytes:
+    """Mean colour: pixels to float, mean over the image."""
+    nodes = [
+        helper.make_node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["float"], ["mean"], axes=[1, 2], keepdims=0),
+        helper.make_node("MatMul", ["mean", "weight"], ["logits"]),
+    ]
+    weight = numpy_helper.from_array(np.eye(3, dtype=np.float32), "weight")
+    graph = helper.make_graph(
+        nodes, "tiny",
+        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", SIZE, SIZE, 3])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 3])],
+        [weight],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    data: bytes = model.SerializeToString()
+    onnx.checker.check_model(model)
+    return data
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of one real file with the real kit, and its evaluation set."""
+    folder = tmp_path_factory.mktemp("bundle")
+    shape = Shape(
+        "uint8_nhwc", CLASSES, preprocess_of(SIZE, (0.5,) * 3, (0.5,) * 3), 17, "onnxruntime"
+    )
+    pack(
+        Work(folder), name="tiny", device="host", created_utc="2026-11-01T00:00:00Z", shape=shape,
+        models=[packed("float32", tiny(), shape)], chosen="float32", golden=PIXELS[:2],
+        licences={}, evalset=(PIXELS, LABELS, 24),
+    )  # fmt: skip
+    return folder
+
+
+def scripted(folder: Path, code: str) -> Path:
+    """A bundle whose kit is a script of ours: what matters is how its end is told."""
+    folder.mkdir(exist_ok=True)
+    (folder / "ontarget.pyz").write_text(code)
+    return folder
+
+
+# The real kit
+
+
+def test_the_kit_measures_every_thread_count_and_keeps_its_samples(
+    shipped: Path, tmp_path: Path
+) -> None:
+    section = BenchSection(min_seconds=0.01, min_runs=60)
+    document = bench(shipped / "bundle", tmp_path / "latency.json", section, silent())
+    assert document == json.loads((tmp_path / "latency.json").read_text())
+    assert len(document["rows"]) == 2
+    rows = latency_rows(document, load_device("host"), "latency.json")["float32"]
+    assert [row.threads for row in rows][0] == 1
+    for row, raw in zip(rows, document["rows"], strict=True):
+        assert row.evidence == "measured_on_target" and row.batch == 1
+        assert row.provider == "CPUExecutionProvider"
+        assert row.n >= 60 and len(raw["samples_s"]) == row.n
+        assert row.p50_s is not None and 0 < row.p50_s < 0.1
+        assert row.p99_s is None  # 60 samples cannot carry it
+        assert row.samples == "latency.json" and row.runtime.startswith("onnxruntime ")
+
+
+def test_the_kit_scores_every_file_and_hands_its_logits_over(shipped: Path, tmp_path: Path) -> None:
+    document = evaluate(
+        shipped / "bundle", shipped / "evalset", tmp_path / "eval.json", tmp_path / "logits.npz",
+        silent(),
+    )  # fmt: skip
+    with np.load(tmp_path / "logits.npz") as found:
+        logits = found["logits_float32"]
+    assert np.allclose(logits, PIXELS.reshape(24, -1, 3).mean(1), atol=1e-3)
+    (row,) = document["eval"]
+    assert (row["model"], row["n"]) == ("float32", 24)
+    assert row["top1"] == top1(logits, LABELS)
+
+
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
+def test_a_provider_that_is_not_here_comes_back_in_the_kits_words(
+    provider: Any, shipped: Path, tmp_path: Path
+) -> None:
+    import onnxruntime
+
+    if len(onnxruntime.get_available_providers()) > 2:
+        pytest.skip("this machine has an accelerator")
+    section = BenchSection(provider=provider)
+    with pytest.raises(UsageError) as caught:
+        bench(shipped / "bundle", tmp_path / "out.json", section, silent())
+    text = str(caught.value)
+    assert text.startswith("the kit could not bench: ") and "onnxruntime-gpu" in text
+    assert "Traceback" not in text and caught.value.exit_code == 2
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_a_damaged_bundle_comes_back_in_the_kits_words(tmp_path: Path, shipped: Path) -> None:
+    folder = scripted(tmp_path / "bundle", "")
+    (folder / "ontarget.pyz").write_bytes((shipped / "bundle" / "ontarget.pyz").read_bytes())
+    with pytest.raises(UsageError, match=r"manifest.json") as caught:
+        run_kit(folder, ["check"], silent())
+    assert "is not a bundle" in str(caught.value)
+
+
+# How any end is told
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "exit_code"),
+    [(2, UsageError, 2), (3, StoppedError, 3), (1, StoppedError, 3), (77, StoppedError, 3)],
+)
+def test_the_words_of_the_kit_come_back(
+    code: int, kind: type[Exception], exit_code: int, tmp_path: Path
+) -> None:
+    folder = scripted(
+        tmp_path / "b",
+        f"import sys; print('aside'); print('ontarget: why', file=sys.stderr); sys.exit({code})",
+    )
+    with pytest.raises(kind) as caught:
+        run_kit(folder, ["bench", "--quick"], silent())
+    assert str(caught.value) == "the kit could not bench: ontarget: why"
+    assert caught.value.exit_code == exit_code  # type: ignore[attr-defined]
+
+
+def test_an_end_without_words_and_a_kill_still_say_something(tmp_path: Path) -> None:
+    folder = scripted(tmp_path / "b", "import sys; sys.exit(3)")
+    with pytest.raises(StoppedError, match="exit code 3"):
+        run_kit(folder, ["eval"], silent())
+    folder = scripted(tmp_path / "b", "import os; os.kill(os.getpid(), 9)")
+    with pytest.raises(StoppedError, match="exit code -9"):
+        run_kit(folder, ["eval"], silent())
+
+
+def test_only_the_end_of_a_long_story_is_told(tmp_path: Path) -> None:
+    folder = scripted(
+        tmp_path / "b", "import sys; print('x' * 9000 + 'the end', file=sys.stderr); sys.exit(2)"
+    )
+    with pytest.raises(UsageError, match="the end$") as caught:
+        run_kit(folder, ["eval"], silent())
+    assert len(str(caught.value)) < 1600
+
+
+def test_a_kit_that_never_ends_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "KIT_TIMEOUT_S", 0.5)
+    folder = scripted(tmp_path / "b", "import time; time.sleep(60)")
+    with pytest.raises(StoppedError, match=r"did not end within 0.5 s \(bench\)"):
+        run_kit(folder, ["bench"], silent())
+
+
+def test_the_kit_sees_nothing_of_our_python_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a board: what it imports is what is installed and what is in the file itself."""
+    monkeypatch.setenv("PYTHONPATH", "/somewhere")
+    monkeypatch.setenv("KEPT", "yes")
+    folder = scripted(
+        tmp_path / "b",
+        "import os, sys\n"
+        "assert 'PYTHONPATH' not in os.environ and os.environ['KEPT'] == 'yes'\n"
+        f"assert sys.argv[1:] == ['info', '-x', {str(tmp_path / 'b')!r}], sys.argv\n",
+    )
+    run_kit(folder, ["info", "-x"], silent())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{", "[]", "null", "5", '"edgedistill.kit/1"', "{}", '{"schema": "edgedistill.kit/2"}',
+        '{"schema": 1}', "\udcff\udcfe", "[" * 100_000,
+    ],
+)  # fmt: skip
+def test_a_document_that_is_damaged_or_of_another_schema_is_refused_by_name(
+    text: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "kit.json"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(DocumentError, match=r"kit\.json"):
+        read_kit(path)
+
+
+def test_a_document_that_is_missing_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(DocumentError, match=r"none\.json cannot be read"):
+        read_kit(tmp_path / "none.json")
+    (tmp_path / "folder.json").mkdir()
+    with pytest.raises(DocumentError, match=r"folder\.json cannot be read"):
+        read_kit(tmp_path / "folder.json")
+
+
+# What a measurement is worth
+
+
+@pytest.mark.parametrize(
+    ("device", "arch", "counts"),
+    [
+        ("x86-cpu", "x86_64", True),
+        ("x86-cpu", "AMD64", True),
+        ("x86-cpu", "aarch64", False),
+        ("x86-cpu", "riscv64", False),
+        ("x86-cpu", None, False),
+        ("raspberry-pi-5", "x86_64", False),
+        ("raspberry-pi-5", "aarch64", True),
+        ("raspberry-pi-4", "armv7l", True),
+        ("raspberry-pi-5", "arm64", True),
+        ("jetson", "x86_64", False),
+        ("jetson", "aarch64", False),
+    ],
+)
+def test_only_a_processor_of_the_same_class_is_a_proxy(
+    device: str, arch: str | None, counts: bool
+) -> None:
+    assert same_class(load_device(device), {"arch": arch}) is counts
+
+
+def test_only_this_machine_itself_is_the_target() -> None:
+    assert grade(load_device("host"), {}) == "measured_on_target"
+    for name in ("jetson", "x86-cpu", "raspberry-pi-5"):
+        assert grade(load_device(name), {"arch": "x86_64"}) == "measured_on_proxy"
+
+
+def test_rows_are_kept_as_measured_and_sorted_by_model() -> None:
+    raw = {
+        "runtime": "onnxruntime", "runtime_version": "1.31", "provider": "CPUExecutionProvider",
+        "threads": 2, "batch": 1, "p50_s": 0.001, "p90_s": None, "p99_s": None, "n": 12,
+        "load_s": 0.1, "first_run_s": 0.01, "peak_rss_bytes": None, "stable": False,
+        "warnings": ["hot"],
+    }  # fmt: skip
+    document = {
+        "machine": {"cpu": None}, "rows": [{**raw, "model": m} for m in ("a", "b", "a")],
+    }  # fmt: skip
+    found = latency_rows(document, load_device("jetson"), "s.json")
+    assert {name: len(rows) for name, rows in found.items()} == {"a": 2, "b": 1}
+    row = found["b"][0]
+    assert row.machine == "unknown processor" and row.p90_s is None and row.peak_rss_bytes is None
+    assert row.warnings == ["hot"] and row.stable is False
+    assert row.evidence == "measured_on_proxy" and not math.isnan(row.p50_s or 0)
+
+
+def test_the_packed_kit_can_be_started_by_itself(shipped: Path) -> None:
+    assert (shipped / "bundle" / "ontarget.pyz").stat().st_mode & stat.S_IXUSR
