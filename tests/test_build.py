@@ -341,6 +341,30 @@ def test_another_picture_runs_everything_that_looks_at_pictures(
     assert worked(copy) == ["01-data", "02-plan", "03-pixels", "04-teacher"]
 
 
+def test_a_bad_file_more_is_named_and_changes_no_weight(
+    built: Built, copy: Path, tmp_path: Path
+) -> None:
+    data = Path(shutil.copytree(built.data, tmp_path / "data"))
+    (data / "bag" / "late.png").write_bytes(b"not a picture")
+    before = load(copy)
+    ran = tool("build", *SMALL, "--data", data, "--out", copy)
+    assert ran.code == 0, ran.err
+    assert worked(copy) == ["01-data", "14-report"]
+    after = load(copy)
+    assert after.data.skipped == before.data.skipped + 1
+    assert "bag/late.png" in (copy / "report.html").read_text("utf-8")
+    assert [arm.weights_sha256 for arm in after.arms] == [a.weights_sha256 for a in before.arms]
+
+
+def test_an_accuracy_that_is_worth_little_is_said_so(result: Result) -> None:
+    assert any("12 images only" in remark for remark in result.verdict.remarks)
+    chosen = result.artifact(result.chosen).top1
+    assert chosen is not None and chosen.ci95 is not None
+    constant = max(map(sum, result.confusion)) / result.data.test
+    told = any("most frequent class" in remark for remark in result.verdict.remarks)
+    assert told == (chosen.ci95[0] <= constant)
+
+
 def test_a_missed_accuracy_ends_with_exit_code_1_and_says_which(built: Built, copy: Path) -> None:
     ran = built.again(copy, "--min-top1", 99.9)
     assert ran.code == 1

@@ -338,6 +338,44 @@ def test_without_torch_the_extra_to_install_is_named(tmp_path: Path, images: Pat
     assert not (tmp_path / "run/stages/01-data").exists(), "told before any work"
 
 
+def test_a_provider_that_is_not_here_is_told_before_any_work(
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnxruntime
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    ran = build(tmp_path, "--data", images, "--provider", "tensorrt")
+    refused(
+        ran, 2, "--provider tensorrt cannot run here", "CPUExecutionProvider", "edgedistill[gpu]"
+    )
+    assert not (tmp_path / "run/stages/01-data").exists()
+
+
+def test_what_a_killed_build_left_half_written_is_swept_away(tmp_path: Path, images: Path) -> None:
+    run = tmp_path / "run"
+    more = ("--data", images, "--until", "data")
+    assert build(tmp_path, *more).code == 0
+    (run / ".bundle.tmp").mkdir()
+    (run / ".bundle.tmp" / "half").write_text("x")
+    (run / ".result.json.77.tmp").write_text("{")
+    (run / "stages" / ".trash-04-teacher-77").mkdir()
+    (run / "notes.tmp").write_text("mine")
+    assert build(tmp_path, *more).code == 0
+    assert {p.name for p in run.iterdir()} == {
+        "stages", "cache", "events.jsonl", ".lock", "notes.tmp"
+    }  # fmt: skip
+    assert [p.name for p in (run / "stages").iterdir()] == ["01-data"]
+
+
+def test_a_second_look_at_a_folder_decodes_nothing_again(
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = ("--data", images, "--until", "data")
+    assert build(tmp_path, *more).code == 0
+    monkeypatch.setattr("edgedistill.data.scan.decode", lambda *_: pytest.fail("decoded again"))
+    assert build(tmp_path, *more).code == 0
+
+
 def test_class_names_that_are_hostile_come_through_whole(tmp_path: Path) -> None:
     names = {"<img src=x onerror=alert(1)>": 8, "two words 'and' \"quotes\"": 9, "línea\nnueva": 1}
     data = make_images(tmp_path / "data", 5, names)

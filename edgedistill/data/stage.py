@@ -8,6 +8,7 @@ teacher-val.npy, -test.npy  the same images at the teacher's size, where that is
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -83,7 +84,7 @@ def prepare(
         if not work.has(name):
             aside = work.path(name).with_name(f".{Path(name).name}.tmp")
             write_pixels(dataset, items, side, side, aside, counter)
-            aside.replace(work.path(name))
+            _place(aside, work.path(name))
     arrays = {"train": labels(train), "val": labels(val)}
     for split, values in arrays.items():
         _save(work.path(f"{split}-labels.npy"), values)
@@ -103,6 +104,13 @@ def _save(path: Path, values: Ints) -> None:
     aside = path.with_name(f".{path.name}.tmp")
     with aside.open("wb") as file:
         np.lib.format.write_array(file, values)
+    _place(aside, path)
+
+
+def _place(aside: Path, path: Path) -> None:
+    """Sync a finished file and give it its name, so that also a lost power leaves it whole or not at all."""
+    with aside.open("rb+") as file:
+        os.fsync(file.fileno())
     aside.replace(path)
 
 

@@ -2,7 +2,7 @@
 
 A number measured on the target decides. A predicted one, or one measured on another machine of the same processor
 class, is `unconfirmed` inside the limit and `fail` above it. A machine of another class never enters a row. Size and
-accuracy are properties of the shipped file, not of a machine: they are measured on the file, carry no grade, and decide.
+accuracy are properties of the shipped file, not of a machine: measured on the file, they carry no grade, and decide.
 """
 
 from __future__ import annotations

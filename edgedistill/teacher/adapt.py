@@ -171,6 +171,11 @@ def adapt(
     if finetune is None:
         assert probe is not None and probed is not None
         return Adapted(probed, "linear probe", why_not, probe.val_top1)
+    if probe is not None and probed is not None and probe.val_top1 == 1.0:
+        reason = (
+            "the linear probe is right on every validation image: nothing can show that more pays"
+        )
+        return Adapted(probed, "linear probe", reason, probe.val_top1)
     tuned = fresh()
     if probe is not None and from_probe:
         set_head(tuned, probe)

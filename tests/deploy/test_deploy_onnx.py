@@ -56,7 +56,8 @@ def pictures(n: int, seed: int = 0) -> np.ndarray:
     """Soft coloured blobs with a little grain, (n, 64, 64, 3) uint8."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (n, 4, 4, 3)).repeat(16, axis=1).repeat(16, axis=2)
-    return np.clip(coarse + rng.integers(-30, 30, (n, 64, 64, 3)), 0, 255).astype(np.uint8)
+    grain = rng.integers(-30, 30, (n, 64, 64, 3))
+    return np.asarray(np.clip(coarse + grain, 0, 255), dtype=np.uint8)
 
 
 @cache
@@ -248,7 +249,7 @@ def test_a_network_in_training_mode_is_exported_as_it_infers() -> None:
     assert data == exported(name, "uint8_nhwc", 17)
 
 
-@pytest.mark.parametrize("size", [33, 64, 70])
+@pytest.mark.parametrize("size", [33, 70])
 def test_tensorflows_padding_is_fixed_right_at_odd_sizes_too(size: int) -> None:
     model = student("tf_efficientnet_lite0")
     prepared = prepare(model, size)

@@ -1,4 +1,4 @@
-"""INT8 files: each flavour runs, keeps the classes, holds what its runtime takes, and depends on its calibration alone."""
+"""INT8 files: each flavour runs, keeps the classes, and holds what its runtime takes."""
 
 from __future__ import annotations
 

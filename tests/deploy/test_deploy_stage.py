@@ -232,7 +232,7 @@ def bundle(made: Made, folder: Path, evalset: Any = None) -> Work:
         models=made.items, chosen="int8", golden=made.pixels[:3],
         licences={"teacher": "apache-2.0", "student": None, "data": "MIT"}, evalset=evalset,
     )  # fmt: skip
-    files = [p for p in (folder / "bundle").iterdir()]
+    files = list((folder / "bundle").iterdir())
     assert facts["bundle_bytes"] == sum(p.stat().st_size for p in files)
     return work
 

@@ -21,13 +21,15 @@ from edgedistill.distill.spec import StudentSpec
 from edgedistill.distill.stage import START, make_start, new_student, restore, train_arm
 from edgedistill.distill.trainer import Views
 from edgedistill.errors import TeacherError, UsageError
-from edgedistill.nets import Ints, Look, state_bytes
+from edgedistill.metrics import top1
+from edgedistill.nets import Ints, Look, outputs, state_bytes
 from edgedistill.progress import silent
 from edgedistill.recipe import DistillSection, TeacherSection
 from edgedistill.rundir import Done, Work
 from edgedistill.teacher.bundled import bundled_file
 
 SPEC = StudentSpec("mobilenetv3_small_050", 32, 3, pretrained=False)
+CPU = torch.device("cpu")
 VIEWS = Views(seed=0, min_crop=0.7, flip=True, count=2)
 
 
@@ -44,17 +46,17 @@ def work(folder: Path) -> Work:
     return Work(folder)
 
 
-def arrays(folder: Path, n: int = 24) -> Arrays:
+def arrays(folder: Path, n: int = 24, size: int = 32) -> Arrays:
     rng = np.random.default_rng(0)
     labels = np.arange(n, dtype=np.int64) % 3
-    canvas = rng.integers(0, 80, (n, 36, 36, 3), dtype=np.uint8)
+    canvas = rng.integers(0, 80, (n, size + 4, size + 4, 3), dtype=np.uint8)
     canvas[np.arange(n), :, :, labels] += 120
-    val = canvas[:9, 2:34, 2:34].copy()
+    val = canvas[:9, 2 : size + 2, 2 : size + 2].copy()
     return Arrays(folder, canvas, val, val, val, val, labels, labels[:9], labels[:9])
 
 
-def start(folder: Path, spec: StudentSpec = SPEC, seed: int = 0) -> Done:
-    facts = make_start(work(folder), spec, seed)
+def start(folder: Path, spec: StudentSpec = SPEC, seed: int = 0, probed: bool = False) -> Done:
+    facts = make_start(work(folder), spec, arrays(folder, size=spec.size), probed, seed, silent())
     return Done("06-start", folder, "0" * 64, facts, 1.0)
 
 
@@ -100,6 +102,25 @@ def test_a_pretrained_start_is_the_installed_weights_with_a_new_head(tmp_path: P
     assert done.facts["licence"] == "apache-2.0"
 
 
+def test_a_probed_start_knows_the_classes_already_and_keeps_the_body(tmp_path: Path) -> None:
+    if bundled_file("efficientnet_lite0") is None:
+        pytest.skip('needs the "sample" extra')
+    spec = StudentSpec("tf_efficientnet_lite0", 32, 3, pretrained=True)
+    plain, probed = start(tmp_path / "a", spec), start(tmp_path / "b", spec, probed=True)
+    assert plain.facts["probe_val_top1"] is None and probed.facts["probe_val_top1"] == 1.0
+    a, b = (load_file(done.folder / START) for done in (plain, probed))
+    assert [k for k in a if not torch.equal(a[k], b[k])] == ["classifier.bias", "classifier.weight"]
+    model = new_student(spec)
+    model.load_state_dict(b)
+    data = arrays(tmp_path)
+    assert top1(outputs(model, data.val, look(probed.facts), CPU)[1], data.val_labels) == 1.0
+
+
+def test_a_random_start_has_no_features_to_probe(tmp_path: Path) -> None:
+    probed, plain = start(tmp_path / "a", probed=True), start(tmp_path / "b")
+    assert (probed.folder / START).read_bytes() == (plain.folder / START).read_bytes()
+
+
 def test_pretrained_weights_out_of_reach_name_the_way_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,7 +128,7 @@ def test_pretrained_weights_out_of_reach_name_the_way_out(
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     spec = StudentSpec("mobilenetv3_small_050", 32, 3, pretrained=True)
     with pytest.raises(UsageError) as caught:
-        make_start(work(tmp_path / "s"), spec, 0)
+        start(tmp_path / "s", spec)
     text = str(caught.value)
     assert "mobilenetv3_small_050" in text and "--set student.weights=random" in text
     assert "\n" not in text
@@ -121,7 +142,7 @@ def knows(view: int, index: Ints) -> tuple[Tensor, Tensor]:
 
 def test_both_arms_start_from_the_same_weights_and_leave_their_own(tmp_path: Path) -> None:
     begin, data = start(tmp_path / "start"), arrays(tmp_path)
-    section = DistillSection(epochs=2, batch_size=8, projection_dim=8)
+    section = DistillSection(epochs=2, batch_size=8, lr=1e-3, frozen_share=0.0, projection_dim=8)
     found = {}
     for name, targets in (("plain", None), ("distilled", knows)):
         folder = work(tmp_path / name)
@@ -146,7 +167,9 @@ def test_both_arms_start_from_the_same_weights_and_leave_their_own(tmp_path: Pat
 def test_with_the_teachers_terms_switched_off_the_arms_are_the_same(tmp_path: Path) -> None:
     """So what the distilled arm gains is the teacher's doing, and nothing else differs."""
     begin, data = start(tmp_path / "start"), arrays(tmp_path)
-    section = DistillSection(epochs=2, batch_size=8, projection_dim=8, kd=0, align_uniform=0)
+    section = DistillSection(
+        epochs=2, batch_size=8, lr=1e-3, frozen_share=0.0, projection_dim=8, kd=0, align_uniform=0
+    )
     hashes = [
         train_arm(
             name, work(tmp_path / name), begin, SPEC, look(begin.facts), data, VIEWS, section, 0,
@@ -160,7 +183,7 @@ def test_with_the_teachers_terms_switched_off_the_arms_are_the_same(tmp_path: Pa
 def test_a_start_of_another_student_is_refused(tmp_path: Path) -> None:
     begin = start(tmp_path / "start")
     other = StudentSpec("mobilenetv2_050", 32, 3, pretrained=False)
-    section = DistillSection(epochs=1, batch_size=8)
+    section = DistillSection(epochs=1, batch_size=8, lr=1e-3, frozen_share=0.0)
     with pytest.raises(TeacherError, match="another architecture"):
         train_arm(
             "plain", work(tmp_path / "a"), begin, other, look(begin.facts), arrays(tmp_path),
@@ -172,7 +195,7 @@ def test_fine_tuning_trains_the_given_network_in_place(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = timm.create_model("test_resnet", num_classes=3)
     before = state_bytes(model)
-    section = TeacherSection(epochs=6, batch_size=8, lr=2e-3)
+    section = TeacherSection(epochs=6, batch_size=8, lr=2e-3, frozen_norm=False, frozen_share=0.0)
     tune = finetuner(work(tmp_path), section, arrays(tmp_path), VIEWS, 0, silent())
     score, curve, seconds = tune(model, Look(32, (0.5,) * 3, (0.5,) * 3))
     assert state_bytes(model) != before

@@ -186,14 +186,21 @@ def test_a_kill_while_the_checkpoint_is_written_leaves_the_one_before(
     assert outcome(trainer.run(folder, silent()), trainer) == unbroken["plain"]
 
 
-def test_a_resumed_try_does_not_do_again_what_was_saved(tmp_path: Path) -> None:
+def test_a_resumed_try_does_not_do_again_what_was_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = work(tmp_path / "stage")
     with pytest.raises(Killed):
         make(Plain()).run(folder, Killing(7))
     trainer = make(Plain())
     steps: list[int] = []
     real = trainer.batch
-    trainer.batch = lambda e, s: (steps.append(s), real(e, s))[1]  # type: ignore[method-assign]
+
+    def batch(epoch: int, step: int) -> Ints:
+        steps.append(step)
+        return real(epoch, step)
+
+    monkeypatch.setattr(trainer, "batch", batch)
     trainer.run(folder, silent())
     assert steps == [6, 7, 8]
 
@@ -419,6 +426,43 @@ def test_matrices_decay_vectors_do_not_and_the_body_may_learn_slower() -> None:
     for p in objective.align.parameters():
         assert rates[id(p)] == (0.1, 0.01 if p.ndim > 1 else 0.0)
     assert len(rates) == len(list(trainer.model.parameters())) + 8
+
+
+def test_frozen_statistics_stay_while_the_weights_learn(tmp_path: Path) -> None:
+    trainer = make(Plain(), frozen_norm=True)
+    before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
+    trainer.run(work(tmp_path / "stage"), silent())
+    for name, value in trainer.model.state_dict().items():
+        statistic = "running" in name or "num_batches" in name
+        assert torch.equal(value, before[name]) == statistic, name
+
+
+def test_frozen_layers_keep_every_bit_and_the_rest_learns(tmp_path: Path) -> None:
+    trainer = make(Plain(), frozen_share=0.5)
+    before = {k: v.clone() for k, v in trainer.model.state_dict().items()}
+    trainer.run(work(tmp_path / "stage"), silent())
+    kept = {k for k, v in trainer.model.state_dict().items() if torch.equal(v, before[k])}
+    assert {k for k in before if k.startswith(("conv_stem", "bn1", "blocks.0"))} <= kept
+    assert "classifier.weight" not in kept and "conv_head.weight" not in kept
+    frozen = {k for k, p in trainer.model.named_parameters() if not p.requires_grad}
+    assert frozen <= kept
+
+
+def test_with_frozen_layers_a_resumed_run_ends_the_same_too(tmp_path: Path) -> None:
+    whole = make(taught(), frozen_share=0.5, frozen_norm=True)
+    want = outcome(whole.run(work(tmp_path / "whole"), silent()), whole)
+    folder = work(tmp_path / "broken")
+    with pytest.raises(Killed):
+        make(taught(), frozen_share=0.5, frozen_norm=True).run(folder, Killing(5))
+    trainer = make(taught(), frozen_share=0.5, frozen_norm=True)
+    assert outcome(trainer.run(folder, silent()), trainer) == want
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01])
+def test_a_share_of_less_than_one_layer_freezes_nothing(share: float) -> None:
+    model = network()
+    assert engine.freeze(model, share) == 0
+    assert all(p.requires_grad for p in model.parameters())
 
 
 def test_the_first_and_last_steps_use_the_rate_of_the_schedule(

@@ -61,7 +61,7 @@ PROXY_SLOW = latency("measured_on_proxy", 0.020, p90_s=0.025)
 
 def test_no_limit_is_no_row() -> None:
     empty = facts(TARGET_OK)
-    rows = [f(None, empty) for f in (latency_row, size_row, memory_row, top1_row, drop_row)]  # type: ignore[operator]
+    rows = [f(None, empty) for f in (latency_row, size_row, memory_row, top1_row, drop_row)]
     assert rows == [None] * 5
 
 

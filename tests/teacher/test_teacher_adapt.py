@@ -60,14 +60,14 @@ def test_the_probe_is_right_everywhere_on_separable_features() -> None:
 def test_the_strength_is_chosen_on_validation(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fits are stood in for by ones of which the third is right, so only validation can tell."""
     x, y = clusters(40, 0)
-    good = torch.zeros(4, 7, dtype=torch.float64)
+    good = torch.zeros(4, 7)
     good[:, :4] = torch.eye(4)
     asked: list[float] = []
 
     def fit(z: Tensor, labels: Tensor, classes: int, strength: float) -> tuple[Tensor, Tensor]:
         asked.append(strength)
         right = strength == room.PROBE_STRENGTHS[1]
-        return (good if right else -good), torch.zeros(4, dtype=torch.float64)
+        return (good if right else -good), torch.zeros(4)
 
     monkeypatch.setattr(room, "_fit", fit)
     probe = linear_probe(x, y, *clusters(40, 1), 4)

@@ -195,9 +195,12 @@ def test_a_broken_try_goes_on_at_the_next_view_and_ends_with_the_same_bytes(tmp_
     assert asked == [0, 1, 2]
     assert [broken.has(view_file(v)) for v in range(3)] == [True, True, False]
     asked.clear()
-    again = store(
-        broken, done, N, 3, about, lambda i, v: (asked.append(v), view_of(i, v))[1], silent()
-    )
+
+    def sound(index: Ints, view: int) -> Tensor:
+        asked.append(view)
+        return view_of(index, view)
+
+    again = store(broken, done, N, 3, about, sound, silent())
     assert asked == [2] and again == facts
     for view in range(3):
         name = view_file(view)
