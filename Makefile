@@ -18,6 +18,9 @@ RUN_STAMP := $(VENV)/.run-$(RUNTIME)
 DEV_STAMP := $(VENV)/.dev-$(RUNTIME)
 UV := $(or $(shell command -v uv 2>/dev/null),$(CURDIR)/.uv/bin/uv)
 
+# Without compiled files every start of torch takes twice as long.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: quickstart test check format constraints clean help
 
 help:

@@ -193,7 +193,7 @@ class Build:
             return teach(folder, section, self.arrays, size, self.recipe.seed, tune, self.face)
 
         key = {**self._look_key("teacher"), **teacher_files(self.layered.recipe.teacher)}
-        return self.stage("04-teacher", 1, key, [self.pixels], work)
+        return self.stage("04-teacher", 2, key, [self.pixels], work)
 
     def _look_key(self, section: str) -> dict[str, Any]:
         """A recipe section with the seed and the rule of views."""
@@ -223,7 +223,7 @@ class Build:
         count = number(self.recipe.distill.views)
         data = self.recipe.data
         key = {"seed": self.recipe.seed, "count": count, "views": [data.min_crop, data.flip]}
-        return self.stage("05-targets", 1, key, [self.pixels, self.teacher], work)
+        return self.stage("05-targets", 2, key, [self.pixels, self.teacher], work)
 
     @cached_property
     def about_views(self) -> dict[str, str]:

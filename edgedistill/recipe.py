@@ -81,6 +81,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
         if len(raw) > MAX_RECIPE_BYTES:
             raise RecipeError(str(path), [f"larger than {MAX_RECIPE_BYTES:,} bytes"])
         tree = read_plain(raw.decode("utf-8-sig"))
+    except IsADirectoryError:
+        raise UsageError(
+            f"{path} is a folder, and a recipe is a YAML file. For a folder of images give --data {path}"
+        ) from None
     except FileNotFoundError:
         raise UsageError(
             f"recipe {path} does not exist. Give the path of a YAML file, or no recipe at all."

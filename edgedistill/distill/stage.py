@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+import numpy as np
 import timm
 import torch
 from torch import nn
@@ -31,6 +32,7 @@ from edgedistill.teacher.bundled import bundled_for
 from edgedistill.teacher.hub import load_bundled, load_pretrained
 
 START = "start.safetensors"
+PROBE_IMAGES = 2_000
 
 
 def schedule_of(section: DistillSection, seed: int) -> Schedule:
@@ -71,7 +73,7 @@ def make_start(
         model.reset_classifier(spec.classes)
         source, licence = found.origin.source, found.origin.licence
         if probed:
-            probe = _probe(model, spec, arrays, face)
+            probe = _probe(model, spec, arrays, seed, face)
             set_head(model, probe)
             probe_top1 = probe.val_top1
     else:
@@ -89,14 +91,17 @@ def make_start(
     }
 
 
-def _probe(model: nn.Module, spec: StudentSpec, arrays: Arrays, face: Face) -> Probe:
-    """A linear probe on the student's pretrained features."""
+def _probe(model: nn.Module, spec: StudentSpec, arrays: Arrays, seed: int, face: Face) -> Probe:
+    """A linear probe on the student's pretrained features; a part of a large set is enough for a first head."""
     cfg = getattr(model, "pretrained_cfg", {})
     look, device = Look(spec.size, cfg["mean"], cfg["std"]), pick_device()
-    with face.bar("start: features for the head", len(arrays.train) + len(arrays.val)) as advance:
+    count = min(len(arrays.train), PROBE_IMAGES)
+    rows = np.sort(np.random.default_rng(seed).permutation(len(arrays.train))[:count])
+    train = np.asarray(arrays.train[rows]), arrays.train_labels[rows]
+    with face.bar("start: features for the head", count + len(arrays.val)) as advance:
         return probe_network(
-            model.to(device), (arrays.train, arrays.train_labels), (arrays.val, arrays.val_labels),
-            look, spec.classes, device, advance,
+            model.to(device), train, (arrays.val, arrays.val_labels), look, spec.classes, device,
+            advance,
         )  # fmt: skip
 
 

@@ -71,7 +71,7 @@ def linear_probe(train: Floats, labels: Ints, val: Floats, val_labels: Ints, cla
 def _fit(z: Tensor, y: Tensor, classes: int, strength: float) -> tuple[Tensor, Tensor]:
     w = torch.zeros(classes, z.shape[1], dtype=z.dtype, requires_grad=True)
     b = torch.zeros(classes, dtype=z.dtype, requires_grad=True)
-    optimizer = torch.optim.LBFGS([w, b], max_iter=100, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS([w, b], max_iter=60, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()
