@@ -19,7 +19,7 @@ PASSES = {"teacher": 18_000, "pretrained": 12_000, "random": 60_000}
 PASSES_SIDE = 64
 LEARNING_RATES = {"pretrained": 3e-4, "random": 1e-3}
 FROZEN_SHARE = 0.5
-"""Share of a pretrained network's layers that a training without a GPU leaves alone: a step gets about a half cheaper."""
+"""Share of a pretrained network's layers that a training without a GPU leaves alone, for cheaper steps."""
 GPU_FACTOR = 20
 MOST_EPOCHS = 300
 MOST_VIEWS = 8
