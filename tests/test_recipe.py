@@ -262,7 +262,7 @@ def test_a_recipe_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
 def test_a_recipe_that_is_missing_or_a_folder_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="does not exist"):
         compose(tmp_path / "none.yaml", {}, {})
-    with pytest.raises(RecipeError, match="directory"):
+    with pytest.raises(UsageError, match="--data"):
         compose(tmp_path, {}, {})
 
 

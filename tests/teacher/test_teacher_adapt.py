@@ -214,7 +214,9 @@ def arrays(folder: Path, size: int = 40, n: int = 30) -> Arrays:
     canvas = rng.integers(0, 80, (n, size + 4, size + 4, 3), dtype=np.uint8)
     canvas[np.arange(n), :, :, labels] += 120
     val = canvas[:12, 2 : size + 2, 2 : size + 2].copy()
-    return Arrays(folder, canvas, val, val, val, val, labels, labels[:12], labels[:12])
+    val_labels = labels[:12].copy()
+    val_labels[0] = (val_labels[0] + 1) % 3  # one that no probe gets right
+    return Arrays(folder, canvas, val, val, val, val, labels, val_labels, val_labels)
 
 
 def saved(folder: Path, name: str = "test_resnet", classes: int = 6, **args: Any) -> str:
@@ -252,7 +254,7 @@ def test_the_stage_leaves_a_teacher_that_comes_back_as_it_was(tmp_path: Path) ->
     assert (facts["adaptation"], facts["classes"], facts["architecture"]) == (
         "fine-tuned", 3, "test_resnet",
     )  # fmt: skip
-    assert facts["probe_val_top1"] == 1.0
+    assert facts["probe_val_top1"] == pytest.approx(11 / 12)
     assert facts["seconds_parts"] == {"fine-tuning": 2.0}
     assert look_of(facts).size == 40
     model = restore(Done("04-teacher", work.folder, "0" * 64, facts, 1.0))
@@ -336,3 +338,20 @@ def test_a_teacher_of_other_classes_cannot_be_taken_as_it_is(tmp_path: Path) -> 
     section = TeacherSection(model=saved(tmp_path / "m", classes=6), adapt="none")
     with pytest.raises(TeacherError, match="has 6 classes and the images have 3"):
         taught(tmp_path, section, Tuner())
+
+
+def test_a_probe_that_is_always_right_leaves_nothing_for_fine_tuning_to_show() -> None:
+    made: list[nn.Module] = []
+
+    def fresh() -> nn.Module:
+        model: nn.Module = timm.create_model("test_resnet", num_classes=2)
+        made.append(model)
+        return model
+
+    def tune(model: nn.Module) -> float:
+        raise AssertionError("it must not be tried")
+
+    width = head_of(fresh()).weight.shape[1]
+    probe = Probe(torch.zeros(2, width), torch.zeros(2), 0.1, 1.0)
+    found = adapt(fresh, probe, tune, "", True)
+    assert found.adaptation == "linear probe" and "every validation image" in found.reason
