@@ -46,8 +46,6 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 EXAMPLES = 12
-FEW_TEST_IMAGES = 100
-"""Under this many, the 95 % interval of an accuracy is wider than 10 points on each side at worst."""
 PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "int8")
 
 
@@ -66,7 +64,8 @@ def assemble(inputs: Inputs) -> Result:
     artifacts = [_artifact(name, inputs, outcome) for name in PRECISIONS]
     chosen = str(ship.quantize.facts["chosen"])
     arms = arms_of(learn, outcome)
-    teacher = teacher_of(learn, outcome)
+    gain = next(a.gain for a in arms if a.gain is not None)
+    teacher = teacher_of(learn, outcome, gain)
     memory = find_student(learn.spec.model).memory_bytes(
         next(p for p in PRECISIONS if p == chosen), learn.spec.size, learn.spec.classes,
         learn.device.runtime_memory_bytes,

@@ -18,7 +18,7 @@ from edgedistill.result import (
     CurvePoint,
     Data,
     Environment,
-    Precision,
+    Gain,
     Student,
     Teacher,
 )
@@ -30,10 +30,8 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
-EXAMPLES = 12
 FEW_TEST_IMAGES = 100
 """Under this many, the 95 % interval of an accuracy is wider than 10 points on each side at worst."""
-PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "int8")
 
 
 @dataclass(frozen=True)
@@ -82,20 +80,23 @@ def arms_of(learn: Build, outcome: Outcome) -> list[Arm]:
     return arms
 
 
-def teacher_of(learn: Build, outcome: Outcome) -> Teacher:
-    """The teacher, and in words whether there is anything to learn from it."""
+def teacher_of(learn: Build, outcome: Outcome, gain: Gain) -> Teacher:
+    """The teacher, and in words whether it is better than the plain student; `gain` is the distilled arm's."""
     facts = learn.teacher.facts
     against = metrics.paired_gain(outcome.right("teacher"), outcome.right("plain"), "plain")
-    better = against.ci95[0] > 0
+    better = metrics.measurable(against) and against.value > 0
     student = metrics.predictions(outcome.networks[learn.chosen_arm])
     agreement = float(np.mean(student == metrics.predictions(outcome.networks["teacher"])))
-    if better:
+    if outcome.right("teacher").all() and outcome.right("plain").all():
+        words = "teacher and plain student are right on every test image: nothing is left to learn"
+    elif better:
         words = f"the teacher is better than the plain student: {against.words}"
     else:
-        words = (
-            "the teacher is not measurably better than the plain student "
-            f"({against.words}), so there is little to learn from it: take a stronger one"
-        )
+        words = f"the teacher is not measurably better than the plain student ({against.words})"
+        if metrics.measurable(gain) and gain.value > 0:
+            words += "; the distilled arm gained all the same, and a stronger teacher may give more"
+        else:
+            words += ", so there is little to learn from it: take a stronger one"
     return Teacher(
         model=facts["model"],
         source=facts["source"],

@@ -193,7 +193,7 @@ class Build:
             return teach(folder, section, self.arrays, size, self.recipe.seed, tune, self.face)
 
         key = {**self._look_key("teacher"), **teacher_files(self.layered.recipe.teacher)}
-        return self.stage("04-teacher", 2, key, [self.pixels], work)
+        return self.stage("04-teacher", 3, key, [self.pixels], work)
 
     def _look_key(self, section: str) -> dict[str, Any]:
         """A recipe section with the seed and the rule of views."""
@@ -223,7 +223,7 @@ class Build:
         count = number(self.recipe.distill.views)
         data = self.recipe.data
         key = {"seed": self.recipe.seed, "count": count, "views": [data.min_crop, data.flip]}
-        return self.stage("05-targets", 2, key, [self.pixels, self.teacher], work)
+        return self.stage("05-targets", 3, key, [self.pixels, self.teacher], work)
 
     @cached_property
     def about_views(self) -> dict[str, str]:
@@ -253,7 +253,7 @@ class Build:
 
         probed = self.recipe.distill.frozen_norm is True
         key = {"student": vars(self.spec), "probed": probed, "seed": self.recipe.seed}
-        return self.stage("06-start", 1, key, [self.pixels] if probed else [], work)
+        return self.stage("06-start", 2, key, [self.pixels] if probed else [], work)
 
     def _arm(self, name: str, folder: Work, taught: bool) -> dict[str, Any]:
         from edgedistill.distill.stage import train_arm

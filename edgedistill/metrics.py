@@ -204,18 +204,29 @@ def paired_gain(correct_new: npt.ArrayLike, correct_old: npt.ArrayLike, against:
     both, neither = int((new & old).sum()), int((~new & ~old).sum())
     new_only, old_only = int((new & ~old).sum()), int((~new & old).sum())
     value = (new_only - old_only) / len(new)
-    ci95 = paired_interval(both, new_only, old_only, neither)
-    p_value = mcnemar(new_only, old_only)
-    words = _gain_words(value, ci95, p_value, len(new))
-    return Gain(against=against, value=value, ci95=ci95, p_value=p_value, words=words)
+    gain = Gain(
+        against=against,
+        value=value,
+        ci95=paired_interval(both, new_only, old_only, neither),
+        p_value=mcnemar(new_only, old_only),
+        words="",
+    )
+    return gain.model_copy(update={"words": _gain_words(gain, len(new))})
 
 
-def _gain_words(value: float, ci95: tuple[float, float], p_value: float, n: int) -> str:
-    low, high = (f"{100 * edge:+.1f}" for edge in ci95)
+def measurable(gain: Gain) -> bool:
+    """Whether a difference is more than chance: its interval leaves out zero and p is under 0.05."""
+    low, high = gain.ci95
+    return gain.p_value < SIGNIFICANT and not low <= 0 <= high
+
+
+def _gain_words(gain: Gain, n: int) -> str:
+    value, p_value = gain.value, gain.p_value
+    low, high = (f"{100 * edge:+.1f}" for edge in gain.ci95)
     p_text = "p < 0.001" if p_value < 0.001 else f"p = {p_value:.{2 if p_value >= 0.1 else 3}f}"
     evidence = f"(95 % interval {low} to {high}, {p_text}, n = {n})"
     points = 100 * value
-    if p_value >= SIGNIFICANT or ci95[0] <= 0 <= ci95[1]:
+    if not measurable(gain):
         shown = f"{points:+.1f}" if round(points, 1) else "0.0"
         return f"no measurable gain: {shown} points {evidence}"
     digits = 1 if abs(points) >= 0.05 else 3

@@ -19,6 +19,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from edgedistill.errors import TeacherError
+from edgedistill.folding import quick
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -96,13 +97,17 @@ def outputs(
     batch: int = 128,
     advance: Callable[[int], None] = lambda _: None,
 ) -> tuple[Floats, Floats]:
-    """Features (N, D) and logits (N, C) of a network in evaluation mode over stored pixels (N, S, S, 3)."""
+    """Features (N, D) and logits (N, C) of a network in evaluation mode over stored pixels (N, S, S, 3).
+
+    `fast` allows what changes the last digits: bfloat16, folded BatchNorm.
+    """
     model.eval()
+    net = quick(model, look.size) if fast else model
     parts: list[tuple[Floats, Floats]] = []
     with inference(device, fast=fast):
         for start in range(0, len(pixels), batch):
             chunk = np.asarray(pixels[start : start + batch])
-            features, logits = forward(model, look.tensor(chunk, device))
+            features, logits = forward(net, look.tensor(chunk, device))
             parts.append((features.float().cpu().numpy(), logits.float().cpu().numpy()))
             advance(len(chunk))
     return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])

@@ -62,6 +62,7 @@ class TeacherSection(Section):
     epochs: Annotated[int, Field(ge=0, le=1000)] | Auto = _f("auto", "Epochs of fine-tuning.")
     batch_size: int = _f(32, "Images a step of fine-tuning.", ge=2, le=4096)
     lr: float = _f(3e-4, "Peak rate of fine-tuning (AdamW, warm-up, cosine).", gt=0, le=1)
+    label_smoothing: float = _f(0.1, "Share of each label spread over all classes.", ge=0, lt=1)
     frozen_norm: bool = _f(True, "Keep BatchNorm statistics as they were pretrained.")
     frozen_share: Annotated[float, Field(ge=0, lt=1)] | Auto = _f(
         "auto", "Share of the layers, from the input on, that keep their weights."

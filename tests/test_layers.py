@@ -23,6 +23,7 @@ BASE = (  # from the lowest up; each may use those before it
     ("metrics", "schema"),
     ("recipe",),
     ("rundir", "progress"),
+    ("folding",),
     ("nets",),
 )
 TOP = (  # above the rooms, from the lowest up
@@ -38,7 +39,9 @@ TOP = (  # above the rooms, from the lowest up
 BANNED = tomllib.loads((HOME / "pyproject.toml").read_text("utf-8"))["tool"]["ruff"]["lint"][
     "flake8-tidy-imports"
 ]["banned-module-level-imports"]
-MAY_BE_HEAVY = re.compile(r"edgedistill\.(nets|(teacher|distill|deploy)(\..*)?|data\.transforms)$")
+MAY_BE_HEAVY = re.compile(
+    r"edgedistill\.(folding|nets|(teacher|distill|deploy)(\..*)?|data\.transforms)$"
+)
 LIGHT_IN_HEAVY = ("edgedistill.teacher.bundled", "edgedistill.deploy.bundle")
 
 

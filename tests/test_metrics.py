@@ -256,3 +256,11 @@ def test_parity_with_overflow_is_infinite_and_never_nan() -> None:
     assert shown["max_rel"] == math.inf
     assert shown["cosine"] == pytest.approx(0.5)
     assert shown["top1_agreement"] == 0.5
+
+
+def test_a_difference_counts_only_where_interval_and_test_agree() -> None:
+    gain = metrics.paired_gain([True] * 40, [False] * 10 + [True] * 30, "plain")
+    assert metrics.measurable(gain) and gain.words.startswith("a gain of")
+    edge = gain.model_copy(update={"p_value": 0.053})
+    assert not metrics.measurable(edge)
+    assert not metrics.measurable(gain.model_copy(update={"ci95": (0.0, 0.5)}))

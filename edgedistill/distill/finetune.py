@@ -38,8 +38,8 @@ def finetuner(
         )
         images = Images(arrays.train, arrays.train_labels, arrays.teacher_val, arrays.val_labels)
         trainer = Trainer(
-            "teacher", model, Plain(), images, look, views, schedule, pick_device(),
-            section.body_lr_ratio,
+            "teacher", model, Plain(section.label_smoothing), images, look, views, schedule,
+            pick_device(), section.body_lr_ratio,
         )  # fmt: skip
         fitted = run(trainer, work, face)
         return fitted.val_top1, list(fitted.curve), fitted.seconds

@@ -14,15 +14,18 @@ from edgedistill.recipe import DistillSection
 
 
 class Plain:
-    """Cross entropy on the labels."""
+    """Cross entropy on the labels, `smoothing` of each spread evenly over all classes (Szegedy et al. 2016)."""
 
     modules: Sequence[nn.Module] = ()
+
+    def __init__(self, smoothing: float = 0.0) -> None:
+        self.smoothing = smoothing
 
     def __call__(
         self, features: Tensor, logits: Tensor, labels: Tensor, view: int, index: Ints
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean cross entropy in nats."""
-        return F.cross_entropy(logits.float(), labels), {}
+        return F.cross_entropy(logits.float(), labels, label_smoothing=self.smoothing), {}
 
 
 class Distilled:

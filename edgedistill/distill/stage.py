@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-import numpy as np
 import timm
 import torch
 from torch import nn
@@ -27,12 +26,11 @@ from edgedistill.nets import Look, load_state, pick_device, state_bytes
 from edgedistill.progress import Face
 from edgedistill.recipe import DistillSection, TeacherSection
 from edgedistill.rundir import Done, Work
-from edgedistill.teacher.adapt import Probe, probe_network, set_head
+from edgedistill.teacher.adapt import Probe, for_a_head, probe_network, set_head
 from edgedistill.teacher.bundled import bundled_for
 from edgedistill.teacher.hub import load_bundled, load_pretrained
 
 START = "start.safetensors"
-PROBE_IMAGES = 2_000
 
 
 def schedule_of(section: DistillSection, seed: int) -> Schedule:
@@ -95,10 +93,8 @@ def _probe(model: nn.Module, spec: StudentSpec, arrays: Arrays, seed: int, face:
     """A linear probe on the student's pretrained features; a part of a large set is enough for a first head."""
     cfg = getattr(model, "pretrained_cfg", {})
     look, device = Look(spec.size, cfg["mean"], cfg["std"]), pick_device()
-    count = min(len(arrays.train), PROBE_IMAGES)
-    rows = np.sort(np.random.default_rng(seed).permutation(len(arrays.train))[:count])
-    train = np.asarray(arrays.train[rows]), arrays.train_labels[rows]
-    with face.bar("start: features for the head", count + len(arrays.val)) as advance:
+    train = for_a_head((arrays.train, arrays.train_labels), spec.classes, seed)
+    with face.bar("start: features for the head", len(train[1]) + len(arrays.val)) as advance:
         return probe_network(
             model.to(device), train, (arrays.val, arrays.val_labels), look, spec.classes, device,
             advance,

@@ -7,8 +7,6 @@ mistake here could not load anything.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -22,6 +20,7 @@ from edgedistill.evidence import figures, sections
 from edgedistill.evidence.console import console
 from edgedistill.evidence.markdown import markdown
 from edgedistill.evidence.model_card import model_card
+from edgedistill.files import write_atomic
 from edgedistill.result import Evidence, Result, VerdictRow
 
 __all__ = ["MAX_HTML_BYTES", "console", "html", "markdown", "model_card", "write_views"]
@@ -137,24 +136,10 @@ def html(result: Result) -> str:
     return _page(result, _fitting(result, room))
 
 
-def _replace(path: Path, text: str) -> None:
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
 def write_views(result: Result, folder: Path) -> list[Path]:
     """Write the three files into `folder`, each aside and then renamed; gives their paths."""
     views = {"report.html": html, "report.md": markdown, "model_card.md": model_card}
     texts = {name: view(result) for name, view in views.items()}
     for name, text in texts.items():
-        _replace(folder / name, text)
+        write_atomic(folder / name, text)
     return [folder / name for name in texts]

@@ -21,24 +21,15 @@ import yaml
 from pydantic import ValidationError
 
 from edgedistill.errors import DeviceError, unknown
+from edgedistill.plainyaml import read_plain
 from edgedistill.result import Limits, Precision, describe
 from edgedistill.target.latency import Terms
 from edgedistill.target.profile import Accelerator, Profile, cross_checks, tidy
 
 MAX_PROFILE_BYTES = 64_000
-MAX_DEPTH = 12
 MAX_PROBLEMS = 40
 SUFFIXES = (".yaml", ".yml")
 HOST = "host"
-
-
-_OPENING = (
-    yaml.FlowSequenceStartToken,
-    yaml.FlowMappingStartToken,
-    yaml.BlockSequenceStartToken,
-    yaml.BlockMappingStartToken,
-)
-_CLOSING = (yaml.FlowSequenceEndToken, yaml.FlowMappingEndToken, yaml.BlockEndToken)
 
 
 @dataclass(frozen=True)
@@ -170,25 +161,12 @@ def _parse(text: str, where: str) -> Device:
 def _tree(text: str, where: str) -> dict[Any, Any]:
     """The mapping of a YAML text."""
     try:
-        _refuse_bombs(text, where)
-        tree = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError, OverflowError) as error:
+        tree = read_plain(text)
+    except ValueError as error:
         raise DeviceError(f"profile {where} cannot be read as YAML: {tidy(str(error))}") from None
     if not isinstance(tree, dict):
         raise DeviceError(f"profile {where} must be a mapping, is a {type(tree).__name__}")
     return tree
-
-
-def _refuse_bombs(text: str, where: str) -> None:
-    """Aliases unfold to any size and deep nesting takes quadratic time; a profile needs neither."""
-    depth = 0
-    for token in yaml.scan(text):
-        if isinstance(token, yaml.AliasToken):
-            raise DeviceError(f"profile {where} uses YAML aliases (*name): write the values out")
-        depth += isinstance(token, _OPENING)
-        depth -= isinstance(token, _CLOSING)
-        if depth > MAX_DEPTH:
-            raise DeviceError(f"profile {where} is nested deeper than {MAX_DEPTH} levels")
 
 
 def _device(profile: Profile) -> Device:

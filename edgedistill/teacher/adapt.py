@@ -16,10 +16,14 @@ from torch import Tensor, nn
 
 from edgedistill.data.transforms import render
 from edgedistill.errors import TeacherError
+from edgedistill.folding import quick
 from edgedistill.metrics import top1
 from edgedistill.nets import Floats, Ints, Look, Pixels, forward, inference, outputs
 
 PROBE_STRENGTHS = (1e-3, 1e-2, 1e-1)
+HEAD_IMAGES = 2_000
+HEAD_IMAGES_PER_CLASS = 50
+"""What a first head is fitted on where training goes on from it: this many images a class, and 2,000 at least."""
 
 
 @dataclass(frozen=True)
@@ -92,14 +96,14 @@ def clean_features(
     batch: int = 128,
 ) -> Floats:
     """Features (N, D) of training canvases, whole and unmirrored, at the size of `look`."""
-    model.eval()
+    net = quick(model.eval(), look.size)
     parts = []
     for start in range(0, len(canvas), batch):
         block = torch.from_numpy(np.ascontiguousarray(canvas[start : start + batch])).to(device)
         whole = np.tile(np.array([0.0, 0.0, 1.0, 1.0, 1.0]), (len(block), 1))
         x = look.normalise(render(block, whole, look.size))
         with inference(device, fast=True):
-            parts.append(forward(model, x)[0].float().cpu().numpy())
+            parts.append(forward(net, x)[0].float().cpu().numpy())
         advance(len(block))
     return np.concatenate(parts)
 
@@ -117,6 +121,15 @@ def probe_network(
     features = clean_features(model, train[0], look, device, advance)
     val_features = outputs(model, val[0], look, device, fast=True, advance=advance)[0]
     return linear_probe(features, train[1], val_features, val[1], classes)
+
+
+def for_a_head(train: tuple[Pixels, Ints], classes: int, seed: int) -> tuple[Pixels, Ints]:
+    """Training images (N, K, K, 3) and labels, as many of them, drawn by seed, as a first head needs."""
+    count = max(HEAD_IMAGES, HEAD_IMAGES_PER_CLASS * classes)
+    if count >= len(train[1]):
+        return train
+    rows = np.sort(np.random.default_rng(seed).permutation(len(train[1]))[:count])
+    return np.asarray(train[0][rows]), train[1][rows]
 
 
 def check_head(model: nn.Module, size: int, classes: int, name: str) -> None:

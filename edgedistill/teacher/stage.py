@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,10 +13,13 @@ from torch import nn
 
 from edgedistill.data.stage import Arrays
 from edgedistill.errors import TeacherError
+from edgedistill.folding import quick
 from edgedistill.metrics import calibration, top1
 from edgedistill.nets import (
     Cut,
+    Ints,
     Look,
+    Pixels,
     load_state,
     outputs,
     pick_device,
@@ -26,11 +30,21 @@ from edgedistill.progress import Face
 from edgedistill.recipe import TeacherSection
 from edgedistill.result import CurvePoint
 from edgedistill.rundir import Done, Work
-from edgedistill.teacher.adapt import Probe, adapt, check_head, probe_network
+from edgedistill.teacher.adapt import (
+    Adapted,
+    Probe,
+    adapt,
+    check_head,
+    for_a_head,
+    probe_network,
+    set_head,
+)
 from edgedistill.teacher.cache import store_view, view_file
 from edgedistill.teacher.hub import Pretrained, load_pretrained
 
 LARGE_FOR_CPU = 30_000_000
+Labelled = tuple[Pixels, Ints]
+"""Training canvases (N, K, K, 3) and labels (N,)."""
 FineTune = Callable[[nn.Module, Look], tuple[float, list[CurvePoint], float]]
 """Trains a network in place; gives validation top-1, the curve and the seconds."""
 
@@ -71,10 +85,13 @@ def teach(
     else:
         check_head(fresh(), size, classes, section.model)
         skip = _why_not_tune(section, pretrained, device)
-        probe = None
-        if skip or section.adapt != "finetune":
-            probe = _probe(work, pretrained, arrays, look, classes, device, face)
-        adapted = adapt(fresh, probe, None if skip else tune, skip, section.frozen_norm)
+        adapted, probe = _adapted(
+            section, skip, fresh, tune,
+            lambda name, train: _probe(
+                work, name, pretrained, train, arrays, look, classes, device, face
+            ),
+            (arrays.train, arrays.train_labels), classes, seed,
+        )  # fmt: skip
         model, how, why = adapted.model, adapted.adaptation, adapted.reason
         val_top1 = adapted.val_top1
     logits = outputs(model.to(device), arrays.teacher_val, look, device, fast=True)[1]
@@ -92,6 +109,33 @@ def teach(
         "curve": [p.model_dump() for p in curve],
         "seconds_parts": spent,
     }
+
+
+def _adapted(
+    section: TeacherSection,
+    skip: str,
+    fresh: Callable[[], nn.Module],
+    tune: Callable[[nn.Module], float],
+    probe_on: Callable[[str, Labelled], Probe],
+    train: Labelled,
+    classes: int,
+    seed: int,
+) -> tuple[Adapted, Probe | None]:
+    """The adapted teacher, and the probe where there was one.
+
+    A head that fine-tuning starts from is fitted on some of the images; one that stays, on all of them.
+    """
+    head = train if skip else for_a_head(train, classes, seed)
+    probe = probe_on("probe", head) if skip or section.adapt != "finetune" else None
+    adapted = adapt(fresh, probe, None if skip else tune, skip, section.frozen_norm)
+    tuned_in_vain = not skip and adapted.adaptation == "linear probe"
+    if not tuned_in_vain or head is train or probe is None or probe.val_top1 == 1.0:
+        return adapted, probe
+    whole = probe_on("whole", train)
+    set_head(adapted.model, whole)
+    count, score = len(train[1]), whole.val_top1
+    reason = f"{adapted.reason}; refitted on all {count:,} training images it reaches {score:.3f}"
+    return replace(adapted, reason=reason, val_top1=score), whole
 
 
 def _look(pretrained: Pretrained, name: str, size: int) -> Look:
@@ -143,7 +187,9 @@ def _why_not_tune(section: TeacherSection, pretrained: Pretrained, device: torch
 
 def _probe(
     work: Work,
+    name: str,
     pretrained: Pretrained,
+    train: Labelled,
     arrays: Arrays,
     look: Look,
     classes: int,
@@ -151,17 +197,16 @@ def _probe(
     face: Face,
 ) -> Probe:
     """The linear probe, from its file where a broken try left one."""
-    if work.has("probe.pt"):
-        saved = torch.load(work.path("probe.pt"), weights_only=True)
+    if work.has(f"{name}.pt"):
+        saved = torch.load(work.path(f"{name}.pt"), weights_only=True)
         return Probe(**saved)
     model = pretrained.model.to(device)
-    total = len(arrays.train) + len(arrays.teacher_val)
+    total = len(train[1]) + len(arrays.teacher_val)
     with face.bar("teacher: features for the probe", total) as advance:
         probe = probe_network(
-            model, (arrays.train, arrays.train_labels), (arrays.teacher_val, arrays.val_labels),
-            look, classes, device, advance,
+            model, train, (arrays.teacher_val, arrays.val_labels), look, classes, device, advance,
         )  # fmt: skip
-    work.write("probe.pt", torch_bytes(vars(probe)))
+    work.write(f"{name}.pt", torch_bytes(vars(probe)))
     face.detail(f"teacher: linear probe, validation top-1 {probe.val_top1:.3f}")
     return probe
 
@@ -202,7 +247,7 @@ def store(
 ) -> dict[str, Any]:
     """Store features and logits of every view; a view that a broken try finished is kept."""
     device = pick_device()
-    model = restore(teacher).to(device)
+    model = quick(restore(teacher).to(device), int(teacher.facts["look"]["size"]))
     with face.bar("teacher: storing outputs", images * views) as advance:
         for view in range(views):
             if work.has(view_file(view)):

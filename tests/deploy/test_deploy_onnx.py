@@ -24,10 +24,10 @@ from edgedistill.deploy.onnx import (
     export_float32,
     fold_padding,
     opset_of,
-    prepare,
     sealed,
     to_float16,
 )
+from edgedistill.folding import folded
 from edgedistill.nets import Look, bn_layers, outputs, state_bytes
 
 LOOK = Look(64, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -230,7 +230,7 @@ def test_two_exports_are_the_same_bytes(layout: str, opset: int) -> None:
 def test_exporting_leaves_the_network_as_it_was(name: str) -> None:
     model = student(name)
     before, training = state_bytes(model), model.training
-    prepared = prepare(model, 64)
+    prepared = folded(model, 64)
     assert state_bytes(model) == before and model.training == training
     x = LOOK.tensor(pictures(4, 3), CPU)
     with torch.inference_mode():
@@ -252,7 +252,7 @@ def test_a_network_in_training_mode_is_exported_as_it_infers() -> None:
 @pytest.mark.parametrize("size", [33, 70])
 def test_tensorflows_padding_is_fixed_right_at_odd_sizes_too(size: int) -> None:
     model = student("tf_efficientnet_lite0")
-    prepared = prepare(model, size)
+    prepared = folded(model, size)
     x = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         want, got = model(x), prepared(x)
@@ -261,20 +261,6 @@ def test_tensorflows_padding_is_fixed_right_at_odd_sizes_too(size: int) -> None:
     assert not SHAPE_WORK & set(kinds(data))
     ours = run(data, x.numpy())
     assert np.abs(ours - want.numpy()).max() <= 1e-4 * float(want.abs().max())
-
-
-def test_branches_of_a_reparameterised_network_are_merged() -> None:
-    torch.manual_seed(0)
-    model = timm.create_model("test_byobnet", num_classes=3).eval()
-    mobileone = timm.create_model("mobileone_s0", num_classes=3).eval()
-    for net in (model, mobileone):
-        x = torch.randn(2, 3, 64, 64)
-        with torch.inference_mode():
-            want = net(x)
-            got = prepare(net, 64)(x)
-        assert float((got - want).abs().max()) <= 1e-4 * float(want.abs().max())
-    merged = sum(isinstance(m, nn.Conv2d) for m in prepare(mobileone, 64).modules())
-    assert merged < 0.6 * sum(isinstance(m, nn.Conv2d) for m in mobileone.modules())
 
 
 # Folding a padding into a convolution, on graphs made by hand

@@ -312,3 +312,16 @@ def test_training_with_align_uniform_alone_neither_collapses_nor_diverges() -> N
     z_s, z_t = loss.student(student).detach(), loss.teacher(teacher).detach()
     assert float(alignment(z_s, z_t)) < 0.2
     assert float(uniformity(z_s)) < -2 and float(uniformity(z_t)) < -2
+
+
+def test_smoothed_cross_entropy_is_a_mix_of_the_label_and_of_all_classes() -> None:
+    logits = torch.randn(6, 5, generator=torch.Generator().manual_seed(1))
+    labels = torch.tensor([0, 1, 2, 3, 4, 0])
+    logp = logits.log_softmax(1)
+    on_label, on_all = -logp[torch.arange(6), labels].mean(), -logp.mean()
+    for share in (0.0, 0.1, 0.5):
+        loss, parts = Plain(share)(logits, logits, labels, 0, labels.numpy())
+        assert parts == {}
+        assert float(loss) == pytest.approx(
+            float((1 - share) * on_label + share * on_all), abs=1e-6
+        )

@@ -104,7 +104,7 @@ def test_a_fact_that_cannot_be_read_is_none_and_nothing_is_raised(
 
 def test_the_peak_is_that_of_this_program_and_not_of_the_one_that_started_it() -> None:
     if peak_rss_bytes() is None:
-        pytest.skip("this system tells no peak")
+        pytest.skip("this machine tells no peak")
     script = (
         "import subprocess, sys\n"
         "held = bytearray(300_000_000)\n"

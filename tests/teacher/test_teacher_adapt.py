@@ -22,7 +22,15 @@ from edgedistill.result import CurvePoint
 from edgedistill.rundir import Done, Work
 from edgedistill.teacher import adapt as room
 from edgedistill.teacher import stage as stages
-from edgedistill.teacher.adapt import Adapted, Probe, adapt, check_head, linear_probe, set_head
+from edgedistill.teacher.adapt import (
+    Adapted,
+    Probe,
+    adapt,
+    check_head,
+    for_a_head,
+    linear_probe,
+    set_head,
+)
 from edgedistill.teacher.stage import look_of, restore, teach
 
 CPU = torch.device("cpu")
@@ -308,6 +316,33 @@ def test_what_is_tried_is_what_was_asked_for(
     facts, _ = taught(tmp_path, section, tuner)
     assert tuner.calls == tuned
     assert facts["reason"].startswith(words)
+
+
+def test_a_probe_that_stays_is_fitted_on_every_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgedistill.teacher.adapt.HEAD_IMAGES", 5)
+    monkeypatch.setattr("edgedistill.teacher.adapt.HEAD_IMAGES_PER_CLASS", 1)
+    seen: list[int] = []
+    real = stages.probe_network
+    monkeypatch.setattr(stages, "probe_network", lambda *a: seen.append(len(a[1][1])) or real(*a))
+    section = TeacherSection(model=saved(tmp_path / "m"), epochs=1)
+    facts, _ = taught(tmp_path, section, Tuner(-1.0))
+    whole = len(arrays(tmp_path).train)
+    assert seen == [5, whole] and facts["adaptation"] == "linear probe"
+    assert facts["reason"].endswith(
+        f"refitted on all {whole} training images it reaches {facts['val_top1']:.3f}"
+    )
+    assert facts["val_top1"] == facts["probe_val_top1"]
+
+
+def test_a_first_head_sees_some_images_of_a_large_set_and_all_of_a_small_one() -> None:
+    pixels, truth = np.arange(5000, dtype=np.uint8).reshape(-1, 1, 1, 1), np.arange(5000)
+    some = for_a_head((pixels, truth), 10, 0)
+    assert len(some[1]) == 2000 and len(set(some[1])) == 2000
+    assert (some[0][:, 0, 0, 0] == some[1].astype(np.uint8)).all()
+    assert len(for_a_head((pixels, truth), 60, 0)[1]) == 3000
+    assert len(for_a_head((pixels[:100], truth[:100]), 10, 0)[1]) == 100
 
 
 def test_a_large_teacher_is_not_fine_tuned_without_a_gpu_unless_asked(

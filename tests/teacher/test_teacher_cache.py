@@ -171,7 +171,9 @@ def finished(folder: Path, model: nn.Module) -> Done:
     """A teacher stage that ended before."""
     folder.mkdir()
     (folder / "teacher.safetensors").write_bytes(state_bytes(model))
-    facts = {"architecture": "test_resnet", "classes": CLASSES, "rebuild": {}}
+    facts = {
+        "architecture": "test_resnet", "classes": CLASSES, "rebuild": {}, "look": {"size": 32},
+    }  # fmt: skip
     return Done("04-teacher", folder, "a" * 64, facts, 1.0)
 
 
