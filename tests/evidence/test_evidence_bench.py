@@ -96,7 +96,7 @@ def test_the_kit_measures_every_thread_count_and_keeps_its_samples(
         assert row.provider == "CPUExecutionProvider"
         assert row.n >= 60 and len(raw["samples_s"]) == row.n
         assert row.p50_s is not None and 0 < row.p50_s < 0.1
-        assert row.p99_s is None  # 60 samples cannot carry it
+        assert (row.p99_s is None) == (row.n < 662)  # fewer samples cannot carry it
         assert row.samples == "latency.json" and row.runtime.startswith("onnxruntime ")
 
 
