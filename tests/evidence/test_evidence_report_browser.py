@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
 import chromium_pipe
+import numpy as np
 import pytest
 from evidence_samples import HOSTILE, make_result
 from PIL import Image
 
 from edgedistill.evidence import report
-from edgedistill.result import Result
+from edgedistill.result import Example, Result
 
 pytestmark = [
     pytest.mark.browser,
@@ -174,3 +177,18 @@ def test_pictures_of_the_page_can_be_taken_and_it_prints(
     shown(page, tmp_path, make_result(), scheme="dark", media="print")
     assert page.script("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert page.script("getComputedStyle(document.querySelector('nav')).display") == "none"
+
+
+def test_pictures_of_any_size_are_shown_whole(page: chromium_pipe.Page, tmp_path: Path) -> None:
+    """A photograph's PNG is far longer than any text that the page would cut."""
+    rng = np.random.default_rng(0)
+    examples = []
+    for label, side in enumerate((28, 64, 224)):
+        file = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (side, side, 3), dtype=np.uint8)).save(file, "PNG")
+        png = base64.b64encode(file.getvalue()).decode()
+        examples.append(Example(png=png, label=label, predicted=0, confidence=0.5))
+    shown(page, tmp_path, make_result().model_copy(update={"examples": examples}))
+    widths = page.script("[...document.querySelectorAll('figure img')].map(i => i.naturalWidth)")
+    assert sorted(widths) == [28, 64, 224]
+    assert page.complaints() == []
