@@ -323,7 +323,7 @@ class Shipping:
             learn.distilled, self.export, self.quantize, self.bundle, self.bench, self.score,
         ]  # fmt: skip
         key = {"recipe": learn.resolved.sha256(), "name": learn.recipe.name}
-        done = learn.stage("14-report", 2, key, every, work)
+        done = learn.stage("14-report", 3, key, every, work)
         text = (done.folder / "result.json").read_text("utf-8")
         result = Result.model_validate(json.loads(text))
         whole = all((self.run.path / n).is_file() for n in VIEWS)

@@ -91,19 +91,21 @@ def same_class(device: Device, machine: dict[str, Any]) -> bool:
 def latency_rows(
     document: dict[str, Any], device: Device, samples: str
 ) -> dict[str, list[Latency]]:
-    """Measured rows of a kit document by model name."""
+    """Measured rows of a kit document by model name; each names what it was measured on."""
     machine = document["machine"]
+    evidence = grade(device, machine)
+    cpu = str(machine.get("cpu") or "unknown processor")
     rows: dict[str, list[Latency]] = {}
     for row in document["rows"]:
         rows.setdefault(row["model"], []).append(
             Latency(
-                device=device.name,
-                machine=str(machine.get("cpu") or "unknown processor"),
+                device=device.name if evidence == "measured_on_target" else cpu,
+                machine=cpu,
                 runtime=f"{row['runtime']} {row['runtime_version']}",
                 provider=row["provider"],
                 threads=row["threads"],
                 batch=row["batch"],
-                evidence=grade(device, machine),
+                evidence=evidence,
                 p50_s=row["p50_s"],
                 p90_s=row["p90_s"],
                 p99_s=row["p99_s"],

@@ -270,6 +270,7 @@ def test_rows_are_kept_as_measured_and_sorted_by_model() -> None:
     assert row.machine == "unknown processor" and row.p90_s is None and row.peak_rss_bytes is None
     assert row.warnings == ["hot"] and row.stable is False
     assert row.evidence == "measured_on_proxy" and not math.isnan(row.p50_s or 0)
+    assert row.device == row.machine  # not the device that it stands in for
 
 
 def test_the_packed_kit_can_be_started_by_itself(shipped: Path) -> None:
