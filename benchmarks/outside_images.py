@@ -1,4 +1,4 @@
-"""What a quickstart's networks are worth on images that no choice has seen.
+"""What a quickstart's networks are worth on test images outside the built-in set.
 
     python -m benchmarks.outside_images RUN [RUN ...] [--folder /usr/share/datasets/fashion-mnist]
 
