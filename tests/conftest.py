@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,6 +14,19 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 PROGRAMS = {"browser": "chromium", "ssh": "sshd"}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """torch on one thread, so that sums have one order and two test processes do not fight for the cores."""
+    torch: Any = sys.modules.get("torch")
+    if torch is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -38,6 +53,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     skipped = [(r.nodeid, str(r.longrepr[2])) for r in reporter.stats.get("skipped", [])]
     amiss = [f"{test}: {why}" for test, why in skipped if "Skipped: this machine" not in why]
     if amiss:
+        reporter.ensure_newline()
         reporter.write_line("skipped, though what it needs can be installed:", red=True)
         for line in amiss:
             reporter.write_line(f"  {line}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -34,14 +33,6 @@ from edgedistill.nets import (
 CPU = torch.device("cpu")
 LOOK = Look(32, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 PIXELS = np.random.default_rng(0).integers(0, 256, (7, 32, 32, 3), dtype=np.uint8)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def network(name: str = "test_resnet", seed: int = 0, classes: int = 4) -> nn.Module:

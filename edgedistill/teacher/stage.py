@@ -80,8 +80,7 @@ def teach(
 
     if section.adapt == "none":
         model, how, why = _as_it_is(pretrained, classes, section.model)
-        logits = outputs(model.to(device), arrays.teacher_val, look, device, fast=True)[1]
-        probe, val_top1 = None, top1(logits, arrays.val_labels)
+        probe, val_top1 = None, None
     else:
         check_head(fresh(), size, classes, section.model)
         skip = _why_not_tune(section, pretrained, device)
@@ -103,7 +102,7 @@ def teach(
         "reason": why,
         "classes": classes,
         "look": {"size": size, "mean": look.mean, "std": look.std},
-        "val_top1": val_top1,
+        "val_top1": top1(logits, arrays.val_labels) if val_top1 is None else val_top1,
         "probe_val_top1": probe.val_top1 if probe else None,
         "calibration": calibration(logits, arrays.val_labels).model_dump(),
         "curve": [p.model_dump() for p in curve],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -42,14 +41,6 @@ WAYS = [("uint8_nhwc", 17), ("float_nchw", 13)]
 CLASSES = 7
 SHAPE_WORK = {"Pad", "Shape", "Gather", "Range", "ConstantOfShape", "Slice", "If", "Unsqueeze"}
 ABOUT = {"edgedistill.model": "tiny", "edgedistill.classes": json.dumps(["a\n", 'b"', "ü"])}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def pictures(n: int, seed: int = 0) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -26,14 +25,6 @@ CPU = torch.device("cpu")
 FLAVOURS = ["x86", "arm", "tensorrt"]
 LAYOUTS = ["uint8_nhwc", "float_nchw"]
 ABOUT = {"edgedistill.model": "tiny"}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def pictures(n: int, seed: int = 0) -> np.ndarray:

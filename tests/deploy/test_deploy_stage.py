@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -51,14 +50,6 @@ CLASSES = ('T-shirt "large"', "two\nlines", "back\\slash", "naïve 'ü' \t tab")
 LOOK = Look(32, (0.5, 0.4, 0.3), (0.5, 0.25, 0.2))
 CPU = torch.device("cpu")
 ALL: tuple[Precision, ...] = ("float32", "float16", "int8")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 # The choice

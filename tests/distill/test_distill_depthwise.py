@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,14 +15,6 @@ from torch import Tensor, nn
 
 from edgedistill.distill.depthwise import speed_up, weight_gradient
 from edgedistill.nets import state_bytes
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def gradients(conv: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

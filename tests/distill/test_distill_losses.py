@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -17,14 +16,6 @@ from edgedistill.distill.losses import AlignUniform, Projector, alignment, kd, u
 from edgedistill.distill.objectives import Distilled, Plain
 from edgedistill.nets import Ints
 from edgedistill.recipe import DistillSection
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def unit(n: int, d: int, seed: int) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +30,6 @@ from edgedistill.teacher.bundled import bundled_file
 SPEC = StudentSpec("mobilenetv3_small_050", 32, 3, pretrained=False)
 CPU = torch.device("cpu")
 VIEWS = Views(seed=0, min_crop=0.7, flip=True, count=2)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def work(folder: Path) -> Work:

@@ -32,14 +32,6 @@ CPU = torch.device("cpu")
 WIDTH, TEACHER_WIDTH, CLASSES = 256, 12, 3
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def images(n: int = 20) -> Images:
     rng = np.random.default_rng(0)
     labels = np.arange(n, dtype=np.int64) % CLASSES

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +28,6 @@ CPU = torch.device("cpu")
 N, CLASSES = 11, 5
 ABOUT = {"teacher": "a" * 64, "seed": "3", "min_crop": "0.7", "flip": "True"}
 CANVAS = np.random.default_rng(0).integers(0, 256, (N, 44, 44, 3), dtype=np.uint8)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def network(seed: int = 0) -> nn.Module:
