@@ -167,8 +167,17 @@ def plan(
     latency_ms: Annotated[float | None, typer.Option(help="Most milliseconds an image.")] = None,
     size_mb: Annotated[float | None, typer.Option(help="Most megabytes of the file.")] = None,
     memory_mb: Annotated[float | None, typer.Option(help="Most megabytes when it runs.")] = None,
+    min_top1: Annotated[float | None, typer.Option(help="As for build.")] = None,
+    max_drop: Annotated[float | None, typer.Option(help="As for build.")] = None,
     student: Annotated[str | None, typer.Option(help="A student's timm name, or auto.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="Any other value.")] = None,
+    measure: Annotated[
+        int, typer.Option(min=0, max=50, help="Time the K best here, with random weights.")
+    ] = 0,
+    top: Annotated[int, typer.Option(min=1, max=40, help="Rows of each table.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Say which student would be trained, and why, without training anything."""
     from edgedistill.options import layered_from
@@ -178,11 +187,18 @@ def plan(
     layered = layered_from(
         recipe,
         {"data.source": data, "teacher.model": teacher, "device": device, "student.model": student},
-        {"latency_ms": latency_ms, "size_mb": size_mb, "memory_mb": memory_mb},
+        {
+            "latency_ms": latency_ms, "size_mb": size_mb, "memory_mb": memory_mb,
+            "min_top1": min_top1, "max_drop": max_drop,
+        },
         settings or [],
         quick=False,
-    )
-    _print(candidates_view(preview_plan(layered, _face(False, False))))
+    )  # fmt: skip
+    planned, limits = preview_plan(layered, measure, _face(verbose, quiet))
+    if as_json:
+        typer.echo(planned.model_dump_json(indent=1))
+        return
+    _print(candidates_view(planned, limits.latency_s, top))
 
 
 @app.command(epilog="Example:  edgedistill report runs/quickstart")
@@ -218,6 +234,39 @@ def devices_show(
     from edgedistill.target.device import load_device
 
     _print(device_view(load_device(name)))
+
+
+@devices_app.command("validate", epilog="Example:  edgedistill devices validate ./my-board.yaml")
+def devices_validate(
+    profile: Annotated[Path, typer.Argument(help="A profile of your own (.yaml).")],
+) -> None:
+    """Check a profile of your own: every problem at once, or that it holds."""
+    from edgedistill.planview import device_view
+    from edgedistill.target.device import load_profile
+
+    _print(device_view(load_profile(profile)))
+    typer.echo(f"{profile} holds")
+
+
+@devices_app.command("measure", epilog="Example:  edgedistill devices measure")
+def devices_measure(
+    name: Annotated[
+        str, typer.Argument(help="What this machine is: host, a device, or a profile (.yaml).")
+    ] = "host",
+    threads: Annotated[int, typer.Option(min=1, max=1024, help="Threads of the runtime.")] = 1,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Time networks with random weights on this machine; from then on its predictions come from that."""
+    from edgedistill.evidence.bench import Here
+    from edgedistill.measuring import measure_device
+    from edgedistill.planning import require_parts
+    from edgedistill.planview import measured_view
+    from edgedistill.target.device import load_device
+
+    require_parts()
+    measured, path = measure_device(load_device(name), Here(), threads, _face(verbose, quiet))
+    _print(measured_view(measured, path))
 
 
 @app.command(epilog="Example:  edgedistill doctor")

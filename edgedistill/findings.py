@@ -124,7 +124,7 @@ def student_of(learn: Build) -> Student:
         model=spec.model,
         input_size=spec.size,
         params=facts["params"],
-        macs=find_student(spec.model).cost(spec.size, spec.classes).macs,
+        macs=find_student(spec.model).macs(spec.size, spec.classes),
         weights="pretrained" if spec.pretrained else "random",
         weights_source=facts["source"],
         weights_reason=learn.resolved.reasons.get("student.weights", "asked for"),

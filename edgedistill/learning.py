@@ -6,7 +6,7 @@ it), and the run folder decides whether it has to run. Nothing heavy is imported
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from edgedistill.distill.spec import StudentSpec
 from edgedistill.planning import make_plan, require_parts, teacher_files
 from edgedistill.progress import Face
 from edgedistill.recipe import Recipe, Resolved, hash_of
-from edgedistill.result import Plan
+from edgedistill.result import Attempt, Plan
 from edgedistill.rundir import Done, RunDir, Work, write_atomic
 from edgedistill.stages import STAGES, Request, number, summary
 from edgedistill.target.device import device_to_dict, load_device
@@ -41,8 +41,10 @@ class Build:
     `worked` names the stages that this process ran; the others were done before.
     """
 
-    def __init__(self, request: Request, run: RunDir, face: Face) -> None:
-        self.request, self.run, self.face = request, run, face
+    def __init__(
+        self, request: Request, run: RunDir, face: Face, tried: Sequence[Attempt] = ()
+    ) -> None:
+        self.request, self.run, self.face, self.tried = request, run, face, tuple(tried)
         self.layered = request.layered
         self.worked: list[str] = []
         self.device = load_device(self.layered.recipe.device)
@@ -110,17 +112,21 @@ class Build:
         """02: the student, and every value that was `auto`."""
 
         def work(folder: Work) -> dict[str, Any]:
-            plan, values = make_plan(self.layered, self.device, self.dataset)
+            plan, values = make_plan(self.layered, self.device, self.dataset, self.tried)
             return {
                 "plan": plan.model_dump(mode="json"),
                 "values": {path: list(pair) for path, pair in values.items()},
             }
 
+        tried = hash_of([attempt.model_dump(mode="json") for attempt in self.tried])
+        return self.stage("02-plan", 2, {**self.plan_key, "tried": tried}, [], work)
+
+    @property
+    def plan_key(self) -> dict[str, Any]:
+        """What planning depends on, whatever was tried before."""
         limited = resolve(self.layered, limits_from(self.layered, self.device)).recipe
         key = plan_key(limited, device_to_dict(self.device), dict(self.data.facts))
-        return self.stage(
-            "02-plan", 1, {**key, **teacher_files(self.layered.recipe.teacher)}, [], work
-        )
+        return {**key, **teacher_files(self.layered.recipe.teacher)}
 
     @cached_property
     def resolved(self) -> Resolved:

@@ -7,15 +7,16 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from edgedistill import attempts
 from edgedistill.data.dataset import Dataset
 from edgedistill.data.sources import check_source, open_source
 from edgedistill.derive import known_student, limits_from, resolve
-from edgedistill.errors import StoppedError
+from edgedistill.errors import BudgetError, StoppedError
 from edgedistill.learning import Build
 from edgedistill.planning import choose_student, make_plan, require_parts
 from edgedistill.progress import Face
 from edgedistill.recipe import Layered, Resolved
-from edgedistill.result import Plan, Result
+from edgedistill.result import Attempt, Limits, Plan, Result
 from edgedistill.rundir import RunDir, is_disk_full
 from edgedistill.shipping import Shipping
 from edgedistill.stages import STAGES, Request
@@ -66,30 +67,66 @@ def _build(request: Request, face: Face) -> Result | None:
         sweep(run.path)
         run.event("build_started", command=request.command)
         learn = Build(request, run, face)
-        ship = Shipping(learn)
-        steps: dict[str, Callable[[], object]] = {
-            "01-data": lambda: learn.data,
-            "02-plan": lambda: (learn.planned, learn.resolved),
-            "03-pixels": lambda: learn.pixels,
-            "04-teacher": lambda: learn.teacher,
-            "05-targets": lambda: learn.targets,
-            "06-start": lambda: learn.start,
-            "07-plain": lambda: learn.plain,
-            "08-distilled": lambda: learn.distilled,
-            "09-export": lambda: ship.export,
-            "10-quantize": lambda: ship.quantize,
-            "11-bundle": lambda: ship.bundle,
-            "12-bench": lambda: ship.bench,
-            "13-score": lambda: ship.score,
-            "14-report": lambda: ship.result,
-        }
-        for name, step in steps.items():
-            step()
+        tried = attempts.recall(run, learn.plan_key) if learn.data else []
+        while True:
+            learn = Build(request, run, face, tried)
+            ship = Shipping(learn)
+            steps = _steps(learn, ship)
+            for name in STAGES[: STAGES.index("12-bench") + 1]:
+                steps[name]()
+                if name == request.until:
+                    return None
+            another = _next_attempt(learn, ship, face)
+            if another is None:
+                break
+            tried = [*tried, another]
+            attempts.keep(run, learn.plan_key, tried)
+        for name in STAGES[STAGES.index("12-bench") + 1 :]:
+            steps[name]()
             if name == request.until and name != STAGES[-1]:
                 return None
         if not learn.worked:
             face.say(f"all {len(STAGES)} stages were done before; --fresh builds them anew")
         return ship.result
+
+
+def _steps(learn: Build, ship: Shipping) -> dict[str, Callable[[], object]]:
+    return {
+        "01-data": lambda: learn.data,
+        "02-plan": lambda: (learn.planned, learn.resolved),
+        "03-pixels": lambda: learn.pixels,
+        "04-teacher": lambda: learn.teacher,
+        "05-targets": lambda: learn.targets,
+        "06-start": lambda: learn.start,
+        "07-plain": lambda: learn.plain,
+        "08-distilled": lambda: learn.distilled,
+        "09-export": lambda: ship.export,
+        "10-quantize": lambda: ship.quantize,
+        "11-bundle": lambda: ship.bundle,
+        "12-bench": lambda: ship.bench,
+        "13-score": lambda: ship.score,
+        "14-report": lambda: ship.result,
+    }
+
+
+def _next_attempt(learn: Build, ship: Shipping, face: Face) -> Attempt | None:
+    """The candidate that missed a limit and gives way to the next one, `None` when this one stands."""
+    words = ship.missed()
+    if not words:
+        return None
+    chosen = learn.plan.chosen
+    name = f"{chosen.model} at {chosen.input_size} px in {ship.quantize.facts['chosen']}"
+    if len(learn.tried) + 1 >= learn.recipe.plan.max_attempts:
+        face.say(f"{name} misses a limit: {'; '.join(words)}; no attempt is left")
+        return None
+    found = attempts.attempt(chosen, words, ship.quantize.facts["chosen"])
+    try:
+        choose_student(learn.layered, learn.device, learn.dataset, [*learn.tried, found])
+    except BudgetError:
+        face.say(f"{name} misses a limit: {'; '.join(words)}; no other candidate fits")
+        return None
+    face.say(f"{name} misses a limit: {'; '.join(words)}; the next candidate is built")
+    return found
 
 
 def sweep(folder: Path) -> None:
@@ -112,9 +149,19 @@ def preview(layered: Layered, face: Face) -> tuple[Plan, Resolved, Dataset]:
     return planned, resolve(layered, {**limits_from(layered, device), **values}), dataset
 
 
-def preview_plan(layered: Layered, face: Face) -> Plan:
-    """The plan alone (`edgedistill plan`): no teacher, no torch."""
+def preview_plan(layered: Layered, measure: int, face: Face) -> tuple[Plan, Limits]:
+    """The plan alone (`edgedistill plan`) and its limits; torch is needed only to time the `measure` best here."""
     device = load_device(layered.recipe.device)
     known_student(layered.recipe.student.model)
     dataset = open_source(layered.recipe.data, layered.recipe.seed, None, face.counter("images"))
-    return choose_student(layered, device, dataset)
+    planned = choose_student(layered, device, dataset)
+    limits = resolve(layered, limits_from(layered, device)).recipe.budget.limits()
+    if measure:
+        require_parts()
+        from edgedistill.evidence.bench import Here
+        from edgedistill.measuring import time_candidates
+
+        planned = time_candidates(
+            planned, device, limits, measure, len(dataset.classes), Here(), face
+        )
+    return planned, limits

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -17,13 +18,19 @@ from edgedistill.derive import (
 )
 from edgedistill.errors import MissingExtraError, UsageError
 from edgedistill.recipe import Layered, Recipe
-from edgedistill.result import Plan
+from edgedistill.result import Attempt, Plan
 from edgedistill.rundir import sha256_file
 from edgedistill.schema import TeacherSection
 from edgedistill.target.device import Device
 from edgedistill.target.plan import plan as plan_students
 
-PARTS = {"torch": "train", "timm": "train", "safetensors": "train", "onnxruntime": "cpu"}
+PARTS = {
+    "torch": "train",
+    "timm": "train",
+    "safetensors": "train",
+    "scipy": "train",
+    "onnxruntime": "cpu",
+}
 
 TEACHER_FILES = (".json", ".safetensors", ".bin", ".pth", ".pt")
 
@@ -49,7 +56,9 @@ def require_parts(provider: str = "cpu") -> None:
             )
 
 
-def choose_student(layered: Layered, device: Device, dataset: Dataset) -> Plan:
+def choose_student(
+    layered: Layered, device: Device, dataset: Dataset, tried: Sequence[Attempt] = ()
+) -> Plan:
     """The chosen student, before any training. Raises `BudgetError` when nothing fits."""
     limited = resolve(layered, limits_from(layered, device)).recipe
     return plan_students(
@@ -61,13 +70,16 @@ def choose_student(layered: Layered, device: Device, dataset: Dataset) -> Plan:
         input_size=limited.student.input_size,
         image_side=dataset.image_side,
         at_hand=at_hand(),
+        tried=tried,
     )
 
 
-def make_plan(layered: Layered, device: Device, dataset: Dataset) -> tuple[Plan, Values]:
+def make_plan(
+    layered: Layered, device: Device, dataset: Dataset, tried: Sequence[Attempt] = ()
+) -> tuple[Plan, Values]:
     """The chosen student and every derived value; this looks at the teacher and the machine, and needs torch."""
     limited = resolve(layered, limits_from(layered, device)).recipe
-    planned = choose_student(layered, device, dataset)
+    planned = choose_student(layered, device, dataset, tried)
     teacher, gpu = _machine_and_teacher(limited)
     values = student_values(limited, planned)
     values |= effort_values(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
@@ -12,6 +14,8 @@ from rich.text import Text
 from edgedistill.evidence.figures import milliseconds, visible
 from edgedistill.result import Candidate, Plan
 from edgedistill.target.device import Device, device_names, load_device
+from edgedistill.target.latency import TIER_WORDS
+from edgedistill.target.measured import Measured
 
 if TYPE_CHECKING:
     from edgedistill.data.dataset import Dataset
@@ -34,30 +38,85 @@ def _band(candidate: Candidate) -> str:
     if candidate.latency_s is None or candidate.latency_band_s is None:
         return "no prediction"
     low, high = candidate.latency_band_s
-    return f"{1e3 * candidate.latency_s:.2f} ({1e3 * low:.2f}-{1e3 * high:.2f})"
+    tier = f" {candidate.tier}" if candidate.tier else ""
+    return f"{1e3 * candidate.latency_s:.2f} ({1e3 * low:.2f}-{1e3 * high:.2f}){tier}"
 
 
 def _rows(title: str, candidates: Sequence[Candidate], most: int) -> list[RenderableType]:
+    """One line of figures a candidate, and the reason below it, so that a narrow terminal shows both."""
     if not candidates:
         return []
-    table = _table("student", "px", "precision", "start", "ms predicted", "MB", "why")
-    for c in candidates[:most]:
-        start = "pretrained" if c.pretrained else "random"
-        size = f"{c.size_bytes / 1e6:.2f}"
-        reason = _plain(c.reason)
-        table.add_row(c.model, str(c.input_size), c.precision, start, _band(c), size, reason)
+    measured = any(c.measured_s for c in candidates)
+    heads = ["student", "px", "precision", "start", "ms predicted", "MB", "MB used", "prior"]
+    heads += ["ms here"] if measured else []
+    cells = [heads, *(_cells(c, measured) for c in candidates[:most])]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(heads))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    ]
+    parts: list[RenderableType] = [Text(title, style="bold"), Text(lines[0], style="dim")]
+    for line, candidate in zip(lines[1:], candidates, strict=False):
+        parts += [Text(line), Text(visible(f"    {candidate.reason}"), style="dim")]
     more = len(candidates) - most
-    tail = [Text(f"and {more} more", style="dim")] if more > 0 else []
-    return [Text(title, style="bold"), table, *tail, Text("")]
+    parts += [Text(f"and {more} more", style="dim")] if more > 0 else []
+    return [*parts, Text("")]
 
 
-def candidates_view(plan: Plan) -> RenderableType:
-    """The chosen student, those behind it, and the nearest misses, each with its reason."""
+def _cells(c: Candidate, measured: bool) -> list[str]:
+    memory = "-" if c.memory_bytes is None else f"{c.memory_bytes / 1e6:.0f}"
+    prior = "-" if c.expected_top1 is None else f"{c.expected_top1:.3f}"
+    start = "pretrained" if c.pretrained else "random"
+    row = [c.model, str(c.input_size), c.precision, start, _band(c)]
+    row += [f"{c.size_bytes / 1e6:.2f}", memory, prior]
+    here = [f"{1e3 * c.measured_s:.2f}" if c.measured_s else "-"] if measured else []
+    return row + here
+
+
+def candidates_view(plan: Plan, limit_s: float | None = None, most: int = 5) -> RenderableType:
+    """The chosen student, those behind it, the nearest misses, each with its reason, and the front as a chart."""
     parts: list[RenderableType] = [Text(f"{plan.considered:,} candidates were weighed."), Text("")]
     parts += _rows("chosen", [plan.chosen], 1)
-    parts += _rows("behind it", plan.runners_up, 5)
-    parts += _rows("rejected", plan.rejected, 5)
+    parts += _rows("behind it", plan.runners_up, most)
+    parts += _rows("rejected, nearest first", plan.rejected, most)
+    chart = front_chart(plan, limit_s)
+    if chart:
+        title = "what latency buys: expected accuracy against predicted milliseconds"
+        parts += [Text(title, style="bold"), Text(chart), Text("")]
     return Group(*parts)
+
+
+def front_chart(plan: Plan, limit_s: float | None = None, width: int = 64, height: int = 12) -> str:
+    """The Pareto front as text, latency on a logarithmic axis; empty with fewer than two points.
+
+    `*` is the choice, `o` a candidate of the front, `|` the limit.
+    """
+    points = [(c.latency_s, c.expected_top1, "o") for c in plan.front]
+    points.append((plan.chosen.latency_s, plan.chosen.expected_top1, "*"))
+    known = [(math.log(x), y, mark) for x, y, mark in points if x and y is not None]
+    if len({x for x, _, _ in known}) < 2 or len({y for _, y, _ in known}) < 2:
+        return ""
+    limit = math.log(limit_s) if limit_s else known[0][0]
+    left = min(limit, *(x for x, _, _ in known))
+    right = max(limit, *(x for x, _, _ in known))
+    low, high = min(y for _, y, _ in known), max(y for _, y, _ in known)
+    grid = [[" "] * width for _ in range(height)]
+
+    def column(x: float) -> int:
+        return round((x - left) / (right - left) * (width - 1))
+
+    if limit_s:
+        for line in grid:
+            line[column(limit)] = "|"
+    for x, y, mark in known:
+        grid[round((high - y) / (high - low) * (height - 1))][column(x)] = mark
+    names = [f"{high:.3f}", *[""] * (height - 2), f"{low:.3f}"]
+    lines = [f"{name:>6} {''.join(line).rstrip()}" for name, line in zip(names, grid, strict=True)]
+    ends = f"{1e3 * math.exp(left):.2g} ms", f"{1e3 * math.exp(right):.2g} ms"
+    lines.append(f"{'':7}{ends[0]}{ends[1]:>{max(1, width - len(ends[0]))}}")
+    if limit_s:
+        lines.append(f"{'':7}| {1e3 * limit_s:g} ms allowed, * the choice")
+    return "\n".join(lines)
 
 
 def plan_view(plan: Plan, resolved: Resolved, dataset: Dataset) -> RenderableType:
@@ -104,13 +163,30 @@ def device_view(device: Device) -> RenderableType:
             "unknown" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
         )
         table.add_row(key, _plain(shown), _plain(device.sources.get(key, "")))
-    for precision, terms in device.latency.items():
-        bandwidth = f", {terms.bytes_per_s / 1e9:,.1f} GB/s" if terms.bytes_per_s else ""
-        words = (
-            f"{1e6 * terms.overhead_s:.1f} us a kernel, {terms.macs_per_s / 1e9:,.0f} GMAC/s"
-            f"{bandwidth}, tier {terms.tier}"
-        )
-        table.add_row(f"latency, {precision}", words, _plain(device.sources.get("latency", "")))
+    for precision, model in device.latency.items():
+        low, high = model.bands[model.tier]
+        words = model.words or TIER_WORDS[model.tier]
+        shown = f"tier {model.tier}, times {low:.2g} to {high:.2g}: {words}"
+        source = "; ".join(model.sources) or device.sources.get("latency", "")
+        table.add_row(f"latency, {precision}", shown, _plain(source))
     notes = [_plain(f"note: {note}") for note in device.notes]
     title = Text(visible(f"{device.name}: {device.title}"), style="bold")
     return Group(title, Text(""), table, *notes)
+
+
+def measured_view(measured: Measured, path: Path) -> RenderableType:
+    """What a measurement found: how well its fit predicts networks of families that it was not shown."""
+    table = _table("precision", "networks", "median error", "p90 error", "band")
+    for precision, model in measured.models.items():
+        low, high = model.band
+        table.add_row(
+            precision, str(model.n), f"{100 * model.median_error:.1f} %",
+            f"{100 * model.p90_error:.1f} %", f"times {low:.2f} to {high:.2f}",
+        )  # fmt: skip
+    cpu = measured.fingerprint.get("cpu", "this machine")
+    threads = f"{measured.threads} thread{'' if measured.threads == 1 else 's'}"
+    head = Text(visible(f"{measured.device}: {cpu}, {measured.runtime}, {threads}"), style="bold")
+    tail = Text(
+        visible(f"errors are those of families left out of the fit; kept in {path}"), style="dim"
+    )
+    return Group(head, table, tail)

@@ -136,7 +136,10 @@ class Student(Document):
 
 
 class Candidate(Document):
-    """A student that planning weighed, at one input size and precision."""
+    """A student that planning weighed, at one input size and precision.
+
+    `tier` grades the prediction; `measured_s` is the median of runs with random weights on the machine that planned.
+    """
 
     model: str
     input_size: Count
@@ -147,17 +150,30 @@ class Candidate(Document):
     size_bytes: Bytes
     latency_s: Seconds | None = None
     latency_band_s: tuple[Seconds, Seconds] | None = None
+    tier: Literal["A", "B", "C", "D", "E"] | None = None
+    measured_s: Seconds | None = None
     memory_bytes: Bytes | None = None
     expected_top1: Fraction | None = None
     fits: Literal["safe", "possible", "no"]
     reason: str
 
 
+class Attempt(Document):
+    """A candidate that was trained and packaged, and missed a limit after all."""
+
+    candidate: Candidate
+    missed: list[str]
+
+
 class Plan(Document):
+    """The choice. `front` has no candidate that another beats in both expected accuracy and predicted latency."""
+
     considered: Count
     chosen: Candidate
     runners_up: list[Candidate] = []
     rejected: list[Candidate] = []
+    front: list[Candidate] = []
+    attempts: list[Attempt] = []
     input_size_reason: str = ""
 
 

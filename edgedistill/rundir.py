@@ -39,7 +39,7 @@ PACKAGES = (
 )  # fmt: skip
 OWN = (
     "stages", "cache", "bundle", "evalset", "recipe.yaml", "result.json", "report.html",
-    "report.md", "model_card.md",
+    "report.md", "model_card.md", "attempts.json",
 )  # fmt: skip
 """What a build writes into its run folder beside the lock and the log; `--fresh` removes nothing else."""
 

@@ -79,6 +79,14 @@ class StudentSection(Section):
     input_size: Annotated[int, Field(ge=32, le=512)] | Auto = _f("auto", "Square input in pixels.")
 
 
+class PlanSection(Section):
+    """How planning goes on when a candidate does not keep its promise."""
+
+    max_attempts: int = _f(
+        3, "Candidates that are built until one keeps its size, latency and memory.", ge=1, le=20
+    )
+
+
 class DistillSection(Section):
     """How both arms are trained; constants as in the method's paper."""
 
@@ -156,6 +164,7 @@ class Recipe(Section):
     data: DataSection = DataSection()
     teacher: TeacherSection = TeacherSection()
     student: StudentSection = StudentSection()
+    plan: PlanSection = PlanSection()
     distill: DistillSection = DistillSection()
     export: ExportSection = ExportSection()
     quantize: QuantizeSection = QuantizeSection()

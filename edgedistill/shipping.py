@@ -1,234 +1,22 @@
-"""The second half of the story: what was learned is exported, quantized, packed, measured, scored and judged."""
+"""The second half of the story: what was learned is packed, measured, scored and judged."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-
+from edgedistill.attempts import missed
 from edgedistill.data.dataset import labels
-from edgedistill.data.pixels import read_pixels
-from edgedistill.data.split import cap
-from edgedistill.learning import Build
-from edgedistill.result import Precision, Result
-from edgedistill.rundir import Done, Work, now_utc, write_atomic
-from edgedistill.target.latency import Prediction, predict
-from edgedistill.target.students import find_student
-
-if TYPE_CHECKING:
-    from edgedistill.deploy.bundle import Packed
-
-FLOATS: tuple[Precision, ...] = ("float32", "float16")
-GOLDEN_IMAGES = 8
+from edgedistill.packing import Packing
+from edgedistill.result import Result
+from edgedistill.rundir import Done, Work, write_atomic
+from edgedistill.target.measured import HOST
 
 
-class Shipping:
-    """From two trained arms to the verdict; each property is a finished stage, as in `Build`."""
-
-    def __init__(self, learn: Build) -> None:
-        self.learn = learn
-        self.run, self.face, self.device = learn.run, learn.face, learn.device
-
-    @property
-    def arm(self) -> Done:
-        """The stage of the chosen arm."""
-        learn = self.learn
-        return learn.distilled if learn.chosen_arm == "distilled" else learn.plain
-
-    @cached_property
-    def export(self) -> Done:
-        """09: ONNX in float32 and float16, compared with torch on real images."""
-
-        def work(folder: Work) -> dict[str, Any]:
-            from edgedistill.deploy.onnx import export_float32, to_float16
-            from edgedistill.deploy.stage import check_parity, kit_logits, metadata, packed
-            from edgedistill.distill.stage import restore
-            from edgedistill.nets import outputs, pick_device
-            from edgedistill.teacher.stage import look_of
-
-            learn, shape = self.learn, self.learn.shape
-            model = restore(self.arm, learn.chosen_arm, learn.spec)
-            look, device = look_of(learn.start.facts), pick_device()
-            about = metadata(shape, learn.spec.model, learn.licences)
-            data: dict[Precision, bytes] = {
-                "float32": export_float32(model, look, shape.layout, shape.opset, about)
-            }
-            data["float16"] = to_float16(data["float32"], about)
-            pixels = np.asarray(learn.arrays.val[: learn.recipe.export.parity_images])
-            if len(pixels) < learn.recipe.export.parity_images:
-                more = learn.recipe.export.parity_images - len(pixels)
-                pixels = np.concatenate([pixels, self._train_pixels(more)])
-            reference = outputs(model.to(device), pixels, look, device)[1]
-            facts: dict[str, Any] = {}
-            for name in FLOATS:
-                item = packed(name, data[name], shape)
-                found = check_parity(item, kit_logits(item, pixels, shape, folder), reference)
-                folder.write(item.file, data[name])
-                facts[name] = {"parity": found}
-            worst = facts["float32"]["parity"]["max_abs"]
-            return {**facts, "summary": f"float32 differs from torch by {worst:.1e} at most"}
-
-        shape = self.learn.shape
-        key = {
-            "shape": [shape.layout, shape.opset, shape.runtime, list(shape.classes)],
-            "parity_images": self.learn.recipe.export.parity_images,
-            "licences": self.learn.licences,
-        }
-        return self.learn.stage("09-export", 1, key, [self.arm, self.learn.pixels], work)
-
-    def _train_pixels(self, count: int) -> Any:
-        """Up to `count` training images (n, S, S, 3), drawn evenly over the classes, as the device sees them."""
-        dataset, size = self.learn.dataset, self.learn.spec.size
-        least = max(count, self.learn.spec.classes)
-        items = cap(dataset.train, min(least, len(dataset.train)), self.learn.recipe.seed)
-        return np.stack([read_pixels(dataset, item, size, size) for item in items])
-
-    @cached_property
-    def quantize(self) -> Done:
-        """10: INT8 for the device's runtime, and the choice of the file that ships, on validation images."""
-
-        def work(folder: Work) -> dict[str, Any]:
-            from edgedistill.deploy.quantize import quantize
-            from edgedistill.deploy.stage import (
-                Option,
-                choose,
-                evaluate_options,
-                metadata,
-                model_inputs,
-                packed,
-            )
-
-            learn, shape = self.learn, self.learn.shape
-            section = learn.recipe.quantize
-            items = self._floats()
-            pixels = self._train_pixels(section.calibration_images)
-            data = quantize(
-                items[0].data, model_inputs(items[0], pixels, shape), self.flavour,
-                section.method, metadata(shape, learn.spec.model, learn.licences),
-            )  # fmt: skip
-            int8 = packed("int8", data, shape)
-            folder.write(int8.file, data)
-            items.append(int8)
-            scores = evaluate_options(
-                items, np.asarray(learn.arrays.val), learn.arrays.val_labels, shape, folder
-            )
-            options = [
-                Option(p.name, len(p.data), scores[p.name], self._predicted(p.name))  # type: ignore[arg-type]
-                for p in items
-            ]
-            allowed = [section.max_drop, learn.recipe.budget.max_top1_drop]
-            chosen, reasons = choose(
-                options, self.device.natural_precision, self._runs(),
-                min(a for a in allowed if a is not None),
-            )  # fmt: skip
-            return {
-                "chosen": chosen,
-                "reasons": reasons,
-                "val_top1": scores,
-                "flavour": self.flavour,
-                "calibration_images": len(pixels),
-                "summary": f"{chosen} ships: {reasons[chosen]}",
-            }
-
-        budget = self.learn.recipe.budget
-        key = {
-            "quantize": self.learn.recipe.quantize.model_dump(),
-            "drop": budget.max_top1_drop,
-            "device": [self.device.name, self.device.natural_precision, self.flavour],
-            "predicted": [self._predicted(p) for p in (*FLOATS, "int8")],
-            "seed": self.learn.recipe.seed,
-        }
-        inputs = [self.export, self.learn.pixels]
-        return self.learn.stage("10-quantize", 1, key, inputs, work)
-
-    @property
-    def flavour(self) -> str:
-        """The kind of INT8 file to make; where the device has no fast INT8, the one that runs here."""
-        return self.device.int8_flavour or "x86"
-
-    def _runs(self) -> tuple[Precision, ...]:
-        """Precisions that the device computes fast."""
-        return self.device.precisions
-
-    def prediction(self, precision: Precision) -> Prediction | None:
-        """The latency predicted for the device, `None` for a precision that it does not run fast."""
-        if precision not in self._runs():
-            return None
-        spec = self.learn.spec
-        return predict(
-            self.device, precision, find_student(spec.model).cost(spec.size, spec.classes)
-        )
-
-    def _predicted(self, precision: Precision) -> float | None:
-        found = self.prediction(precision)
-        return found.latency_s if found else None
-
-    def _floats(self) -> list[Packed]:
-        from edgedistill.deploy.stage import packed
-
-        folder = self.export.folder
-        return [
-            packed(name, (folder / f"model.{name}.onnx").read_bytes(), self.learn.shape)
-            for name in FLOATS
-        ]
-
-    def packed_files(self) -> list[Packed]:
-        """Every model file that goes into the bundle."""
-        from edgedistill.deploy.stage import packed
-
-        data = (self.quantize.folder / "model.int8.onnx").read_bytes()
-        return [*self._floats(), packed("int8", data, self.learn.shape)]
-
-    @cached_property
-    def bundle(self) -> Done:
-        """11: the folder that ships, with the kit; and the test images for a board, beside it."""
-        from edgedistill.deploy.stage import publish
-
-        def work(folder: Work) -> dict[str, Any]:
-            from edgedistill.deploy.stage import pack
-
-            facts = pack(
-                folder,
-                name=str(learn.recipe.name),
-                device=self.device.name,
-                created_utc=now_utc(),
-                shape=learn.shape,
-                models=self.packed_files(),
-                chosen=self.quantize.facts["chosen"],
-                golden=self._train_pixels(GOLDEN_IMAGES),
-                licences=learn.licences,
-                evalset=self._evalset(),
-            )
-            return {**facts, "summary": f"{facts['bundle_bytes'] / 1e6:.1f} MB in bundle/"}
-
-        from edgedistill.deploy.bundle import kit_hash
-
-        learn = self.learn
-        key = {
-            "name": learn.recipe.name,
-            "seed": learn.recipe.seed,
-            "eval_images": learn.recipe.export.eval_images,
-            "licences": learn.licences,
-            "kit": kit_hash(),
-        }
-        done = learn.stage("11-bundle", 1, key, [self.export, self.quantize, learn.pixels], work)
-        publish(done.folder, self.run.path)
-        return done
-
-    def _evalset(self) -> Any:
-        """Test pixels, labels and the size of the whole split, evenly over the classes; `None` when left out."""
-        learn = self.learn
-        count = min(learn.recipe.export.eval_images, len(learn.dataset.test))
-        if count == 0:
-            return None
-        test = learn.dataset.test
-        position = {item.key: i for i, item in enumerate(test)}
-        items = cap(test, count, learn.recipe.seed) if count < len(test) else list(test)
-        rows = sorted(position[item.key] for item in items)
-        return np.asarray(learn.arrays.test[rows]), learn.arrays.test_labels[rows], len(test)
+class Shipping(Packing):
+    """From the bundle to the verdict; each property is a finished stage, as in `Build`."""
 
     @cached_property
     def bench(self) -> Done:
@@ -258,6 +46,14 @@ class Shipping:
             "machine": [here.get("cpu"), here.get("cores"), here.get("memory_bytes")],
         }
         return self.learn.stage("12-bench", 1, key, [self.bundle], work)
+
+    def missed(self) -> list[str]:
+        """Limits on size, latency and memory that the file which ships misses for certain; accuracy is judged later."""
+        chosen = self.quantize.facts["chosen"]
+        rows = [r for r in self.bench.facts["document"]["rows"] if r["model"] == chosen]
+        size = next(len(p.data) for p in self.packed_files() if p.name == chosen)
+        limits = self.learn.recipe.budget.limits()
+        return missed(limits, size, rows, self.device.name == HOST)
 
     @cached_property
     def score(self) -> Done:

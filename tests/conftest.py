@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ["EDGEDISTILL_HOME"] = tempfile.mkdtemp(prefix="edgedistill-tests-")
 
 PROGRAMS = {"browser": "chromium", "ssh": "sshd"}
 

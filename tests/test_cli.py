@@ -325,7 +325,7 @@ def test_a_bug_is_not_hidden(call: Call, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_plan_names_the_chosen_those_behind_and_the_rejected(call: Call, tmp_path: Path) -> None:
     ended = call("plan", "--device", "jetson", "--latency-ms", "5", "--size-mb", "4")
     assert ended.code == 0
-    assert [w for w in ("chosen", "behind it", "rejected") if w in ended.out.splitlines()] == [
+    assert [w for w in ("chosen", "behind it", "rejected, nearest first") if w in ended.out.splitlines()] == [
         "chosen",
         "behind it",
         "rejected",

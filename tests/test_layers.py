@@ -28,9 +28,10 @@ BASE = (  # from the lowest up; each may use those before it
 )
 TOP = (  # above the rooms, from the lowest up
     ("derive", "doctor", "planview"),
-    ("options", "stages", "planning", "findings"),
+    ("options", "stages", "planning", "findings", "measuring", "attempts"),
     ("assemble",),
     ("learning",),
+    ("packing",),
     ("shipping",),
     ("pipeline",),
     ("cli",),

@@ -9,8 +9,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ontarget.contract import KIT_SCHEMA
 
@@ -58,6 +59,36 @@ def read_kit(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict) or document.get("schema") != KIT_SCHEMA:
         raise DocumentError(f"kit document {path} is not of schema {KIT_SCHEMA}")
     return document
+
+
+class Target(Protocol):
+    """Where a bundle runs: on this machine, or on a board that answers."""
+
+    def run(self, bundle: Path, arguments: Sequence[str], out: Path, face: Face) -> dict[str, Any]:
+        """Run one command of the bundle's kit there; `out` is a file here for the kit document that comes back."""
+        ...
+
+
+class Here:
+    """This machine."""
+
+    def run(self, bundle: Path, arguments: Sequence[str], out: Path, face: Face) -> dict[str, Any]:
+        """Run the kit in a fresh process. Raises as `run_kit`."""
+        run_kit(bundle, [*arguments, "--json", str(out)], face)
+        return read_kit(out)
+
+
+class FakeTarget:
+    """A target with fixed answers, for tests: `answer(bundle, arguments)` is the kit document."""
+
+    def __init__(self, answer: Callable[[Path, Sequence[str]], dict[str, Any]]) -> None:
+        self._answer = answer
+        self.calls: list[tuple[Path, tuple[str, ...]]] = []
+
+    def run(self, bundle: Path, arguments: Sequence[str], out: Path, face: Face) -> dict[str, Any]:
+        """The fixed answer."""
+        self.calls.append((bundle, tuple(arguments)))
+        return self._answer(bundle, arguments)
 
 
 def bench(bundle: Path, out: Path, section: BenchSection, face: Face) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from edgedistill.result import Limits, Precision
 from edgedistill.target.device import Device
-from edgedistill.target.latency import Prediction, predict
+from edgedistill.target.latency import Abstention, Prediction, predict
 from edgedistill.target.students import Student, expected_top1
 
 Fit = Literal["safe", "possible", "no"]
@@ -24,10 +24,14 @@ class Check:
     allowed: float
     point: float | None
     upper: float | None
+    unknown: str = ""
+    impossible: bool = False
 
     @property
     def verdict(self) -> Fit:
         """An unknown value is neither inside nor outside, so it is possible."""
+        if self.impossible:
+            return "no"
         if self.point is None or self.upper is None:
             return "possible"
         if self.point > self.allowed:
@@ -36,14 +40,17 @@ class Check:
 
     @property
     def ratio(self) -> float:
-        """How many times the limit; 0 when unknown."""
+        """How many times the limit; 0 when unknown, and without end when impossible."""
+        if self.impossible:
+            return math.inf
         return 0.0 if self.point is None else self.point / max(self.allowed, 1e-12)
 
     def words(self) -> str:
         """Such as `5.9 ms predicted, 5.0 ms allowed`."""
         allowed = f"{number(self.allowed)} {self.unit} allowed"
         if self.point is None or self.upper is None:
-            return f"{self.what} cannot be predicted here, {allowed}"
+            why = f" ({self.unknown})" if self.unknown else ""
+            return f"{self.what} cannot be predicted here{why}, {allowed}"
         kind = {"latency": "predicted", "memory": "of memory predicted"}.get(self.what, "file")
         band = f" (up to {number(self.upper)})" if self.upper > self.point else ""
         return f"{number(self.point)} {self.unit} {kind}{band}, {allowed}"
@@ -58,6 +65,7 @@ class Weighed:
     precision: Precision
     pretrained: bool
     prediction: Prediction | None
+    abstention: str
     memory_bytes: int | None
     size_bytes: int
     expected: float
@@ -80,7 +88,7 @@ class Weighed:
     def latency_words(self) -> str:
         """The predicted latency with its band and tier, in milliseconds."""
         if self.prediction is None:
-            return "no latency prediction for this precision: measure it on the device"
+            return f"no latency is predicted: {self.abstention}"
         low, high = self.prediction.band_s
         point = number(1e3 * self.prediction.latency_s)
         band = f"{number(1e3 * low)} to {number(1e3 * high)}"
@@ -95,16 +103,23 @@ def weigh(
     precision: Precision,
     pretrained: bool,
     classes: int,
+    detail: int,
 ) -> Weighed:
-    """A student at one input size and precision against every limit of the budget."""
-    prediction = predict(device, precision, student.cost(size, classes))
+    """A student at one input size and precision against every limit of the budget.
+
+    `detail` is the input size above which the images hold nothing more.
+    """
+    found = predict(device, precision, student.network(size, classes))
+    prediction = found if isinstance(found, Prediction) else None
+    why = found if isinstance(found, Abstention) else Abstention("")
     memory = student.memory_bytes(precision, size, classes, device.runtime_memory_bytes)
     file = student.size_bytes(precision, classes)
     checks = []
     if limits.latency_s is not None:
         point = None if prediction is None else 1e3 * prediction.latency_s
         upper = None if prediction is None else 1e3 * prediction.band_s[1]
-        checks.append(Check("latency", "ms", 1e3 * limits.latency_s, point, upper))
+        allowed = 1e3 * limits.latency_s
+        checks.append(Check("latency", "ms", allowed, point, upper, why.words, why.impossible))
     if limits.size_bytes is not None:
         checks.append(Check("size", "MB", limits.size_bytes / 1e6, file / 1e6, file / 1e6))
     if limits.memory_bytes is not None:
@@ -116,9 +131,10 @@ def weigh(
         precision=precision,
         pretrained=pretrained,
         prediction=prediction,
+        abstention=why.words,
         memory_bytes=memory,
         size_bytes=file,
-        expected=expected_top1(student, size, precision, pretrained=pretrained),
+        expected=expected_top1(student, min(size, detail), precision, pretrained=pretrained),
         checks=tuple(checks),
     )
 

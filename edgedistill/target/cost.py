@@ -1,4 +1,4 @@
-"""What a network costs, read from its ONNX graph: MACs by kind, weights, moved elements, kernels.
+"""What a network costs, read from its ONNX graph: one line a kernel, and the sums.
 
 The graph alone is the source, so the numbers are those of the file that ships. `onnx` is imported
 inside the functions: planning reads a table and needs none of this.
@@ -7,46 +7,121 @@ inside the functions: planning reads a table and needs none of this.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edgedistill.errors import DocumentError
-from edgedistill.target.graph import Graph, Kernel, kernels_of, read_graph
+from edgedistill.target.graph import (
+    ARITHMETIC,
+    ELEMENTWISE,
+    HARD,
+    NORMALISATION,
+    POOLING,
+    PRODUCTS,
+    SMOOTH,
+    VIEWS,
+    Graph,
+    Kernel,
+    Node,
+    kernels_of,
+    read_graph,
+)
 
 if TYPE_CHECKING:
     import onnx
 
-KINDS = ("depthwise", "pointwise", "dense", "grouped", "fully_connected", "attention")
+KINDS = (
+    *("depthwise", "pointwise", "dense", "grouped"),
+    *("fully_connected", "squeeze_excite", "attention"),
+)
 """Kinds of multiply-accumulates. `dense` is a convolution with a window and one group; a 1x1
-convolution of a 1x1 map is `fully_connected`, which is what it computes; `attention` multiplies
-two activations."""
+convolution of a 1x1 map is `fully_connected`, which is what it computes, or `squeeze_excite` where
+its result scales a larger map; `attention` multiplies two activations."""
+
+KERNEL_KINDS = (*KINDS, "elementwise", "pooling", "normalisation", "movement")
+"""What a kernel does. `movement` only copies: concatenation, transposition, slices, resizing."""
+
+
+@dataclass(frozen=True)
+class KernelCost:
+    """One kernel for one image: what it computes and what it moves, in elements.
+
+    `channels_in` is the length of each sum without the window, `channels_out` and `pixels` are
+    those of the output, `groups` those of a convolution, `window` is the side of the filter (0
+    where there is none). `hard`,
+    `smooth` and `arithmetic` count the element-wise steps that are fused behind the product, or
+    that the kernel consists of: hard gates (h-swish), smooth functions (SiLU, GELU), additions and
+    products. Clamps (ReLU) are not counted: no runtime pays for them.
+    """
+
+    kind: str
+    macs: int
+    read: int
+    written: int
+    weights: int
+    channels_in: int
+    channels_out: int
+    groups: int
+    pixels: int
+    window: int
+    stride: int
+    hard: int
+    smooth: int
+    arithmetic: int
 
 
 @dataclass(frozen=True)
 class Cost:
     """What one image costs, in elements rather than bytes: the precision decides their width.
 
-    `params` is what the file stores, `weight_elements` what one inference reads (a shared weight
-    counts at each use), `act_elements` the activations that kernels read plus those that they
-    write, `layers` the kernels that are left after the usual fusions, and `peak_act_elements` the
-    most activation elements alive at once.
+    `params` is what the file stores, `peak_act_elements` the most activation elements alive at
+    once, `operators` the ONNX operators that the graph has.
     """
 
-    macs: int
-    macs_by_kind: Mapping[str, int]
+    kernels: tuple[KernelCost, ...]
     params: int
-    weight_elements: int
-    act_elements: int
-    layers: int
     peak_act_elements: int
+    operators: frozenset[str] = frozenset()
 
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates."""
+        return sum(k.macs for k in self.kernels)
 
-@dataclass
-class _Sums:
-    kinds: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
-    weights: int = 0
-    moved: int = 0
+    @property
+    def macs_by_kind(self) -> Mapping[str, int]:
+        """Multiply-accumulates of each kind that occurs."""
+        sums = dict.fromkeys(KINDS, 0)
+        for kernel in self.kernels:
+            if kernel.macs:
+                sums[kernel.kind] += kernel.macs
+        return {kind: macs for kind, macs in sums.items() if macs}
+
+    @property
+    def weight_elements(self) -> int:
+        """What one inference reads of the weights; a shared weight counts at each use."""
+        return sum(k.weights for k in self.kernels)
+
+    @property
+    def read_elements(self) -> int:
+        """Activations that kernels read."""
+        return sum(k.read for k in self.kernels)
+
+    @property
+    def written_elements(self) -> int:
+        """Activations that kernels write."""
+        return sum(k.written for k in self.kernels)
+
+    @property
+    def act_elements(self) -> int:
+        """Activations that kernels read plus those that they write."""
+        return self.read_elements + self.written_elements
+
+    @property
+    def layers(self) -> int:
+        """Kernels that are left after the usual fusions."""
+        return len(self.kernels)
 
 
 def cost_of_graph(model: onnx.ModelProto) -> Cost:
@@ -60,70 +135,147 @@ def cost_of_graph(model: onnx.ModelProto) -> Cost:
         raise DocumentError(f"the ONNX graph has a node without its tensors: {error}") from None
 
 
+def cost_of_kernels(graph: Graph, kernels: Sequence[Kernel]) -> tuple[KernelCost, ...]:
+    """Each kernel of a graph."""
+    readers = _readers(graph)
+    return tuple(_kernel(graph, kernel, readers) for kernel in kernels)
+
+
 def _cost(graph: Graph) -> Cost:
     kernels = kernels_of(graph)
-    sums = _Sums()
-    for kernel in kernels:
-        for index in kernel.nodes:
-            kind, macs = _macs(graph, index)
-            sums.kinds[kind] += macs
-            sums.weights += sum(
-                graph.elements(name) for name in _weights_read(graph, graph.nodes[index].inputs)
-            )
-        sums.moved += sum(graph.elements(name) for name in kernel.inputs | kernel.outputs)
     return Cost(
-        macs=sum(sums.kinds.values()),
-        macs_by_kind={kind: count for kind, count in sums.kinds.items() if count},
+        kernels=cost_of_kernels(graph, kernels),
         params=graph.params,
-        weight_elements=sums.weights,
-        act_elements=sums.moved,
-        layers=len(kernels),
         peak_act_elements=_peak(graph, kernels),
+        operators=frozenset(node.op for node in graph.nodes if node.op != "Constant"),
     )
 
 
-def _weights_read(graph: Graph, inputs: tuple[str, ...]) -> list[str]:
-    """Constant inputs of a node that are tensors of numbers to compute with, not shapes or axes."""
-    return [name for name in inputs if name in graph.weights]
+def _kernel(graph: Graph, kernel: Kernel, readers: Mapping[str, Sequence[Node]]) -> KernelCost:
+    nodes = [graph.nodes[index] for index in kernel.nodes]
+    first = nodes[0]
+    sums = [_product(graph, node) for node in nodes if node.op in PRODUCTS]
+    kind, channels_in, window = _kind(first), 0, 0
+    if sums:
+        kind, channels_in, window = sums[0].kind, sums[0].channels_in, sums[0].window
+        if kind == "fully_connected" and _scales_a_map(graph, first, readers):
+            kind = "squeeze_excite"
+    shape = graph.shape(first.outputs[0])
+    channels_out, pixels = _channels_and_pixels(shape, first.op)
+    return KernelCost(
+        kind=kind,
+        macs=sum(s.macs for s in sums),
+        read=sum(graph.elements(name) for name in kernel.inputs),
+        written=sum(graph.elements(name) for name in kernel.outputs),
+        weights=sum(graph.elements(n) for node in nodes for n in node.inputs if n in graph.weights),
+        channels_in=channels_in,
+        channels_out=channels_out,
+        groups=first.group,
+        pixels=pixels,
+        window=window,
+        stride=first.stride,
+        hard=sum(node.op in HARD for node in nodes),
+        smooth=sum(node.op in SMOOTH for node in nodes),
+        arithmetic=sum(node.op in ARITHMETIC for node in nodes),
+    )
 
 
-def _macs(graph: Graph, index: int) -> tuple[str, int]:
-    node = graph.nodes[index]
+def _kind(node: Node) -> str:
+    """What a kernel without a product does."""
+    if node.op in ELEMENTWISE:
+        return "elementwise"
+    if node.op in POOLING:
+        return "pooling"
+    return "normalisation" if node.op in NORMALISATION else "movement"
+
+
+def _channels_and_pixels(shape: tuple[int, ...], op: str) -> tuple[int, int]:
+    """Channels and positions of an output (N, C, H, W), or of a matrix (..., M, N)."""
+    if len(shape) >= 4 and op not in ("MatMul", "MatMulInteger", "QLinearMatMul"):
+        return shape[1], math.prod(shape[2:])
+    channels = shape[-1] if shape else 1
+    return channels, math.prod(shape) // channels if channels else 0
+
+
+@dataclass(frozen=True)
+class _Product:
+    kind: str
+    macs: int
+    channels_in: int
+    window: int
+
+
+def _product(graph: Graph, node: Node) -> _Product:
     if node.op in ("Conv", "ConvInteger", "QLinearConv"):
         weight = node.inputs[3] if node.op == "QLinearConv" else node.inputs[1]
-        return _conv_macs(graph, node.inputs[0], weight, node.outputs[0], node.group)
+        return _convolution(graph, node.inputs[0], weight, node.outputs[0], node.group)
     if node.op == "ConvTranspose":
         kernel = graph.shape(node.inputs[1])
         count = graph.elements(node.inputs[0]) * math.prod(kernel[1:])
-        return ("dense" if node.group == 1 else "grouped"), count
-    if node.op in ("Gemm", "MatMul", "MatMulInteger", "QLinearMatMul"):
-        return _matmul_macs(graph, node.op, node.inputs, node.outputs[0], node.transposed)
-    return "dense", 0
+        kind = "dense" if node.group == 1 else "grouped"
+        return _Product(kind, count, kernel[0] // max(node.group, 1), kernel[-1])
+    return _matrix_product(graph, node)
 
 
-def _conv_macs(graph: Graph, image: str, weight: str, out: str, group: int) -> tuple[str, int]:
+def _convolution(graph: Graph, image: str, weight: str, out: str, group: int) -> _Product:
     """MACs of a convolution: output elements times channels per group times window."""
     kernel, shape = graph.shape(weight), graph.shape(image)
     count = graph.elements(out) * math.prod(kernel[1:])
     window = math.prod(kernel[2:])
     if group > 1:
-        return ("depthwise" if kernel[1] == 1 else "grouped"), count
-    if window > 1:
-        return "dense", count
-    return ("fully_connected" if math.prod(shape[2:]) == 1 else "pointwise"), count
+        kind = "depthwise" if kernel[1] == 1 else "grouped"
+    elif window > 1:
+        kind = "dense"
+    else:
+        kind = "fully_connected" if math.prod(shape[2:]) == 1 else "pointwise"
+    return _Product(kind, count, kernel[1], kernel[-1] if len(kernel) > 2 else 1)
 
 
-def _matmul_macs(
-    graph: Graph, op: str, inputs: tuple[str, ...], out: str, transposed: bool
-) -> tuple[str, int]:
-    """MACs of a matrix product: output elements times the summed axis."""
-    shape = graph.shape(inputs[0])
+def _matrix_product(graph: Graph, node: Node) -> _Product:
+    """MACs of a matrix product: output elements times the summed axis.
+
+    Of a stored matrix it is a convolution of 1x1, or fully connected where it makes one vector.
+    """
+    shape, out = graph.shape(node.inputs[0]), node.outputs[0]
     if not shape:
-        raise DocumentError(f'the {op} that makes "{out}" multiplies a scalar, which is not valid')
-    summed = shape[0] if transposed else shape[-1]
-    second = inputs[3] if op == "QLinearMatMul" else inputs[1]
-    kind = "fully_connected" if second in graph.constants else "attention"
-    return kind, graph.elements(out) * summed
+        raise DocumentError(
+            f'the {node.op} that makes "{out}" multiplies a scalar, which is not valid'
+        )
+    summed = shape[0] if node.transposed else shape[-1]
+    second = node.inputs[3] if node.op == "QLinearMatMul" else node.inputs[1]
+    count = graph.elements(out) * summed
+    if second not in graph.constants:
+        return _Product("attention", count, summed, 1)
+    made = graph.shape(out)
+    single = bool(made) and math.prod(made) == made[-1]
+    return _Product("fully_connected" if single else "pointwise", count, summed, 1)
+
+
+def _readers(graph: Graph) -> dict[str, list[Node]]:
+    readers: dict[str, list[Node]] = {}
+    for node in graph.nodes:
+        for name in node.inputs:
+            readers.setdefault(name, []).append(node)
+    return readers
+
+
+def _scales_a_map(graph: Graph, node: Node, readers: Mapping[str, Sequence[Node]]) -> bool:
+    """Whether what `node` makes of a vector ends as the factor of a larger map."""
+    seen: set[str] = set()
+    ahead = [node.outputs[0]]
+    while ahead:
+        name = ahead.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        for reader in readers.get(name, ()):
+            out = reader.outputs[0]
+            spatial = graph.shape(out)[2:]
+            if reader.op == "Mul" and math.prod(spatial) > 1:
+                return True
+            if reader.op in ELEMENTWISE | VIEWS | PRODUCTS and math.prod(spatial) == 1:
+                ahead.append(out)
+    return False
 
 
 def _peak(graph: Graph, kernels: list[Kernel]) -> int:

@@ -18,25 +18,36 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from edgedistill.errors import DeviceError, unknown
 from edgedistill.plainyaml import read_plain
 from edgedistill.result import Limits, Precision, describe
-from edgedistill.target.latency import Terms
-from edgedistill.target.profile import Accelerator, Profile, cross_checks, tidy
+from edgedistill.target.latency import LatencyModel, three_terms
+from edgedistill.target.measured import HOST, fingerprint, models_of, recall, user_place
+from edgedistill.target.profile import (
+    Accelerator,
+    Cpu,
+    Engine,
+    PowerMode,
+    Profile,
+    Weakness,
+    cross_checks,
+    tidy,
+)
+from edgedistill.target.published import shipped_models
 
 MAX_PROFILE_BYTES = 64_000
 MAX_PROBLEMS = 40
 SUFFIXES = (".yaml", ".yml")
-HOST = "host"
 
 
 @dataclass(frozen=True)
 class Device:
     """Declared facts of one device. SI units; what is not known is `None`.
 
-    `precisions` are in the order of preference and `natural_precision` is what the device is for;
+    `precisions` are in the order of preference, `natural_precision` is what the device is for, and
+    `fast_precisions` are those that are really fast on mobile networks;
     `int8_flavour` is the kind of INT8 file its runtime takes (`None`: no fast INT8). `latency` has
     terms for some precisions, and `sources` says where each field comes from: "unverified" and
     "[M]" (from memory) stay marked.
@@ -45,22 +56,30 @@ class Device:
     name: str
     title: str
     aliases: tuple[str, ...]
-    kind: Literal["nvidia_gpu", "arm_cpu", "x86_cpu"]
-    runtime: Literal["tensorrt", "onnxruntime"]
+    kind: Literal["nvidia_gpu", "arm_cpu", "x86_cpu", "npu"]
+    runtime: Literal["tensorrt", "onnxruntime", "vendor"]
     precisions: tuple[Precision, ...]
     natural_precision: Precision
+    fast_precisions: tuple[Precision, ...]
     cores: int | None
+    cpu: Cpu | None
     memory_bytes: int | None
     memory_bytes_per_s: float | None
+    launch_overhead_s: float | None
     opset: int
     input_layout: Literal["uint8_nhwc", "float_nchw"]
     int8_flavour: Literal["x86", "arm", "tensorrt"] | None
     tensorrt: str | None
     jetpack: str | None
+    compiler: str | None
     runtime_memory_bytes: int | None
     accelerator: Accelerator | None
+    engines: tuple[Engine, ...]
+    power_mode: str | None
+    power_modes: tuple[PowerMode, ...]
+    weak: tuple[Weakness, ...]
     limits: Limits
-    latency: Mapping[Precision, Terms]
+    latency: Mapping[Precision, LatencyModel]
     sources: Mapping[str, str]
     notes: tuple[str, ...]
 
@@ -71,12 +90,23 @@ def load_device(name_or_path: str) -> Device:
     Raises `DeviceError`: an unknown name with the nearest one, or every problem of a file at once.
     """
     if name_or_path.lower().endswith(SUFFIXES):
-        return _from_file(Path(name_or_path))
+        return _with_measured(_from_file(Path(name_or_path)))
     names = _names()
     if name_or_path not in names:
         hint = " A profile of your own is given by its path, which ends in .yaml."
         raise DeviceError(unknown("device", name_or_path, names) + hint)
-    return _shipped(names[name_or_path])
+    return _with_measured(_shipped(names[name_or_path]))
+
+
+def load_profile(path: Path) -> Device:
+    """The device of a profile file, whatever its name ends in. Raises `DeviceError`."""
+    return _from_file(path)
+
+
+def load_profile_facts(name: str) -> Device:
+    """What a shipped profile declares, without any latency model: what such models are derived from."""
+    entry = resources.files("edgedistill.target").joinpath("profiles", f"{name}.yaml")
+    return _parse(entry.read_text("utf-8"), name)
 
 
 def device_names() -> tuple[str, ...]:
@@ -86,25 +116,19 @@ def device_names() -> tuple[str, ...]:
 
 def device_to_dict(device: Device) -> dict[str, Any]:
     """The declared facts for `result.json`: plain dicts, lists, strings and numbers."""
-    facts: dict[str, Any] = {}
-    for field in dataclasses.fields(device):
-        value = getattr(device, field.name)
-        if field.name == "limits":
-            value = device.limits.model_dump(mode="json")
-        elif field.name == "latency":
-            value = {precision: _plain(terms) for precision, terms in device.latency.items()}
-        elif field.name == "accelerator" and device.accelerator is not None:
-            value = device.accelerator.model_dump(mode="json")
-        elif isinstance(value, Mapping):
-            value = dict(value)
-        elif isinstance(value, tuple):
-            value = list(value)
-        facts[field.name] = value
-    return facts
+    return {f.name: _plain(getattr(device, f.name)) for f in dataclasses.fields(device)}
 
 
-def _plain(terms: Terms) -> dict[str, Any]:
-    return {**dataclasses.asdict(terms), "band": list(terms.band)}
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _plain(dataclasses.asdict(value))
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, frozenset):
+        return sorted(value)
+    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value
 
 
 @cache
@@ -122,9 +146,24 @@ def _names() -> dict[str, str]:
 
 @cache
 def _shipped(name: str) -> Device:
-    entry = resources.files("edgedistill.target").joinpath("profiles", f"{name}.yaml")
-    device = _parse(entry.read_text("utf-8"), name)
+    device = load_profile_facts(name)
+    known = shipped_models().get(name)
+    if known:
+        device = dataclasses.replace(device, latency=known)
     return _this_machine(device) if name == HOST else device
+
+
+def _with_measured(device: Device) -> Device:
+    """The device with what the user measured of it; of `host`, only on the machine measured."""
+    measured = recall(device.name, user_place())
+    if measured is None:
+        return device
+    if device.name == HOST:
+        from ontarget.machine import machine
+
+        if measured.fingerprint != fingerprint(machine()):
+            return device
+    return dataclasses.replace(device, latency={**device.latency, **models_of(measured)})
 
 
 def _from_file(path: Path) -> Device:
@@ -172,7 +211,8 @@ def _tree(text: str, where: str) -> dict[Any, Any]:
 def _device(profile: Profile) -> Device:
     values = {field.name: getattr(profile, field.name) for field in dataclasses.fields(Device)}
     values["latency"] = {
-        precision: Terms(**terms.model_dump()) for precision, terms in profile.latency.items()
+        precision: three_terms(precision, **terms.model_dump())
+        for precision, terms in profile.latency.items()
     }
     return Device(**values)
 
@@ -190,7 +230,7 @@ def _this_machine(device: Device) -> Device:
         )
     like = _shipped("raspberry-pi-5" if arm else "x86-cpu")
     terms = {
-        precision: dataclasses.replace(t, tier="E", band=(1 / 3, 3.0))
+        precision: dataclasses.replace(t, tier="E", unseen_tier="E", bands={"E": (1 / 3, 3.0)})
         for precision, t in like.latency.items()
     }
     return dataclasses.replace(

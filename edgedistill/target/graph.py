@@ -8,8 +8,11 @@ one kernel; views (reshape, cast, quantize and the like) cost nothing.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from edgedistill.errors import DocumentError
 
@@ -24,15 +27,27 @@ VIEWS = {
     *("Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Dropout"),
     *("QuantizeLinear", "DequantizeLinear"),
 }
-ELEMENTWISE = {
-    *("Relu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "LeakyRelu", "PRelu", "Elu", "Gelu"),
-    *("Tanh", "Erf", "Softplus", "Mish", "Swish", "Selu", "Celu", "Exp", "Sqrt", "Neg", "Abs"),
-    *("Add", "Sub", "Mul", "Div", "Pow", "BatchNormalization", "Min", "Max"),
+CLAMPS = {"Relu", "Clip", "LeakyRelu", "PRelu", "Min", "Max", "Neg", "Abs"}
+HARD = {"HardSigmoid", "HardSwish"}
+SMOOTH = {
+    *("Sigmoid", "Elu", "Gelu", "Tanh", "Erf", "Softplus", "Mish", "Swish", "Selu", "Celu", "Exp"),
+    *("Sqrt", "Pow"),
 }
-
+ARITHMETIC = {"Add", "Sub", "Mul", "Div", "BatchNormalization"}
+ELEMENTWISE = CLAMPS | HARD | SMOOTH | ARITHMETIC
+POOLING = {
+    *("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LpPool"),
+    *("ReduceMean", "ReduceMax", "ReduceSum"),
+}
+NORMALISATION = {
+    *("Softmax", "LogSoftmax", "LayerNormalization", "InstanceNormalization"),
+    *("GroupNormalization", "LpNormalization", "ReduceL2", "RMSNormalization"),
+}
 
 SMALL = 256
 """Elements of a constant that is worth evaluating: paddings, shapes, axes."""
+MAX_ROUNDS = 64
+"""Rounds of evaluating shapes and inferring what follows from them."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +57,10 @@ class Node:
     op: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    name: str = ""
     group: int = 1
     transposed: bool = False
+    stride: int = 1
 
 
 @dataclass
@@ -96,19 +113,20 @@ def read_graph(model: onnx.ModelProto) -> Graph:
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
     _set_batch_to_one(fixed)
-    _fold_small_constants(fixed)
+    shapes: dict[str, tuple[int, ...]] = {}
     try:
-        fixed = shape_inference.infer_shapes(fixed, strict_mode=False, data_prop=True)
+        for _ in range(MAX_ROUNDS):
+            _fold_small_constants(fixed, shapes)
+            fixed = shape_inference.infer_shapes(fixed, strict_mode=False, data_prop=True)
+            known = _known_shapes(fixed.graph)
+            asks = any(node.op_type == "Shape" for node in fixed.graph.node)
+            if len(known) == len(shapes) or not asks:
+                break
+            shapes = known
     except (onnx.onnx_cpp2py_export.shape_inference.InferenceError, ValueError, RuntimeError) as e:
         text = " ".join(str(e).split())[:200]
         raise DocumentError(f"the shapes of the ONNX graph do not hold: {text}") from None
-    graph = fixed.graph
-    shapes = {t.name: tuple(t.dims) for t in graph.initializer}
-    for value in [*graph.input, *graph.value_info, *graph.output]:
-        dims = value.type.tensor_type.shape.dim
-        known = value.type.tensor_type.HasField("shape")
-        if known and all(d.HasField("dim_value") for d in dims):
-            shapes[value.name] = tuple(int(d.dim_value) for d in dims)
+    graph, shapes = fixed.graph, known
     constants = {t.name for t in graph.initializer}
     numbers = {t.name for t in graph.initializer if _is_number(t)}
     params = sum(math.prod(t.dims) for t in model.graph.initializer if _is_number(t))
@@ -129,6 +147,17 @@ def read_graph(model: onnx.ModelProto) -> Graph:
     return result
 
 
+def _known_shapes(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
+    """Every tensor whose dimensions are all known."""
+    shapes = {t.name: tuple(t.dims) for t in graph.initializer}
+    for value in [*graph.input, *graph.value_info, *graph.output]:
+        dims = value.type.tensor_type.shape.dim
+        known = value.type.tensor_type.HasField("shape")
+        if known and all(d.HasField("dim_value") for d in dims):
+            shapes[value.name] = tuple(int(d.dim_value) for d in dims)
+    return shapes
+
+
 def _set_batch_to_one(model: onnx.ModelProto) -> None:
     """Bind the first axis of each input, and drop what was stated about tensors behind it."""
     stored = {t.name for t in model.graph.initializer}
@@ -142,8 +171,8 @@ def _set_batch_to_one(model: onnx.ModelProto) -> None:
         value.type.tensor_type.ClearField("shape")
 
 
-def _fold_small_constants(model: onnx.ModelProto) -> None:
-    """Evaluate what is made of small constants (paddings, target shapes), for shape inference.
+def _fold_small_constants(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Evaluate what is made of small constants and known shapes (paddings, targets of a reshape).
 
     A node that cannot be evaluated is left as it is: if its value matters, the shape behind it
     stays unknown.
@@ -157,6 +186,10 @@ def _fold_small_constants(model: onnx.ModelProto) -> None:
         if math.prod(t.dims) <= SMALL and not t.external_data
     }
     for node in model.graph.node:
+        if node.op_type == "Shape" and node.input[0] in shapes and not node.attribute:
+            dims = np.array(shapes[node.input[0]], np.int64)
+            _keep(model, values, node.output[0], dims)
+            continue
         if node.domain or any(name not in values for name in node.input if name):
             continue
         tensors = [a.t for a in node.attribute if a.HasField("t")]
@@ -169,9 +202,19 @@ def _fold_small_constants(model: onnx.ModelProto) -> None:
             continue
         for name, value in zip(node.output, outputs, strict=False):
             if getattr(value, "size", SMALL + 1) <= SMALL:
-                values[name] = value
-                if node.op_type != "Constant":
-                    model.graph.initializer.append(numpy_helper.from_array(value, name))
+                if node.op_type == "Constant":
+                    values[name] = value
+                else:
+                    _keep(model, values, name, value)
+
+
+def _keep(model: onnx.ModelProto, values: dict[str, Any], name: str, value: Any) -> None:
+    """Store an evaluated tensor in the model, once."""
+    from onnx import numpy_helper
+
+    if name not in values:
+        model.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+    values[name] = value
 
 
 def _is_number(tensor: onnx.TensorProto) -> bool:
@@ -182,12 +225,15 @@ def _is_number(tensor: onnx.TensorProto) -> bool:
 
 def _node(node: onnx.NodeProto) -> Node:
     numbers = {a.name: int(a.i) for a in node.attribute}
+    strides = [max(a.ints) for a in node.attribute if a.name == "strides" and a.ints]
     return Node(
         op=node.op_type,
         inputs=tuple(node.input),
         outputs=tuple(node.output),
+        name=node.name,
         group=numbers.get("group", 1),
         transposed=node.op_type == "Gemm" and bool(numbers.get("transA", 0)),
+        stride=int(strides[0]) if strides else 1,
     )
 
 

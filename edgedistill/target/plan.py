@@ -9,17 +9,17 @@ trained.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 from edgedistill.errors import BudgetError, UsageError
-from edgedistill.result import Candidate, Limits, Plan
+from edgedistill.result import Attempt, Candidate, Limits, Plan
 from edgedistill.target.candidates import ORDER, Weighed, number, rounded_up, weigh
 from edgedistill.target.device import Device
 from edgedistill.target.students import Student, find_student, load_students, table_sizes
 
 Weights = Literal["auto", "pretrained", "random"]
-LARGEST_INPUT = 224
 SMALLEST_INPUT = 64
 ASKED_INPUTS = (32, 512)
 MAX_LISTED = 40
@@ -36,23 +36,26 @@ def plan(
     input_size: int | Literal["auto"] = "auto",
     image_side: int,
     at_hand: Callable[[str], bool],
+    tried: Sequence[Attempt] = (),
 ) -> Plan:
     """The best candidate within `limits`, with the reasons for it and against the others.
 
     `image_side` is the median short side of the user's images in pixels, and `at_hand` says
-    whether the pretrained weights of a student can be loaded here. Raises `BudgetError` when
-    nothing fits and `UsageError` for a name, size or start that is not allowed.
+    whether the pretrained weights of a student can be loaded here. Candidates that were `tried`
+    and missed a limit are left out, larger inputs of theirs too. Raises `BudgetError` when nothing
+    fits and `UsageError` for a name, size or start that is not allowed.
     """
     _check_request(classes, image_side, input_size)
-    sizes, size_reason = input_sizes(image_side, input_size)
+    sizes, detail, size_reason = input_sizes(image_side, input_size)
     asked = load_students() if student == "auto" else (find_student(student),)
     starts = _starts(asked, weights, at_hand)
     weighed = [
-        weigh(device, limits, one, size, precision, pretrained, classes)
+        weigh(device, limits, one, size, precision, pretrained, classes, detail)
         for one, pretrained in starts
         for size in sizes
         for precision in device.precisions
     ]
+    weighed = [w for w in weighed if not any(_covers(one.candidate, w) for one in tried)]
     fitting = sorted((w for w in weighed if w.fits != "no"), key=lambda w: _rank(w, device))
     if not fitting:
         raise BudgetError(_nothing_fits(device, weighed, student))
@@ -60,8 +63,14 @@ def plan(
     best = list(_first_of_each(fitting, without={chosen.student.name}))
     ranked = {w.student.name for w in fitting}
     misses = sorted((w for w in weighed if w.student.name not in ranked), key=lambda w: w.miss)
+    front = [
+        _candidate(w, classes, "on the front of expected accuracy against latency")
+        for w in pareto(weighed)
+    ]
     return Plan(
         considered=len(weighed),
+        attempts=list(tried),
+        front=front,
         chosen=_candidate(chosen, classes, _why_chosen(chosen, fitting, limits)),
         runners_up=[
             _candidate(w, classes, _why_behind(w, chosen, _natural_miss(w, weighed, device)))
@@ -75,26 +84,54 @@ def plan(
     )
 
 
-def input_sizes(image_side: int, asked: int | Literal["auto"]) -> tuple[tuple[int, ...], str]:
-    """Input sizes to weigh, with the reason: up to twice the images' own, from 64 to 224 pixels.
+def _covers(tried: Candidate, weighed: Weighed) -> bool:
+    """Whether a candidate is one that was tried, or the same network with a larger input."""
+    same = (tried.model, tried.precision) == (weighed.student.name, weighed.precision)
+    return same and weighed.input_size >= tried.input_size
 
-    Sizes below the images' own stay in the list, since a small budget may leave nothing else; the
-    prior ranks them last.
+
+def pareto(weighed: Sequence[Weighed]) -> list[Weighed]:
+    """Candidates that no other beats in both expected accuracy and predicted latency, fastest first.
+
+    Limits on size and memory hold for them, that on latency does not: the front shows what it
+    costs. At most `MAX_LISTED`.
+    """
+    allowed = [
+        w
+        for w in weighed
+        if w.prediction and all(c.verdict != "no" for c in w.checks if c.what != "latency")
+    ]
+    front: list[Weighed] = []
+    best = -1.0
+    for one in sorted(allowed, key=lambda w: (_seconds(w), -w.expected)):
+        if one.expected > best:
+            front.append(one)
+            best = one.expected
+    step = max(1, math.ceil(len(front) / MAX_LISTED))
+    return front[::step] if front[-1:] == front[::step][-1:] else [*front[::step], front[-1]]
+
+
+def _seconds(weighed: Weighed) -> float:
+    return weighed.prediction.latency_s if weighed.prediction else math.inf
+
+
+def input_sizes(image_side: int, asked: int | Literal["auto"]) -> tuple[tuple[int, ...], int, str]:
+    """Input sizes to weigh, the largest that adds detail, and the reason.
+
+    Sizes below the images' own are weighed because a small budget may leave nothing else, sizes
+    above twice their own because the ranking shows that they cost time and add nothing.
     """
     if asked != "auto":
-        return (asked,), f"{asked} px as asked"
-    sizes = [s for s in table_sizes() if SMALLEST_INPUT <= s <= LARGEST_INPUT]
-    cap = next((s for s in sizes if s >= 2 * image_side), LARGEST_INPUT)
-    chosen = tuple(s for s in sizes if s <= cap)
-    images = f"the images have {image_side} px on their short side (median)"
-    if 2 * image_side > LARGEST_INPUT:
-        why = f"{LARGEST_INPUT} px is the largest input that students are planned with"
-    else:
-        why = f"{cap} px is the smallest input of the table that holds them twice over"
-    reason = f"{images}, and {why}; more would cost time and add no detail"
-    if len(chosen) == 1:
-        return chosen, f"{reason}. Smaller than {SMALLEST_INPUT} px is taken only when asked for"
-    return chosen, f"{reason}. Down to {chosen[0]} px was considered too"
+        return (asked,), asked, f"{asked} px as asked"
+    sizes = tuple(s for s in table_sizes() if s >= SMALLEST_INPUT)
+    detail = next((s for s in sizes if s >= 2 * image_side), sizes[-1])
+    reason = (
+        f"{sizes[0]} to {sizes[-1]} px were weighed; the images have {image_side} px on their "
+        f"short side (median)"
+    )
+    if detail < sizes[-1]:
+        reason += f", so more than {detail} px is held to add no detail"
+    return sizes, detail, reason
 
 
 def _check_request(classes: int, image_side: int, input_size: int | Literal["auto"]) -> None:
@@ -132,9 +169,8 @@ def _starts(
 
 def _rank(weighed: Weighed, device: Device) -> tuple[float, ...]:
     """Safe before possible, then accuracy, then the device's natural precision, then speed."""
-    latency = weighed.prediction.latency_s if weighed.prediction else float("inf")
     unnatural = weighed.precision != device.natural_precision
-    return (ORDER[weighed.fits], -round(weighed.expected, 6), unnatural, latency)
+    return (ORDER[weighed.fits], -round(weighed.expected, 6), unnatural, _seconds(weighed))
 
 
 def _first_of_each(weighed: Iterable[Weighed], without: Iterable[str] = ()) -> Iterable[Weighed]:
@@ -154,9 +190,10 @@ def _candidate(weighed: Weighed, classes: int, reason: str) -> Candidate:
         precision=weighed.precision,
         pretrained=weighed.pretrained,
         params=weighed.student.params_for(classes),
-        macs=weighed.student.cost(weighed.input_size, classes).macs,
+        macs=weighed.student.macs(weighed.input_size, classes),
         size_bytes=weighed.size_bytes,
         latency_s=prediction.latency_s if prediction else None,
+        tier=prediction.tier if prediction else None,
         latency_band_s=prediction.band_s if prediction else None,
         memory_bytes=weighed.memory_bytes,
         expected_top1=weighed.expected,
@@ -212,6 +249,8 @@ def _why_rejected(weighed: Weighed) -> str:
 
 def _nothing_fits(device: Device, weighed: list[Weighed], student: str) -> str:
     """One paragraph: who came closest, by how much it misses what, and what to change."""
+    if not weighed:
+        return f"every candidate of {student} was tried on {device.title} and missed a limit."
     closest = min(weighed, key=lambda w: w.miss)
     missed = [c for c in closest.checks if c.verdict == "no"]
     by = "; ".join(f"{c.words()} ({c.ratio:.2g} times the limit)" for c in missed)

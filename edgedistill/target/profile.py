@@ -38,6 +38,14 @@ class TermsPart(Part):
     tier: Literal["A", "B", "C", "D", "E"]
 
 
+class Engine(Part):
+    """A fixed-function engine beside the processor: a DLA, an NPU. Dense rates only."""
+
+    name: Text
+    count: PositiveInt = 1
+    dense_int8_ops: Positive | None = None
+
+
 class Accelerator(Part):
     """What the GPU is. Dense rates only: marketing figures count sparsity and other engines."""
 
@@ -45,8 +53,36 @@ class Accelerator(Part):
     cuda_cores: PositiveInt | None = None
     tensor_cores: Annotated[int, Field(ge=0, lt=10**6)] | None = None
     clock_hz: Positive | None = None
+    dense_float32_flops: Positive | None = None
     dense_float16_flops: Positive | None = None
     dense_int8_ops: Positive | None = None
+
+
+class Cpu(Part):
+    """The processor: its cores as they are named, their clock, and the instructions that count."""
+
+    name: Text
+    clock_hz: Positive | None = None
+    instructions: tuple[Text, ...] = ()
+
+
+class PowerMode(Part):
+    """One mode of a board. Its name is what the board's own tool prints, never a number."""
+
+    name: Text
+    watts: Positive | None = None
+    gpu_clock_hz: Positive | None = None
+    cpu_clock_hz: Positive | None = None
+    cores: PositiveInt | None = None
+
+
+class Weakness(Part):
+    """What a device does badly: operators, or whole families of students, and what follows."""
+
+    operators: tuple[Text, ...] = ()
+    families: tuple[Name, ...] = ()
+    effect: Literal["unsupported", "slow"]
+    why: Text
 
 
 class Profile(Part):
@@ -55,20 +91,28 @@ class Profile(Part):
     name: Name
     title: Text
     aliases: tuple[Name, ...] = ()
-    kind: Literal["nvidia_gpu", "arm_cpu", "x86_cpu"]
-    runtime: Literal["tensorrt", "onnxruntime"]
+    kind: Literal["nvidia_gpu", "arm_cpu", "x86_cpu", "npu"]
+    runtime: Literal["tensorrt", "onnxruntime", "vendor"]
     precisions: Annotated[tuple[Precision, ...], Field(min_length=1, max_length=3)]
     natural_precision: Precision
+    fast_precisions: Annotated[tuple[Precision, ...], Field(max_length=3)] = ()
     cores: PositiveInt | None = None
+    cpu: Cpu | None = None
     memory_bytes: PositiveInt | None = None
     memory_bytes_per_s: Positive | None = None
+    launch_overhead_s: Positive | None = None
     opset: Annotated[int, Field(ge=13, le=20)] = 17
     input_layout: Literal["uint8_nhwc", "float_nchw"] = "uint8_nhwc"
     int8_flavour: Literal["x86", "arm", "tensorrt"] | None = None
     tensorrt: Version | None = None
     jetpack: Version | None = None
+    compiler: Text | None = None
     runtime_memory_bytes: PositiveInt | None = None
     accelerator: Accelerator | None = None
+    engines: tuple[Engine, ...] = ()
+    power_mode: Text | None = None
+    power_modes: tuple[PowerMode, ...] = ()
+    weak: tuple[Weakness, ...] = ()
     limits: Limits = Limits()
     latency: dict[Precision, TermsPart] = {}
     sources: dict[Text, Text] = {}
@@ -83,7 +127,12 @@ def tidy(text: str) -> str:
 
 def cross_checks(tree: dict[Any, Any]) -> list[str]:
     """What must agree between keys; a rule is silent where one of its keys is missing or wrong."""
-    return [*_precision_checks(tree), *_runtime_checks(tree), *_limit_checks(tree)]
+    return [
+        *_precision_checks(tree),
+        *_runtime_checks(tree),
+        *_power_checks(tree),
+        *_limit_checks(tree),
+    ]
 
 
 def _precision_checks(tree: dict[Any, Any]) -> list[str]:
@@ -99,6 +148,12 @@ def _precision_checks(tree: dict[Any, Any]) -> list[str]:
         problems.append(
             f'natural_precision  must be one of precisions ({allowed}); got "{natural}"'
         )
+    fast = tree.get("fast_precisions")
+    if isinstance(fast, list):
+        strange = [p for p in fast if isinstance(p, str) and p not in precisions]
+        problems += [
+            f'fast_precisions  "{p}" is not one of precisions ({allowed})' for p in strange
+        ]
     latency = tree.get("latency")
     if isinstance(latency, dict):
         strange = [p for p in latency if isinstance(p, str) and p not in precisions]
@@ -114,6 +169,8 @@ def _runtime_checks(tree: dict[Any, Any]) -> list[str]:
     flavour = tree.get("int8_flavour")
     if runtime == "tensorrt" and flavour in ("x86", "arm"):
         problems.append(f'int8_flavour  must be tensorrt for this runtime; got "{flavour}"')
+    if runtime == "vendor" and not tree.get("compiler"):
+        problems.append("compiler  must name the vendor's compiler where runtime is vendor")
     if runtime == "onnxruntime" and flavour == "tensorrt":
         problems.append('int8_flavour  must be x86 or arm for onnxruntime; got "tensorrt"')
     if isinstance(version, str) and re.fullmatch(r"\d{1,4}(\.\d{1,4}){0,3}", version):
@@ -124,6 +181,17 @@ def _runtime_checks(tree: dict[Any, Any]) -> list[str]:
                 f"input_layout  must be float_nchw: TensorRT {version} takes no uint8 images"
             )
     return problems
+
+
+def _power_checks(tree: dict[Any, Any]) -> list[str]:
+    """The mode that the figures hold for must be one of the modes."""
+    modes, mode = tree.get("power_modes"), tree.get("power_mode")
+    if mode is None or not isinstance(modes, list):
+        return []
+    names = [str(m.get("name")) for m in modes if isinstance(m, dict)]
+    if mode in names:
+        return []
+    return [f'power_mode  must be one of power_modes ({", ".join(names)}); got "{mode}"']
 
 
 def _limit_checks(tree: dict[Any, Any]) -> list[str]:

@@ -14,15 +14,28 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from edgedistill.errors import UsageError, unknown
 from edgedistill.result import Precision
-from edgedistill.target.cost import KINDS, Cost
-from edgedistill.target.latency import BYTES_PER_ELEMENT
+from edgedistill.target.cost import Cost
+from edgedistill.target.features import features_of, summed
+from edgedistill.target.kernels import COLUMNS, KernelTable, kernel_of
+from edgedistill.target.latency import BYTES_PER_ELEMENT, Network
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 TABLE = "students.json"
 INT8_BYTES_PER_KERNEL = 9_500
 """Scales, zero points, wider biases and extra nodes of an INT8 file with one scale a channel.
 onnxruntime's quantize_static added 3.5 to 9.2 kB a kernel to six nets; the upper end is taken."""
+
+_MACS, _WRITTEN, _WEIGHTS, _CHANNELS_OUT, _PIXELS = (
+    COLUMNS.index(name) for name in ("macs", "written", "weights", "channels_out", "pixels")
+)
+_GROWING = [COLUMNS.index(name) for name in ("macs", "read", "written", "pixels")]
 
 LOSS_PER_HALVING = 0.08
 """Top-1 that halving the input costs: MobileNetV2 1.0 has 71.8 % at 224, 65.3 % at 128 and 60.3 %
@@ -38,21 +51,20 @@ for its accuracy."""
 
 @dataclass(frozen=True)
 class SizeCost:
-    """Cost of a student at one input size with the head of the table (1000 classes)."""
+    """A student at one input size: its kernels as places in the table, in the order they run."""
 
-    macs_by_kind: Mapping[str, int]
-    act_elements: int
+    kernels: tuple[int, ...]
     peak_act_elements: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Student:
     """One student of the table.
 
     `params` counts what is trained with a head of `table_classes`; `stored_elements` is what the
-    exported file keeps once batch norms are folded. `imagenet_top1` (a fraction) is the published
-    accuracy of the weights `pretrained_tag` at `native_size` pixels. `licence` is that of those
-    weights.
+    exported file keeps once branches are merged and batch norms folded. `imagenet_top1` (a
+    fraction) is the published accuracy of the weights `pretrained_tag` at `native_size` pixels.
+    `licence` is that of those weights. `operators` are those of the ONNX graph.
     """
 
     name: str
@@ -62,59 +74,87 @@ class Student:
     imagenet_top1: float
     native_size: int
     params: int
+    head_params_per_class: int
     stored_elements: int
-    weight_elements: int
     feature_dim: int
-    layers: int
     graph_bytes: int
+    operators: frozenset[str]
     table_classes: int
     sizes: Mapping[int, SizeCost]
 
     @property
-    def head_params_per_class(self) -> int:
-        """Weights and one bias."""
-        return self.feature_dim + 1
+    def layers(self) -> int:
+        """Kernels at the largest size of the table."""
+        return len(self.sizes[max(self.sizes)].kernels)
 
     def params_for(self, classes: int) -> int:
         """Trained parameters with a head of `classes`."""
         return self.params - (self.table_classes - classes) * self.head_params_per_class
 
-    def cost(self, input_size: int, classes: int) -> Cost:
-        """Cost of one image of `input_size` pixels a side with a head of `classes`.
+    def stored_for(self, classes: int) -> int:
+        """Numbers in the exported file with a head of `classes`."""
+        return self.stored_elements - (self.table_classes - classes) * (self.feature_dim + 1)
 
-        A size between two of the table is interpolated in pixels, one outside scaled from the
-        nearest.
+    def rows(self, input_size: int, classes: int) -> Ints:
+        """Kernels at `input_size` pixels a side with a head of `classes`, shape (N, columns).
+
+        A size that the table lacks is scaled from the nearest: work on a map grows with its
+        pixels, work on a vector does not.
         """
+        near = self._nearest(input_size)
+        rows = kernel_table().rows[list(self.sizes[near].kernels)].copy()
+        if near != input_size:
+            on_a_map = rows[:, _PIXELS] > 1
+            factor = (input_size / near) ** 2
+            grown = np.rint(rows[:, _GROWING] * factor).astype(np.int64)
+            rows[:, _GROWING] = np.where(on_a_map[:, None], grown, rows[:, _GROWING])
+        head = rows[-1]
         fewer = self.table_classes - classes
-        at = self._at(input_size)
-        kinds = dict(at.macs_by_kind)
-        kinds["fully_connected"] = kinds.get("fully_connected", 0) - fewer * self.feature_dim
+        head[_MACS] -= fewer * self.feature_dim
+        head[_WEIGHTS] -= fewer * (self.feature_dim + 1)
+        head[_WRITTEN] -= fewer
+        head[_CHANNELS_OUT] -= fewer
+        return rows
+
+    def cost(self, input_size: int, classes: int) -> Cost:
+        """Cost of one image of `input_size` pixels a side with a head of `classes`."""
+        rows = self.rows(input_size, classes)
         return Cost(
-            macs=sum(kinds.values()),
-            macs_by_kind=kinds,
-            params=self.stored_elements - fewer * self.head_params_per_class,
-            weight_elements=self.weight_elements - fewer * self.head_params_per_class,
-            act_elements=at.act_elements - fewer,
-            layers=self.layers,
-            peak_act_elements=at.peak_act_elements,
+            kernels=tuple(kernel_of(row) for row in rows.tolist()),
+            params=self.stored_for(classes),
+            peak_act_elements=self.peak_act_elements(input_size),
+            operators=self.operators,
         )
 
-    def _at(self, size: int) -> SizeCost:
-        if size in self.sizes:
-            return self.sizes[size]
-        below = [s for s in self.sizes if s < size]
-        above = [s for s in self.sizes if s > size]
-        if below and above:
-            low, high = max(below), min(above)
-            share = (size**2 - low**2) / (high**2 - low**2)
-            return _blend(self.sizes[low], self.sizes[high], share)
-        near = max(below) if below else min(above)
-        return _scale(self.sizes[near], (size / near) ** 2)
+    def macs(self, input_size: int, classes: int) -> int:
+        """Multiply-accumulates of one image."""
+        return int(self.rows(input_size, classes)[:, _MACS].sum())
+
+    def features(self, input_size: int, classes: int) -> Floats:
+        """What a latency model multiplies, summed over the kernels; see `features.NAMES`."""
+        near = self._nearest(input_size)
+        if near != input_size:
+            scaled: Floats = features_of(KernelTable(self.rows(input_size, classes))).sum(0)
+            return scaled
+        total: Floats = _feature_sums()[self.name, near] + _head_difference(self.name, classes)
+        return total
+
+    def network(self, input_size: int, classes: int) -> Network:
+        """What a latency is predicted for."""
+        features = self.features(input_size, classes)
+        return Network(self.name, self.family, self.operators, features)
+
+    def peak_act_elements(self, input_size: int) -> int:
+        """The most activation elements alive at once."""
+        near = self._nearest(input_size)
+        return round(self.sizes[near].peak_act_elements * (input_size / near) ** 2)
+
+    def _nearest(self, size: int) -> int:
+        return min(self.sizes, key=lambda s: (abs(math.log(s / size)), s))
 
     def size_bytes(self, precision: Precision, classes: int) -> int:
         """Size of the exported file: weights at their width, the graph, and for INT8 its scales."""
-        stored = self.cost(max(self.sizes), classes).params
-        bytes_ = stored * BYTES_PER_ELEMENT[precision] + self.graph_bytes
+        bytes_ = self.stored_for(classes) * BYTES_PER_ELEMENT[precision] + self.graph_bytes
         return bytes_ + (INT8_BYTES_PER_KERNEL * self.layers if precision == "int8" else 0)
 
     def memory_bytes(
@@ -128,7 +168,7 @@ class Student:
         if runtime_bytes is None:
             return None
         width = BYTES_PER_ELEMENT[precision]
-        activations = self.cost(input_size, classes).peak_act_elements * width
+        activations = self.peak_act_elements(input_size) * width
         return runtime_bytes + 2 * self.size_bytes(precision, classes) + activations
 
 
@@ -148,48 +188,55 @@ def expected_top1(
     return min(max(prior, 0.0), 1.0)
 
 
-def _blend(low: SizeCost, high: SizeCost, share: float) -> SizeCost:
-    def mid(a: int, b: int) -> int:
-        return round(a + (b - a) * share)
-
-    return SizeCost(
-        {k: mid(v, high.macs_by_kind[k]) for k, v in low.macs_by_kind.items()},
-        mid(low.act_elements, high.act_elements),
-        mid(low.peak_act_elements, high.peak_act_elements),
-    )
+@cache
+def _table() -> dict[str, Any]:
+    text = resources.files("edgedistill.target").joinpath(TABLE).read_text("utf-8")
+    table: dict[str, Any] = json.loads(text)
+    return table
 
 
-def _scale(cost: SizeCost, factor: float) -> SizeCost:
-    """Work on the map grows with its pixels; the fully connected part does not."""
-    return SizeCost(
-        {
-            k: v if k == "fully_connected" else round(v * factor)
-            for k, v in cost.macs_by_kind.items()
-        },
-        round(cost.act_elements * factor),
-        round(cost.peak_act_elements * factor),
-    )
+@cache
+def kernel_table() -> KernelTable:
+    """The distinct kernels of all students."""
+    return KernelTable(np.array(_table()["kernels"], np.int64))
+
+
+@cache
+def _feature_sums() -> dict[tuple[str, int], Floats]:
+    """Summed features of every student at every size of the table, with the head of the table."""
+    keys = [(one.name, size) for one in load_students() for size in one.sizes]
+    parts = [one.sizes[size].kernels for one in load_students() for size in one.sizes]
+    owners = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    sums = summed(kernel_table(), np.concatenate(parts), owners, len(parts))
+    return dict(zip(keys, sums, strict=True))
+
+
+@cache
+def _head_difference(name: str, classes: int) -> Floats:
+    """What a head of `classes` changes in the features; it does not depend on the size."""
+    student = find_student(name)
+    size = max(student.sizes)
+    heads = np.stack([student.rows(size, c)[-1] for c in (classes, student.table_classes)])
+    asked, stored = features_of(KernelTable(heads))
+    difference: Floats = asked - stored
+    return difference
 
 
 @cache
 def load_students() -> tuple[Student, ...]:
     """All students of the table, in its order."""
-    text = resources.files("edgedistill.target").joinpath(TABLE).read_text("utf-8")
-    table = json.loads(text)
-    return tuple(_student(row, table["classes"]) for row in table["students"])
+    return tuple(_student(row, _table()["classes"]) for row in _table()["students"])
 
 
 def _student(row: Mapping[str, Any], classes: int) -> Student:
     sizes = {
-        int(size): SizeCost(
-            macs_by_kind={kind: int(cost.get(kind, 0)) for kind in KINDS},
-            act_elements=int(cost["act_elements"]),
-            peak_act_elements=int(cost["peak_act_elements"]),
-        )
+        int(size): SizeCost(tuple(cost["kernels"]), int(cost["peak_act_elements"]))
         for size, cost in row["sizes"].items()
     }
-    facts = {key: value for key, value in row.items() if key != "sizes"}
-    return Student(**facts, table_classes=classes, sizes=sizes)
+    facts = {key: value for key, value in row.items() if key not in ("sizes", "operators")}
+    return Student(
+        **facts, operators=frozenset(row["operators"]), table_classes=classes, sizes=sizes
+    )
 
 
 def table_sizes() -> tuple[int, ...]:

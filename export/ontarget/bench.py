@@ -85,12 +85,14 @@ def bench_bundle(
     images: Path | None = None,
     timing: Timing = Timing(),
     progress: Callable[[str], None] | None = None,
+    operators: bool = False,
 ) -> tuple[list[dict[str, Any]], list[Failure]]:
     """Measure each model with each count of threads (0 is all cores; equal counts run once).
 
     `models` None is all of them. Inputs are the golden images, or those of the `.npy` file
     `images`. Returns the rows of the kit document and what failed; one failure does not end the
-    others. Raises ContractError for an unknown model.
+    others. With `operators` each row has the seconds of every operator too. Raises ContractError
+    for an unknown model.
     """
     chosen = [bundle.model(name) for name in (models or [m.name for m in bundle.models])]
     counts: list[int] = []
@@ -110,6 +112,7 @@ def bench_bundle(
             "threads": count,
             "batch": batch,
             "images": None if images is None else str(Path(images).resolve()),
+            "operators": operators,
         }
         request.update(asdict(timing))
         reply = run_worker(request, count, timing.max_seconds * 2 + 900)

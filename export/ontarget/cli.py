@@ -150,6 +150,7 @@ def _bench(options: argparse.Namespace, bundle: Bundle) -> int:
         options.images,
         timing,
         _progress,
+        options.operators,
     )
     _progress("")
     if rows:

@@ -101,6 +101,8 @@ def _timing(command: argparse.ArgumentParser) -> None:
     command.add_argument("--min-runs", type=_positive, metavar="N", help=text)
     text = "0.5 s and 64 runs: enough for a p90"
     command.add_argument("--quick", action="store_true", help=text)
+    text = "seconds of every operator as well, in the file of --json"
+    command.add_argument("--operators", action="store_true", help=text)
 
 
 def _count(text: str) -> int:

@@ -22,6 +22,7 @@ from ontarget.contract import (
 )
 from ontarget.machine import peak_rss_bytes, runtime_version
 from ontarget.measure import measure
+from ontarget.operators import operator_times
 from ontarget.preprocess import to_input
 from ontarget.session import OrtSession, ProviderError, SessionError, import_onnxruntime
 
@@ -66,7 +67,10 @@ def bench_one(request: dict[str, Any]) -> dict[str, Any]:
         )
         provider, threads = session.provider, session.threads
         peak = peak_rss_bytes()
-    return {
+    operators = None
+    if request.get("operators"):
+        operators = operator_times(model, inputs, request["provider"], request["threads"])
+    row = {
         "model": model.name,
         "file": model.file,
         "sha256": digest,
@@ -92,6 +96,9 @@ def bench_one(request: dict[str, Any]) -> dict[str, Any]:
         "stable": result.stable,
         "warnings": list(result.warnings),
     }
+    if operators is not None:
+        row["operators"] = operators
+    return row
 
 
 def _inputs(bundle: Bundle, model: Model, request: dict[str, Any]) -> Any:

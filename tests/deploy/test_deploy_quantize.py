@@ -109,6 +109,23 @@ def test_int8_is_smaller_and_keeps_the_input_opset_and_metadata(flavour: str) ->
     assert len(int8("uint8_nhwc", flavour)) < 0.6 * len(float32("uint8_nhwc"))
 
 
+def products(graph: onnx.GraphProto, layout: str) -> list[onnx.NodeProto]:
+    """The convolutions of the network; the one that normalises pixels comes first, in float."""
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    return convolutions[1:] if layout == "uint8_nhwc" else convolutions
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_pixels_are_normalised_in_float(flavour: str) -> None:
+    graph = onnx.load_model_from_string(int8("uint8_nhwc", flavour)).graph
+    first = next(node for node in graph.node if node.op_type == "Conv")
+    made_by = {name: node for node in graph.node for name in node.output}
+    assert made_by[first.input[0]].op_type == "Transpose"
+    assert made_by[made_by[first.input[0]].input[0]].op_type == "Cast"
+    stored = {t.name: t for t in graph.initializer}
+    assert stored[first.input[1]].data_type == TensorProto.FLOAT
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_tensorrt_file_is_symmetric_and_has_no_quantized_bias(layout: str) -> None:
     graph = onnx.load_model_from_string(int8(layout, "tensorrt")).graph
@@ -122,10 +139,9 @@ def test_the_tensorrt_file_is_symmetric_and_has_no_quantized_bias(layout: str) -
         if node.op_type == "DequantizeLinear" and node.input[0] in values:
             assert values[node.input[0]].dtype == np.int8
     assert TensorProto.INT32 not in {t.data_type for t in graph.initializer}
-    for node in graph.node:
-        if node.op_type == "Conv":
-            assert made_by[node.input[0]].op_type == "DequantizeLinear"
-            assert made_by[node.input[1]].op_type == "DequantizeLinear"
+    for node in products(graph, layout):
+        assert made_by[node.input[0]].op_type == "DequantizeLinear"
+        assert made_by[node.input[1]].op_type == "DequantizeLinear"
 
 
 def test_the_tensorrt_file_quantizes_around_convolutions_and_matrix_products_only() -> None:
@@ -150,7 +166,7 @@ def test_the_cpu_files_have_bytes_as_activations_and_weights_per_channel(flavour
     kinds = {values[n.input[2]].dtype for n in graph.node if n.op_type == "QuantizeLinear"}
     assert kinds == {np.dtype(np.uint8)}
     made_by = {name: node for node in graph.node for name in node.output}
-    for conv in (n for n in graph.node if n.op_type == "Conv"):
+    for conv in products(graph, "uint8_nhwc"):
         weights = made_by[conv.input[1]]
         assert values[weights.input[0]].dtype == np.int8
         assert values[weights.input[1]].size == values[weights.input[0]].shape[0]

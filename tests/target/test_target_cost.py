@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgedistill.errors import DocumentError
-from edgedistill.target.cost import Cost, cost_of_graph
+from edgedistill.target.cost import KernelCost, cost_of_graph
 from edgedistill.target.students import find_student, load_students
 
 
@@ -43,15 +43,28 @@ def _conv(source: str, weight: str, out: str, **attributes: Any) -> onnx.NodePro
 def test_a_dense_convolution_with_its_activation_is_one_kernel() -> None:
     nodes = [_conv("x", "w", "c", pads=[1, 1, 1, 1]), helper.make_node("Relu", ["c"], ["y"])]
     cost = cost_of_graph(_model(nodes, [_tensor("w", 4, 3, 3, 3)]))
-    assert cost == Cost(
-        macs=4 * 8 * 8 * 3 * 9,
-        macs_by_kind={"dense": 4 * 8 * 8 * 3 * 9},
-        params=4 * 3 * 9,
-        weight_elements=4 * 3 * 9,
-        act_elements=3 * 64 + 4 * 64,
-        layers=1,
-        peak_act_elements=3 * 64 + 4 * 64,
+    assert cost.kernels == (
+        KernelCost(
+            kind="dense",
+            macs=4 * 8 * 8 * 3 * 9,
+            read=3 * 64,
+            written=4 * 64,
+            weights=4 * 3 * 9,
+            channels_in=3,
+            channels_out=4,
+            groups=1,
+            pixels=64,
+            window=3,
+            stride=1,
+            hard=0,
+            smooth=0,
+            arithmetic=0,
+        ),
     )
+    assert (cost.params, cost.peak_act_elements) == (4 * 3 * 9, 3 * 64 + 4 * 64)
+    assert cost.operators == {"Conv", "Relu"}
+    assert (cost.layers, cost.macs, cost.weight_elements) == (1, 4 * 8 * 8 * 3 * 9, 4 * 3 * 9)
+    assert (cost.read_elements, cost.written_elements, cost.act_elements) == (192, 256, 448)
 
 
 def test_each_kind_of_product_is_counted_under_its_name() -> None:
@@ -244,7 +257,46 @@ def test_an_exported_student_costs_what_the_table_says(name: str, size: int) -> 
 
 def test_macs_by_kind_add_up_for_every_student() -> None:
     for student in load_students():
-        for size in student.sizes:
+        for size in (64, 224):
             cost = student.cost(size, 10)
             assert cost.macs == sum(cost.macs_by_kind.values()) > 0, (student.name, size)
+            assert cost.macs == student.macs(size, 10), (student.name, size)
             assert min(cost.macs_by_kind.values()) >= 0, (student.name, size)
+
+
+def _gated(map_side: int) -> list[onnx.NodeProto]:
+    return [
+        _conv("x", "pw", "a"),
+        helper.make_node("GlobalAveragePool", ["a"], ["p"]),
+        _conv("p", "down", "d"),
+        helper.make_node("Relu", ["d"], ["r"]),
+        _conv("r", "up", "u"),
+        helper.make_node("HardSigmoid", ["u"], ["g"]),
+        helper.make_node("Mul", ["a" if map_side > 1 else "p", "g"], ["y"]),
+    ]
+
+
+def test_products_whose_result_scales_a_map_are_squeeze_and_excitation() -> None:
+    stored = [_tensor("pw", 4, 3, 1, 1), _tensor("down", 2, 4, 1, 1), _tensor("up", 4, 2, 1, 1)]
+    cost = cost_of_graph(_model(_gated(8), stored))
+    assert cost.macs_by_kind == {"pointwise": 4 * 64 * 3, "squeeze_excite": 8 + 8}
+    kinds = [kernel.kind for kernel in cost.kernels]
+    assert kinds == ["pointwise", "pooling", "squeeze_excite", "squeeze_excite", "elementwise"]
+    assert [kernel.hard for kernel in cost.kernels] == [0, 0, 0, 1, 0]
+    alone = cost_of_graph(_model(_gated(1), stored))
+    assert alone.macs_by_kind == {"pointwise": 4 * 64 * 3, "fully_connected": 8 + 8}
+
+
+def test_a_shape_that_is_computed_in_the_graph_is_found() -> None:
+    halves = [
+        helper.make_node("Shape", ["x"], ["s"]),
+        helper.make_node("Gather", ["s", "one"], ["c"], axis=0),
+        helper.make_node("Sub", ["c", "one_"], ["n"]),
+        helper.make_node("Slice", ["x", "zero", "n", "one"], ["h"]),
+        _conv("h", "w", "y"),
+    ]
+    ints = [("one", [1]), ("one_", [1]), ("zero", [0])]
+    stored = [numpy_helper.from_array(np.array(v, np.int64), n) for n, v in ints]
+    cost = cost_of_graph(_model(halves, [*stored, _tensor("w", 4, 2, 1, 1)]))
+    assert cost.macs == 4 * 64 * 2
+    assert [kernel.kind for kernel in cost.kernels] == ["movement", "pointwise"]

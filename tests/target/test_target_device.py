@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 from edgedistill.errors import DeviceError
 from edgedistill.target import device as device_module
 from edgedistill.target.device import Device, device_names, device_to_dict, load_device
-from edgedistill.target.latency import predict
+from edgedistill.target.latency import Abstention, Prediction, predict
 from edgedistill.target.plan import plan
 from edgedistill.target.students import find_student
 
 PROFILES = Path(device_module.__file__).parent / "profiles"
+WIDE = ("raspberry-pi-3",)
+"""Boards so slow, and known so roughly, that only the point fits at a useful input size."""
 MINE = {
     "name": "my-board",
     "title": "My board",
@@ -70,28 +72,13 @@ def test_every_profiles_default_limits_admit_a_pretrained_student(name: str) -> 
             at_hand=lambda student: student == "tf_efficientnet_lite0",
         )
         assert found.chosen.model == "tf_efficientnet_lite0"
-        assert found.chosen.fits == "safe"
-        assert found.chosen.precision == device.natural_precision
+        known = found.chosen.latency_s is not None
+        assert found.chosen.fits == ("safe" if known and name not in WIDE else "possible")
 
 
 def test_aliases_name_the_same_device() -> None:
     assert load_device("jetson") is load_device("orin-nano") is load_device("jetson-orin-nano-8gb")
     assert load_device("pi4").name == load_device("rpi4").name == "raspberry-pi-4"
-
-
-@pytest.mark.parametrize("name", [n for n in device_names() if n.startswith("jetson")])
-def test_nvidias_numbers_obey_the_tensor_core_rule(name: str) -> None:
-    """Dense INT8 is tensor cores x 512 (Orin) or 128 (Xavier) x 2 x clock; float16 half of it."""
-    gpu = load_device(name).accelerator
-    assert gpu is not None and gpu.clock_hz and gpu.cuda_cores and gpu.tensor_cores is not None
-    if not gpu.tensor_cores:
-        assert gpu.dense_int8_ops is None
-        assert gpu.dense_float16_flops == pytest.approx(gpu.cuda_cores * 4 * gpu.clock_hz, rel=0.01)
-        return
-    each = 512 if gpu.sm == "8.7" else 128
-    rule = gpu.tensor_cores * each * 2 * gpu.clock_hz
-    assert gpu.dense_int8_ops == pytest.approx(rule, rel=0.01)
-    assert gpu.dense_float16_flops == pytest.approx(rule / 2, rel=0.01)
 
 
 def test_the_nano_takes_no_bytes_and_no_int8() -> None:
@@ -132,10 +119,10 @@ def test_an_unknown_device_names_the_nearest() -> None:
 def test_a_users_profile_is_a_device_like_any_other(tmp_path: Path) -> None:
     device = load_device(_write(tmp_path, MINE))
     assert isinstance(device, Device)
-    cost = find_student("mobilenetv2_100").cost(96, 10)
-    prediction = predict(device, "float32", cost)
-    assert prediction is not None and prediction.latency_s > 0
-    assert predict(device, "int8", cost) is None
+    network = find_student("mobilenetv2_100").network(96, 10)
+    prediction = predict(device, "float32", network)
+    assert isinstance(prediction, Prediction) and prediction.latency_s > 0
+    assert isinstance(predict(device, "int8", network), Abstention)
 
 
 def test_five_mistakes_in_a_profile_give_one_message_with_all_five(tmp_path: Path) -> None:

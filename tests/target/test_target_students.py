@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from edgedistill.errors import UsageError
+from edgedistill.target.features import features_of
+from edgedistill.target.kernels import KernelTable, kernel_of
 from edgedistill.target.students import (
     expected_top1,
     find_student,
@@ -16,15 +18,38 @@ from edgedistill.target.students import (
 def test_the_table_has_the_promised_families() -> None:
     students = load_students()
     families = {student.family for student in students}
-    assert len(students) >= 16
+    assert len(students) >= 80
     assert {"mobilenetv2", "mobilenetv3", "mobilenetv4", "efficientnet_lite"} <= families
-    assert len({student.name for student in students}) == len(students)
+    names = {student.name for student in students}
+    assert len(names) == len(students)
+    assert not [n for n in names if n.startswith("tf_") and n.removeprefix("tf_") in names]
+
+
+def test_every_student_is_small_enough_for_the_class() -> None:
+    assert max(student.params for student in load_students()) <= 12_000_000
+
+
+def test_the_last_kernel_of_every_student_is_its_classifier() -> None:
+    for student in load_students():
+        head = kernel_of(tuple(student.rows(224, 10)[-1].tolist()))
+        assert head.macs == 10 * student.feature_dim == head.channels_in * head.channels_out
+        assert head.weights in (head.macs, head.macs + 10), student.name
+
+
+def test_summed_features_are_those_of_the_kernels() -> None:
+    for name in ("mobilenetv3_large_100", "repvit_m0_9", "mobilevit_xs"):
+        student = find_student(name)
+        for size in (96, 224):
+            for classes in (10, 1000):
+                rows = student.rows(size, classes)
+                want = features_of(KernelTable(rows)).sum(0)
+                assert student.features(size, classes) == pytest.approx(want)
 
 
 def test_every_student_names_its_weights_their_licence_and_their_accuracy() -> None:
     for student in load_students():
         assert student.pretrained_tag, student.name
-        assert student.licence == "apache-2.0", student.name
+        assert student.licence, student.name
         assert 0.5 < student.imagenet_top1 < 0.85, student.name
         assert set(student.sizes) == set(table_sizes()), student.name
 
@@ -42,6 +67,7 @@ def test_a_smaller_head_takes_its_weights_and_macs_away() -> None:
     large, small = student.cost(224, 1000), student.cost(224, 10)
     assert large.macs - small.macs == 990 * 1280
     assert large.params - small.params == 990 * 1281 == 990 * student.head_params_per_class
+    assert large.weight_elements - small.weight_elements == 990 * 1281
     assert student.params_for(1000) - student.params_for(10) == 990 * 1281
     assert student.params_for(1000) == 3_504_872  # the published count of MobileNetV2
 

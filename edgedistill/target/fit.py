@@ -1,0 +1,174 @@
+"""Fits a latency model of a machine on networks that were timed there, operator by operator.
+
+Each class of kernels gets its own non-negative terms from the times of single kernels; the sums
+are then held to the latency of whole networks, which operator times overstate or miss in part.
+Errors are of networks whose family was left out. Needs scipy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgedistill.target.attribute import TimedKernels
+from edgedistill.target.features import CLASSES, COLUMNS, by_class, classes_of, columns_of
+from edgedistill.target.latency import Component
+
+Floats = npt.NDArray[np.float64]
+
+LEAST_KERNELS = 3
+"""Kernels of a class that are needed for terms of its own."""
+STANDS_IN = {
+    "depthwise_wide": "depthwise",
+    "depthwise_odd": "depthwise",
+    "depthwise_many": "depthwise_odd",
+    "pointwise_odd": "pointwise",
+    "stem": "dense",
+    "grouped": "dense",
+    "dense": "pointwise",
+    "attention": "pointwise",
+    "squeeze_excite": "fully_connected",
+    "fully_connected": "pointwise",
+    "normalisation": "elementwise",
+    "movement": "elementwise",
+    "pooling": "elementwise",
+}
+LIGHT = ("squeeze_excite", "elementwise", "pooling", "normalisation", "movement")
+FLOOR_S = 5e-6
+"""Added to a kernel's time before errors are taken relative to it: clocks and caches blur less."""
+CLASS_PENALTY = 0.1
+CORRECTION_PENALTY = 0.01
+"""Chosen on 73 students at random sizes on one x86-64 machine: docs/log.md."""
+COVERAGE = 0.9
+LEAST_BAND = 0.08
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """A network that was timed: its summed features, its kernels with their seconds, and the
+    latency of a whole run."""
+
+    name: str
+    family: str
+    features: Floats
+    kernels: TimedKernels
+    latency_s: float
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The fitted sum, and relative errors of each anchor when its family was left out."""
+
+    component: Component
+    errors: Floats
+
+    @property
+    def band(self) -> tuple[float, float]:
+        """Factors on the point that hold 90 % of the networks of families that were left out."""
+        logs = np.abs(np.log1p(self.errors))
+        half = max(LEAST_BAND, float(np.quantile(logs, COVERAGE)))
+        return math.exp(-half), math.exp(half)
+
+
+def fit(anchors: Sequence[Anchor]) -> Fit:
+    """Fit a machine at one precision. Raises `ValueError` with fewer than four families."""
+    families = sorted({a.family for a in anchors})
+    if len(families) < 4:
+        raise ValueError(f"a fit needs networks of four families, has {', '.join(families)}")
+    errors = np.zeros(len(anchors))
+    for family in families:
+        terms = _fit([a for a in anchors if a.family != family])
+        for place, anchor in enumerate(anchors):
+            if anchor.family == family:
+                predicted = float((by_class(anchor.features) * terms).sum())
+                errors[place] = predicted / anchor.latency_s - 1
+    terms = _fit(anchors)
+    seconds = {
+        f"{kind}.{column}": float(terms[i, j])
+        for i, kind in enumerate(CLASSES)
+        for j, column in enumerate(COLUMNS)
+        if terms[i, j] > 0
+    }
+    return Fit(Component(seconds), errors)
+
+
+def _fit(anchors: Sequence[Anchor]) -> Floats:
+    """Seconds a unit of each fine feature, shape (len(CLASSES), len(COLUMNS)).
+
+    Whole networks correct the terms of each class by a factor that a penalty holds near 1, and add
+    what single kernels leave out, which a penalty holds near 0.
+    """
+    from scipy.optimize import nnls
+
+    terms = _class_terms(anchors)
+    rows = np.arange(len(CLASSES))[:, None, None]
+    classes = [np.where(rows[i] == rows[:, 0], terms, 0.0) for i in range(len(CLASSES))]
+    parts = np.array([*classes, *_corrections()])
+    prior = np.array([1.0] * len(CLASSES) + [0.0] * (len(parts) - len(CLASSES)))
+    measured = np.array([a.latency_s for a in anchors])
+    fine = np.array([by_class(a.features) for a in anchors])
+    shares = np.tensordot(fine, parts, axes=([1, 2], [1, 2])) / measured[:, None]
+    penalty = np.where(prior > 0, CLASS_PENALTY, CORRECTION_PENALTY)
+    pull = np.sqrt(penalty * len(measured)) * np.maximum(shares.mean(0), 1e-6)
+    solved, _ = nnls(
+        np.vstack([shares, np.diag(pull)]),
+        np.concatenate([np.ones(len(measured)), pull * prior]),
+    )
+    total: Floats = np.tensordot(solved, parts, axes=1)
+    return total
+
+
+def _class_terms(anchors: Sequence[Anchor]) -> Floats:
+    """Non-negative terms of each class from the times of single kernels."""
+    classes = np.concatenate([classes_of(a.kernels.table) for a in anchors])
+    columns = np.concatenate([columns_of(a.kernels.table) for a in anchors])
+    seconds = np.concatenate([a.kernels.seconds for a in anchors])
+    terms: dict[str, Floats] = {}
+    for place, kind in enumerate(CLASSES):
+        rows = (classes == place) & (seconds > 0)
+        if rows.sum() >= LEAST_KERNELS:
+            terms[kind] = _kernel_terms(columns[rows], seconds[rows])
+    known = np.zeros((len(CLASSES), len(COLUMNS)))
+    for place, kind in enumerate(CLASSES):
+        stand_in: str | None = kind
+        while stand_in is not None and stand_in not in terms:
+            stand_in = STANDS_IN.get(stand_in)
+        if stand_in is not None:
+            known[place] = terms[stand_in]
+    return known
+
+
+def _kernel_terms(columns: Floats, seconds: Floats) -> Floats:
+    from scipy.optimize import nnls
+
+    weight = (seconds + FLOOR_S) ** -0.75
+    scale = np.maximum(columns.mean(0), 1e-12)
+    solved, _ = nnls(columns / scale * weight[:, None], seconds * weight)
+    result: Floats = solved / scale
+    return result
+
+
+def _corrections() -> list[Floats]:
+    """What single kernels leave out: launches, fused steps, copies, and the pixels on their way in."""
+
+    def over(kinds: Sequence[str], *columns: str) -> Floats:
+        part = np.zeros((len(CLASSES), len(COLUMNS)))
+        for kind in kinds:
+            for column in columns:
+                part[CLASSES.index(kind), COLUMNS.index(column)] = 1.0
+        return part
+
+    return [
+        over(CLASSES, "count"),
+        over(CLASSES, "hard"),
+        over(CLASSES, "smooth"),
+        over(CLASSES, "sums"),
+        over(("stem",), "read"),
+        over(("movement",), "count"),
+        over(LIGHT, "read", "written"),
+        over(CLASSES, "read", "written"),
+    ]

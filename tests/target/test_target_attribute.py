@@ -1,0 +1,60 @@
+"""Operator times of a runtime's trace find the kernel that they belong to."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from edgedistill.target.attribute import timed_kernels
+
+
+def _model() -> onnx.ModelProto:
+    def weight(name: str, *shape: int) -> onnx.TensorProto:
+        return numpy_helper.from_array(np.ones(shape, np.float32), name)
+
+    nodes = [
+        helper.make_node("Cast", ["x"], ["f"], name="/Cast", to=TensorProto.FLOAT),
+        helper.make_node("Conv", ["f", "n"], ["p"], name="/Normalise", group=3),
+        helper.make_node("Conv", ["p", "w"], ["c"], name="/stem/Conv"),
+        helper.make_node("Relu", ["c"], ["r"], name="/stem/Relu"),
+        helper.make_node("Conv", ["r", "v"], ["y"], name="/block/Conv"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.UINT8, (1, 3, 8, 8))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [weight("n", 3, 1, 1, 1), weight("w", 8, 3, 1, 1), weight("v", 4, 8, 1, 1)],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+
+
+@pytest.mark.parametrize(
+    ("name", "kernel"),
+    [
+        ("/stem/Conv", 0),
+        ("r_nchwc", 0),
+        ("/stem/Conv_token_12", 0),
+        ("r_QuantizeLinear", 0),
+        ("/stem/Relu", 0),
+        ("/block/Conv", 1),
+        ("y_nchwc", 1),
+        ("/block/Conv_quantized_3", 1),
+    ],
+)
+def test_a_name_with_the_runtimes_suffixes_is_traced_back(name: str, kernel: int) -> None:
+    found = timed_kernels(_model(), [{"name": name, "seconds": 2e-3}])
+    assert found.seconds.tolist() == [2e-3 if place == kernel else 0 for place in range(2)]
+    assert found.left_over_s == 0
+
+
+def test_what_no_kernel_made_is_left_over() -> None:
+    found = timed_kernels(_model(), [{"name": "ReorderOutput_token_5", "seconds": 1e-3}])
+    assert found.seconds.sum() == 0 and found.left_over_s == 1e-3
+
+
+def test_the_normalisation_of_the_pixels_is_no_kernel_of_the_network() -> None:
+    found = timed_kernels(_model(), [{"name": "/Normalise", "seconds": 1e-3}])
+    assert len(found.table) == 2 and found.seconds.sum() == 0
