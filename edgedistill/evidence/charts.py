@@ -15,11 +15,11 @@ from typing import Literal
 
 from markupsafe import Markup, escape
 
+from edgedistill.evidence import svg
 from edgedistill.evidence.figures import short
+from edgedistill.evidence.svg import PAD, WIDTH
 
-WIDTH = 480.0
 ROW = 48.0
-PAD = 8.0
 Kind = Literal["plain", "strong", "quiet", "target", "proxy", "predicted"]
 
 
@@ -64,69 +64,11 @@ class Line:
     points: Sequence[tuple[float, float]]
 
 
-def _known(values: Sequence[float | None]) -> list[float]:
-    return [v for v in values if v is not None and math.isfinite(v) and abs(v) < 1e15]
-
-
-def _n(value: float) -> str:
-    return f"{value:.2f}".rstrip("0").rstrip(".")
-
-
-def ticks(low: float, high: float, most: int = 5) -> list[float]:
-    """At most `most + 1` round values inside `[low, high]`; none when the span is too small."""
-    span = high - low
-    if not math.isfinite(span) or span <= 1e-12:
-        return []
-    raw = span / most
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * (1 - 1e-9))
-    first = math.ceil(low / step - 1e-9)
-    last = math.floor(high / step + 1e-9)
-    return [i * step for i in range(first, min(last, first + most + 1) + 1)]
-
-
-def span_of(values: Sequence[float | None]) -> tuple[float, float]:
-    """Bounds that hold all known values with a margin; never empty, also when all are equal."""
-    known = _known(values) or [0.0, 1.0]
-    low, high = min(known), max(known)
-    margin = (high - low) * 0.08 or max(abs(high) * 0.05, 1e-6)
-    return low - margin, high + margin
-
-
-def _clean(text: str) -> Markup:
-    return escape(short(text, 4000))
-
-
-def _svg(name: str, title: str, desc: str, height: float, body: Sequence[str]) -> Markup:
-    return Markup(
-        f'<svg class="chart {name}" viewBox="0 0 {_n(WIDTH)} {_n(height)}" role="img">'
-        f"<title>{_clean(title)}</title><desc>{_clean(desc)}</desc>{''.join(body)}</svg>"
-    )
-
-
-def _rect(css: str, x: float, y: float, width: float, height: float, tip: str = "") -> str:
-    inside = f"<title>{_clean(tip)}</title>" if tip else ""
-    return (
-        f'<rect class="{css}" x="{_n(x)}" y="{_n(y)}" width="{_n(max(width, 0))}" '
-        f'height="{_n(height)}" rx="2">{inside}</rect>'
-    )
-
-
-def _rule(css: str, x1: float, y1: float, x2: float, y2: float) -> str:
-    return f'<line class="{css}" x1="{_n(x1)}" y1="{_n(y1)}" x2="{_n(x2)}" y2="{_n(y2)}"/>'
-
-
-def _text(css: str, x: float, y: float, text: str, anchor: str = "start") -> str:
-    return (
-        f'<text class="{css}" x="{_n(x)}" y="{_n(y)}" text-anchor="{anchor}">{_clean(text)}</text>'
-    )
-
-
 def _head(y: float, label: str, text: str) -> list[str]:
     room = max(12, 50 - len(text))
     return [
-        _text("label", 0, y + 13, short(label, room)),
-        _text("value", WIDTH, y + 13, short(text, 40), "end"),
+        svg.text("label", 0, y + 13, short(label, room)),
+        svg.text("value", WIDTH, y + 13, short(text, 40), "end"),
     ]
 
 
@@ -134,17 +76,17 @@ def _axis(
     y: float, low: float, high: float, x: Callable[[float], float], write: Callable[[float], str]
 ) -> list[str]:
     marks = []
-    for value in ticks(low, high, 4):
+    for value in svg.ticks(low, high, 4):
         at = x(value)
         anchor = "start" if at < 16 else "end" if at > WIDTH - 16 else "middle"
-        marks.append(_rule("grid", at, 0, at, y))
-        marks.append(_text("tick", at, y + 15, write(value), anchor))
+        marks.append(svg.rule("grid", at, 0, at, y))
+        marks.append(svg.text("tick", at, y + 15, write(value), anchor))
     return marks
 
 
 def intervals(title: str, desc: str, rows: Sequence[Dot], write: Callable[[float], str]) -> Markup:
     """Dots with whiskers on one shared axis that need not begin at zero."""
-    low, high = span_of([v for row in rows for v in (row.value, row.low, row.high)])
+    low, high = svg.span_of([v for row in rows for v in (row.value, row.low, row.high)])
 
     def x(value: float) -> float:
         return PAD + (value - low) / (high - low) * (WIDTH - 2 * PAD)
@@ -155,37 +97,37 @@ def intervals(title: str, desc: str, rows: Sequence[Dot], write: Callable[[float
         top = i * ROW
         middle = top + 29
         body += _head(top, row.label, row.text)
-        body.append(_rule("track", 0, middle, WIDTH, middle))
-        ends = _known([row.low, row.high])
+        body.append(svg.rule("track", 0, middle, WIDTH, middle))
+        ends = svg.known([row.low, row.high])
         if len(ends) == 2:
             left, right = x(ends[0]), x(ends[1])
-            body.append(_rule(f"whisker {row.kind}", left, middle, right, middle))
+            body.append(svg.rule(f"whisker {row.kind}", left, middle, right, middle))
             body += [
-                _rule(f"whisker {row.kind}", e, middle - 5, e, middle + 5) for e in (left, right)
+                svg.rule(f"whisker {row.kind}", e, middle - 5, e, middle + 5) for e in (left, right)
             ]
-        for value in _known([row.value]):
+        for value in svg.known([row.value]):
             body.append(
-                f'<circle class="dot {row.kind}" cx="{_n(x(value))}" cy="{_n(middle)}" r="5.5"/>'
+                f'<circle class="dot {row.kind}" cx="{svg.digits(x(value))}" cy="{svg.digits(middle)}" r="5.5"/>'
             )
-    return _svg("intervals", title, desc, bottom + 22, body)
+    return svg.svg("intervals", title, desc, bottom + 22, body)
 
 
 def _bar(row: Bar, top: float, x: Callable[[float], float]) -> list[str]:
-    body = [_rect("track-bar", 0, top, WIDTH, 14)]
-    value = next(iter(_known([row.value])), None)
-    ends = _known([row.low, row.high])
+    body = [svg.rect("track-bar", 0, top, WIDTH, 14)]
+    value = next(iter(svg.known([row.value])), None)
+    ends = svg.known([row.low, row.high])
     if row.kind == "predicted" and len(ends) == 2:
         left, right = x(max(ends[0], 0)), x(max(ends[1], 0))
-        body.append(_rect("bar predicted", left, top, max(right - left, 1.5), 14))
+        body.append(svg.rect("bar predicted", left, top, max(right - left, 1.5), 14))
         if value is not None:
             at = x(max(value, 0))
-            body.append(_rule("point predicted", at, top - 2, at, top + 16))
+            body.append(svg.rule("point predicted", at, top - 2, at, top + 16))
     elif value is not None:
-        body.append(_rect(f"bar {row.kind}", 0, top, max(x(max(value, 0)), 1.5), 14))
+        body.append(svg.rect(f"bar {row.kind}", 0, top, max(x(max(value, 0)), 1.5), 14))
         if len(ends) == 2:
             left, right = x(max(ends[0], 0)), x(max(ends[1], 0))
-            body.append(_rule("whisker bar-whisker", left, top + 7, right, top + 7))
-            body.append(_rule("whisker bar-whisker", right, top + 3, right, top + 11))
+            body.append(svg.rule("whisker bar-whisker", left, top + 7, right, top + 7))
+            body.append(svg.rule("whisker bar-whisker", right, top + 3, right, top + 11))
     return body
 
 
@@ -198,7 +140,7 @@ def bars(
     limit_text: str = "",
 ) -> Markup:
     """Bars from zero: measured ones solid, predicted ones a dashed band, the limit a line."""
-    known = _known([v for row in rows for v in (row.value, row.low, row.high)] + [limit])
+    known = svg.known([v for row in rows for v in (row.value, row.low, row.high)] + [limit])
     high = max([*known, 0.0]) * 1.06 or 1.0
 
     def x(value: float) -> float:
@@ -210,20 +152,20 @@ def bars(
         body += _head(i * ROW, row.label, row.text)
         body += _bar(row, i * ROW + 21, x)
     height = bottom + 22
-    for value in _known([limit]):
+    for value in svg.known([limit]):
         at = x(max(value, 0))
-        body.append(_rule("limit", at, 0, at, bottom + 2))
+        body.append(svg.rule("limit", at, 0, at, bottom + 2))
         anchor = "start" if at < 60 else "end" if at > WIDTH - 60 else "middle"
-        body.append(_text("limit-text", at, bottom + 32, limit_text, anchor))
+        body.append(svg.text("limit-text", at, bottom + 32, limit_text, anchor))
         height = bottom + 38
-    return _svg("bars", title, desc, height, body)
+    return svg.svg("bars", title, desc, height, body)
 
 
 def stacked(title: str, desc: str, rows: Sequence[Stack], write: Callable[[float], str]) -> Markup:
     """Bars cut into parts with a legend; a part has the same colour in every row."""
     names = list(dict.fromkeys(name for row in rows for name, _, _ in row.parts))
     colour = {name: f"part c{min(i, 5)}" for i, name in enumerate(names)}
-    totals = [sum(_known([max(v, 0.0) for _, v, _ in row.parts])) for row in rows]
+    totals = [sum(svg.known([max(v, 0.0) for _, v, _ in row.parts])) for row in rows]
     high = max([*totals, 0.0]) * 1.02 or 1.0
 
     def x(value: float) -> float:
@@ -233,23 +175,23 @@ def stacked(title: str, desc: str, rows: Sequence[Stack], write: Callable[[float
     body = _axis(bottom, 0.0, high, x, write)
     for i, row in enumerate(rows):
         body += _head(i * ROW, row.label, row.text)
-        body.append(_rect("track-bar", 0, i * ROW + 21, WIDTH, 14))
+        body.append(svg.rect("track-bar", 0, i * ROW + 21, WIDTH, 14))
         at = 0.0
         for name, value, text in row.parts:
-            for known in _known([max(value, 0.0)]):
+            for known in svg.known([max(value, 0.0)]):
                 tip = f"{short(name)}: {text}"
-                body.append(_rect(colour[name], x(at), i * ROW + 21, x(known), 14, tip))
+                body.append(svg.rect(colour[name], x(at), i * ROW + 21, x(known), 14, tip))
                 at += known
     items = "".join(
         f'<li><span class="swatch {colour[name]}"></span>{escape(short(name))}</li>'
         for name in names
     )
-    chart = _svg("stacked", title, desc, bottom + 22, body)
+    chart = svg.svg("stacked", title, desc, bottom + 22, body)
     return chart + Markup(f'<ul class="legend">{items}</ul>' if items else "")
 
 
 def _path(points: Sequence[tuple[float, float]]) -> str:
-    return " ".join(f"{_n(px)},{_n(py)}" for px, py in points)
+    return " ".join(f"{svg.digits(px)},{svg.digits(py)}" for px, py in points)
 
 
 def lines(
@@ -263,11 +205,11 @@ def lines(
     height, left, bottom = 230.0, 46.0, 200.0
     kept = []
     for line in series:
-        good = [(px, py) for px, py in line.points if len(_known([px, py])) == 2]
+        good = [(px, py) for px, py in line.points if len(svg.known([px, py])) == 2]
         step = max(1, math.ceil(len(good) / most_points))
         kept.append((line.label, good[::step] + ([good[-1]] if len(good) > 1 and step > 1 else [])))
     every = [point for _, good in kept for point in good]
-    low, high = span_of([py for _, py in every])
+    low, high = svg.span_of([py for _, py in every])
     first, last = (min(px for px, _ in every), max(px for px, _ in every)) if every else (0.0, 1.0)
     width = (last - first) or 1.0
 
@@ -276,24 +218,24 @@ def lines(
         return left + across, PAD + (high - py) / (high - low) * (bottom - PAD)
 
     body = []
-    for value in ticks(low, high, 4):
+    for value in svg.ticks(low, high, 4):
         _, y = place(first, value)
         body += [
-            _rule("grid", left, y, WIDTH, y),
-            _text("tick", left - 6, y + 4, write(value), "end"),
+            svg.rule("grid", left, y, WIDTH, y),
+            svg.text("tick", left - 6, y + 4, write(value), "end"),
         ]
-    for epoch in [t for t in ticks(first, last, 6) if float(t).is_integer()] or [first]:
+    for epoch in [t for t in svg.ticks(first, last, 6) if float(t).is_integer()] or [first]:
         at, _ = place(epoch, low)
-        body.append(_text("tick", at, bottom + 18, f"{epoch:.0f}", "middle"))
+        body.append(svg.text("tick", at, bottom + 18, f"{epoch:.0f}", "middle"))
     for i, (_, good) in enumerate(kept):
         spots = [place(px, py) for px, py in good]
         if spots:
             body.append(f'<polyline class="line l{i % 4}" points="{_path(spots)}"/>')
-            end_x, end_y = map(_n, spots[-1])
+            end_x, end_y = map(svg.digits, spots[-1])
             body.append(f'<circle class="end l{i % 4}" cx="{end_x}" cy="{end_y}" r="3.5"/>')
     items = "".join(
         f'<li><span class="stroke l{i % 4}"></span>{escape(short(label))}</li>'
         for i, (label, _) in enumerate(kept)
     )
-    chart = _svg("lines", title, desc, height, body)
+    chart = svg.svg("lines", title, desc, height, body)
     return chart + Markup(f'<ul class="legend">{items}</ul>' if items else "")

@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Callable
 from typing import Any
 
-from edgedistill.result import Evidence, Gain, Latency, Proportion, Status, VerdictRow
+from edgedistill.result import Evidence, Gain, Latency, Proportion, Result, Status, VerdictRow
 
 UNKNOWN = "not measured"
 RUNS_NEEDED = {"p50": 11, "p90": 64, "p95": 130, "p99": 662}
@@ -256,3 +256,12 @@ def fact(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ", ".join(fact(v) for v in value)
     return str(value)
+
+
+def attempts(result: Result) -> list[str]:
+    """What was built before the student of the report, and which limit it missed."""
+    return [
+        f"Built before and given up: {one.candidate.model} at {one.candidate.input_size} px in "
+        f"{one.candidate.precision}: {'; '.join(one.missed)}."
+        for one in result.plan.attempts
+    ]

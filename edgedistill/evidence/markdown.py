@@ -169,6 +169,7 @@ def markdown(result: Result) -> str:
         f"Device {name(str(result.device.get('name', 'unknown')))}, file {name(result.chosen)}, "
         f"bundle {figures.megabytes(result.bundle_bytes)}.",
         limits_table(result),
+        *[f"> {prose(words)}" for words in figures.attempts(result)],
         *[f"> {prose(remark)}" for remark in verdict.remarks],
         "### Did distillation help?",
         *[prose(words) for words in gains],

@@ -18,6 +18,7 @@ from markupsafe import Markup, escape
 
 from edgedistill.evidence import figures, sections
 from edgedistill.evidence.console import console
+from edgedistill.evidence.front import front_chart
 from edgedistill.evidence.markdown import markdown
 from edgedistill.evidence.model_card import model_card
 from edgedistill.files import write_atomic
@@ -104,6 +105,7 @@ def _page(result: Result, pictures: Sequence[sections.Picture]) -> str:
         "seconds_chart": sections.seconds_chart(result),
         "latency_chart": sections.latency_chart(result),
         "size_chart": sections.size_chart(result),
+        "front": front_chart(result),
         "stages_chart": sections.stages_chart(result),
         "curves": sections.curve_charts(result),
         "heatmap": sections.heatmap(result),

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-from edgedistill.evidence import charts, sections
+from edgedistill.evidence import charts, sections, svg
 
 VALUES = (
     st.none() | st.floats() | st.sampled_from([0.0, -0.0, 1.0, 1e-300, 1e300, math.inf, math.nan])
@@ -136,7 +136,7 @@ def test_every_chart_of_a_report_has_a_role_a_title_and_a_description() -> None:
 @settings(max_examples=100)
 @given(st.floats(-1e9, 1e9), st.floats(0, 1e9))
 def test_ticks_are_few_and_inside(low: float, span: float) -> None:
-    marks = charts.ticks(low, low + span)
+    marks = svg.ticks(low, low + span)
     assert len(marks) <= 7
     assert all(low - span * 1e-6 - 1e-6 <= m <= low + span * (1 + 1e-6) + 1e-6 for m in marks)
 

@@ -1,0 +1,69 @@
+"""What every chart is drawn with: numbers, scales, and the few SVG elements, as text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from markupsafe import Markup, escape
+
+from edgedistill.evidence.figures import short
+
+WIDTH = 480.0
+PAD = 8.0
+
+
+def known(values: Sequence[float | None]) -> list[float]:
+    return [v for v in values if v is not None and math.isfinite(v) and abs(v) < 1e15]
+
+
+def digits(value: float) -> str:
+    return f"{value:.2f}".rstrip("0").rstrip(".")
+
+
+def ticks(low: float, high: float, most: int = 5) -> list[float]:
+    """At most `most + 1` round values inside `[low, high]`; none when the span is too small."""
+    span = high - low
+    if not math.isfinite(span) or span <= 1e-12:
+        return []
+    raw = span / most
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * (1 - 1e-9))
+    first = math.ceil(low / step - 1e-9)
+    last = math.floor(high / step + 1e-9)
+    return [i * step for i in range(first, min(last, first + most + 1) + 1)]
+
+
+def span_of(values: Sequence[float | None]) -> tuple[float, float]:
+    """Bounds that hold all known values with a margin; never empty, also when all are equal."""
+    seen = known(values) or [0.0, 1.0]
+    low, high = min(seen), max(seen)
+    margin = (high - low) * 0.08 or max(abs(high) * 0.05, 1e-6)
+    return low - margin, high + margin
+
+
+def clean(text: str) -> Markup:
+    return escape(short(text, 4000))
+
+
+def svg(name: str, title: str, desc: str, height: float, body: Sequence[str]) -> Markup:
+    return Markup(
+        f'<svg class="chart {name}" viewBox="0 0 {digits(WIDTH)} {digits(height)}" role="img">'
+        f"<title>{clean(title)}</title><desc>{clean(desc)}</desc>{''.join(body)}</svg>"
+    )
+
+
+def rect(css: str, x: float, y: float, width: float, height: float, tip: str = "") -> str:
+    inside = f"<title>{clean(tip)}</title>" if tip else ""
+    return (
+        f'<rect class="{css}" x="{digits(x)}" y="{digits(y)}" width="{digits(max(width, 0))}" '
+        f'height="{digits(height)}" rx="2">{inside}</rect>'
+    )
+
+
+def rule(css: str, x1: float, y1: float, x2: float, y2: float) -> str:
+    return f'<line class="{css}" x1="{digits(x1)}" y1="{digits(y1)}" x2="{digits(x2)}" y2="{digits(y2)}"/>'
+
+
+def text(css: str, x: float, y: float, text: str, anchor: str = "start") -> str:
+    return f'<text class="{css}" x="{digits(x)}" y="{digits(y)}" text-anchor="{anchor}">{clean(text)}</text>'
