@@ -33,7 +33,7 @@ def trained_top1(student: str, epochs: int, folder: Path) -> float:
         sys.executable, "-m", "edgedistill", "build", "--device", "x86-cpu", "--student", student, "--until", "plain",
         "--out", str(folder / student), "--latency-ms", "1000", "--size-mb", "100",
         "--set", f"student.input_size={SIZE}", "--set", "student.weights=random", "--set", f"distill.epochs={epochs}",
-        "--teacher", "bundled:efficientnet_lite0", "--set", "teacher.adapt=probe", "--set", "distill.views=1", "--quiet",
+        "--teacher", "bundled:efficientnet_lite0", "--set", "teacher.adapt=probe", "--quiet",
     ]  # fmt: skip
     subprocess.run(command, check=True)
     done = json.loads((folder / student / "stages" / "07-plain" / "done.json").read_text("utf-8"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgedistill.errors import DocumentError
@@ -133,6 +134,18 @@ def cost_of_graph(model: onnx.ModelProto) -> Cost:
         return _cost(read_graph(model))
     except (IndexError, OverflowError) as error:
         raise DocumentError(f"the ONNX graph has a node without its tensors: {error}") from None
+
+
+def cost_of_file(path: Path) -> Cost:
+    """The `Cost` of an ONNX file. Raises `DocumentError` for one that cannot be read or costed."""
+    import onnx
+
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except Exception as error:  # the parser of protocol buffers raises its own kinds
+        text = " ".join(str(error).split())[:200]
+        raise DocumentError(f"the ONNX file {path} cannot be read: {text}") from None
+    return cost_of_graph(model)
 
 
 def cost_of_kernels(graph: Graph, kernels: Sequence[Kernel]) -> tuple[KernelCost, ...]:
