@@ -31,7 +31,8 @@ from edgedistill.rundir import now_utc
 from edgedistill.target.device import load_device
 from edgedistill.target.latency import Prediction, predict
 from edgedistill.target.plan import plan
-from edgedistill.target.students import expected_top1, find_student, load_students
+from edgedistill.target.prior import expected_top1
+from edgedistill.target.students import find_student, load_students
 
 Net = tuple[str, int]
 Model = tuple[str, int, Precision]

@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.host_latency import spearman
-from edgedistill.target.students import expected_top1, find_student
+from edgedistill.target.prior import expected_top1
+from edgedistill.target.students import find_student
 
 STUDENTS = (
     "lcnet_050", "mobilenetv3_small_050", "mobilenetv4_conv_small_050", "mobilenetv3_small_100",

@@ -198,6 +198,7 @@ def plan_key(recipe: Recipe, device_facts: dict[str, Any], data: dict[str, Any])
     distill = {name: getattr(recipe.distill, name) for name in names}
     return {
         "budget": recipe.budget.model_dump(),
+        "earlier": recipe.plan.earlier,
         "student": recipe.student.model_dump(),
         "teacher": {k: teacher[k] for k in TEACHER_KEYS},
         "distill": distill,

@@ -23,6 +23,7 @@ from edgedistill.rundir import sha256_file
 from edgedistill.schema import TeacherSection
 from edgedistill.target.device import Device
 from edgedistill.target.plan import plan as plan_students
+from edgedistill.target.prior import NOTHING, read_earlier
 
 PARTS = {
     "torch": "train",
@@ -71,6 +72,7 @@ def choose_student(
         image_side=dataset.image_side,
         at_hand=at_hand(),
         tried=tried,
+        earlier=read_earlier(Path(limited.plan.earlier)) if limited.plan.earlier else NOTHING,
     )
 
 

@@ -85,6 +85,7 @@ class PlanSection(Section):
     max_attempts: int = _f(
         3, "Candidates that are built until one keeps its size, latency and memory.", ge=1, le=20
     )
+    earlier: str | None = _f(None, "Folder with run folders whose results shift the ranking.")
 
 
 class DistillSection(Section):

@@ -9,7 +9,8 @@ from typing import Literal
 from edgedistill.result import Limits, Precision
 from edgedistill.target.device import Device
 from edgedistill.target.latency import Abstention, Prediction, predict
-from edgedistill.target.students import Student, expected_top1
+from edgedistill.target.prior import Earlier, expected_top1
+from edgedistill.target.students import Student
 
 Fit = Literal["safe", "possible", "no"]
 ORDER = {"safe": 0, "possible": 1, "no": 2}
@@ -104,6 +105,7 @@ def weigh(
     pretrained: bool,
     classes: int,
     detail: int,
+    earlier: Earlier,
 ) -> Weighed:
     """A student at one input size and precision against every limit of the budget.
 
@@ -134,7 +136,9 @@ def weigh(
         abstention=why.words,
         memory_bytes=memory,
         size_bytes=file,
-        expected=expected_top1(student, min(size, detail), precision, pretrained=pretrained),
+        expected=expected_top1(
+            student, min(size, detail), precision, pretrained=pretrained, earlier=earlier
+        ),
         checks=tuple(checks),
     )
 

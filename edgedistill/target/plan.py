@@ -17,6 +17,7 @@ from edgedistill.errors import BudgetError, UsageError
 from edgedistill.result import Attempt, Candidate, Limits, Plan
 from edgedistill.target.candidates import ORDER, Weighed, number, rounded_up, weigh
 from edgedistill.target.device import Device
+from edgedistill.target.prior import NOTHING, Earlier
 from edgedistill.target.students import Student, find_student, load_students, table_sizes
 
 Weights = Literal["auto", "pretrained", "random"]
@@ -37,20 +38,22 @@ def plan(
     image_side: int,
     at_hand: Callable[[str], bool],
     tried: Sequence[Attempt] = (),
+    earlier: Earlier = NOTHING,
 ) -> Plan:
     """The best candidate within `limits`, with the reasons for it and against the others.
 
     `image_side` is the median short side of the user's images in pixels, and `at_hand` says
     whether the pretrained weights of a student can be loaded here. Candidates that were `tried`
-    and missed a limit are left out, larger inputs of theirs too. Raises `BudgetError` when nothing
-    fits and `UsageError` for a name, size or start that is not allowed.
+    and missed a limit are left out, larger inputs of theirs too; `earlier` runs shift the ranking.
+    Raises `BudgetError` when nothing fits and `UsageError` for a name, size or start that is not
+    allowed.
     """
     _check_request(classes, image_side, input_size)
     sizes, detail, size_reason = input_sizes(image_side, input_size)
     asked = load_students() if student == "auto" else (find_student(student),)
     starts = _starts(asked, weights, at_hand)
     weighed = [
-        weigh(device, limits, one, size, precision, pretrained, classes, detail)
+        weigh(device, limits, one, size, precision, pretrained, classes, detail, earlier)
         for one, pretrained in starts
         for size in sizes
         for precision in device.precisions

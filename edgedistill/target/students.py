@@ -37,17 +37,6 @@ _MACS, _WRITTEN, _WEIGHTS, _CHANNELS_OUT, _PIXELS = (
 )
 _GROWING = [COLUMNS.index(name) for name in ("macs", "read", "written", "pixels")]
 
-LOSS_PER_HALVING = 0.08
-"""Top-1 that halving the input costs: MobileNetV2 1.0 has 71.8 % at 224, 65.3 % at 128 and 60.3 %
-at 96 pixels (table in the Keras documentation of MobileNetV2), which is 0.08 to 0.09 a halving."""
-RANDOM_START_LOSS = 0.10
-"""What training from random weights costs on small data: on 10,000 images of Fashion-MNIST at 96
-px a fine-tuned tf_efficientnet_lite0 reaches 0.921, mobilenetv4_conv_small from random weights
-0.825, at nearly equal ImageNet top-1."""
-INT8_LOSS = 0.02
-"""What planning holds against a candidate that only fits as INT8: that file can still be refused
-for its accuracy."""
-
 
 @dataclass(frozen=True)
 class SizeCost:
@@ -170,22 +159,6 @@ class Student:
         width = BYTES_PER_ELEMENT[precision]
         activations = self.peak_act_elements(input_size) * width
         return runtime_bytes + 2 * self.size_bytes(precision, classes) + activations
-
-
-def expected_top1(
-    student: Student, input_size: int, precision: Precision, *, pretrained: bool
-) -> float:
-    """A prior that ranks candidates; it promises nothing about the user's images.
-
-    ImageNet top-1 of the published weights, less `LOSS_PER_HALVING` for each halving of their
-    input size, less `RANDOM_START_LOSS` from random weights, less `INT8_LOSS` in INT8; a fraction
-    in 0..1.
-    """
-    prior = student.imagenet_top1
-    prior -= LOSS_PER_HALVING * max(0.0, math.log2(student.native_size / input_size))
-    prior -= 0.0 if pretrained else RANDOM_START_LOSS
-    prior -= INT8_LOSS if precision == "int8" else 0.0
-    return min(max(prior, 0.0), 1.0)
 
 
 @cache

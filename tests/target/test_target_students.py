@@ -8,7 +8,6 @@ from edgedistill.errors import UsageError
 from edgedistill.target.features import features_of
 from edgedistill.target.kernels import KernelTable, kernel_of
 from edgedistill.target.students import (
-    expected_top1,
     find_student,
     load_students,
     table_sizes,
@@ -101,13 +100,3 @@ def test_memory_is_unknown_where_the_runtime_share_is_unknown() -> None:
     large = student.memory_bytes("float32", 224, 10, 60_000_000)
     assert small is not None and large is not None
     assert 60_000_000 + 2 * student.size_bytes("float32", 10) < small < large
-
-
-def test_the_prior_prefers_large_inputs_pretrained_weights_and_float() -> None:
-    lite0 = find_student("tf_efficientnet_lite0")
-    best = expected_top1(lite0, 224, "float32", pretrained=True)
-    assert best == pytest.approx(lite0.imagenet_top1)
-    assert expected_top1(lite0, 256, "float32", pretrained=True) == best
-    assert expected_top1(lite0, 112, "float32", pretrained=True) == pytest.approx(best - 0.08)
-    assert expected_top1(lite0, 224, "float32", pretrained=False) == pytest.approx(best - 0.10)
-    assert expected_top1(lite0, 224, "int8", pretrained=True) == pytest.approx(best - 0.02)
