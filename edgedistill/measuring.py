@@ -79,14 +79,14 @@ def measure_device(
         )
     with tempfile.TemporaryDirectory(prefix="edgedistill-measure-") as name:
         folder = Path(name)
-        bundles = _export(ANCHORS, CLASSES, device, folder, face)
-        timed, machine = _time(bundles, target, threads, folder, face)
+        bundles = export_networks(ANCHORS, CLASSES, device, folder, face)
+        timed, machine = time_networks(bundles, target, threads, folder, face)
         if device.name != HOST and not same_class(device, machine):
             raise UsageError(
                 f"this machine ({machine.get('cpu')}) is not of the kind of {device.name}: measure on the board "
                 "itself, or give a profile of your own (edgedistill devices validate)."
             )
-        fits, rows = _fit(device, bundles, timed)
+        fits, rows = fit_anchors(device, bundles, timed)
     measured = Measured(
         device=device.name,
         created_utc=now_utc(),
@@ -113,8 +113,8 @@ def time_candidates(
     nets = list(dict.fromkeys((c.model, c.input_size) for c in ranked[:count]))
     with tempfile.TemporaryDirectory(prefix="edgedistill-plan-") as name:
         folder = Path(name)
-        bundles = _export(nets, classes, device, folder, face)
-        timed, _ = _time(bundles, target, 1, folder, face)
+        bundles = export_networks(nets, classes, device, folder, face)
+        timed, _ = time_networks(bundles, target, 1, folder, face)
     here = [_with_time(c, timed, device, limits) for c in ranked[:count]]
     kept = [c for c in here if c.fits != "no"] + ranked[count:]
     if not kept:
@@ -147,7 +147,7 @@ def _with_time(
     )
 
 
-def _export(
+def export_networks(
     nets: Sequence[tuple[str, int]], classes: int, device: Device, folder: Path, face: Face
 ) -> dict[tuple[str, int], Path]:
     """A bundle of each network, float32 and, where the device runs it, INT8."""
@@ -163,7 +163,7 @@ def _export(
     return bundles
 
 
-def _time(
+def time_networks(
     bundles: Mapping[tuple[str, int], Path], target: Target, threads: int, folder: Path, face: Face
 ) -> tuple[dict[tuple[str, int, Precision], Timed], dict[str, Any]]:
     """Rounds over all networks, so that a slow minute falls on all of them alike."""
@@ -187,11 +187,12 @@ def _time(
     return timed, machine
 
 
-def _fit(
+def fit_anchors(
     device: Device,
     bundles: Mapping[tuple[str, int], Path],
     timed: Mapping[tuple[str, int, Precision], Timed],
 ) -> tuple[dict[Precision, FittedModel], list[AnchorRow]]:
+    """A model for each precision, and what each anchor's time and error are."""
     import onnx
 
     graphs = {key: onnx.load(str(path / "model.float32.onnx")) for key, path in bundles.items()}

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from edgedistill.target.cost import cost_of_kernels
 from edgedistill.target.graph import Graph, kernels_of, read_graph
-from edgedistill.target.kernels import KernelTable, row_of
+from edgedistill.target.kernels import KernelTable, table_of
 
 if TYPE_CHECKING:
     import onnx
@@ -28,21 +28,43 @@ _SUFFIX = re.compile(
 )
 
 
+INSERTED = {
+    "hard": ("HardSigmoid", "HardSwish", "QLinearMul", "QuantizeLinear"),
+    "smooth": ("Gelu", "QuickGelu", "FastGelu", "BiasGelu", "Erf", "Sigmoid", "QLinearSigmoid"),
+}
+"""Operators that runtimes make of gates and smooth functions under names of their own."""
+
+
 @dataclass(frozen=True)
 class TimedKernels:
-    """Kernels of a network behind its input, with the seconds of each; `left_over_s` belongs to
-    none of them."""
+    """Kernels of a network behind its input, with the seconds of each and how many operators they
+    are the sum of. `input_s` are those of the kernels that prepare the pixels; `inserted` those that
+    belong to none, by what they do: hard gates, smooth functions, and all else (copies, reordering).
+    """
 
     table: KernelTable
     seconds: Floats
-    left_over_s: float
+    operators: Floats
+    input_s: float
+    inserted: Mapping[str, float]
+    inserted_operators: int
+
+    @property
+    def total_s(self) -> float:
+        """Seconds of all operators."""
+        return float(self.seconds.sum()) + self.input_s + sum(self.inserted.values())
+
+    @property
+    def total_operators(self) -> float:
+        """How many operators ran; those of the input are left out."""
+        return float(self.operators.sum()) + self.inserted_operators
 
 
 def timed_kernels(model: onnx.ModelProto, operators: Sequence[Mapping[str, Any]]) -> TimedKernels:
     """Spread the operator times of a trace over the kernels of the float32 file `model`.
 
-    `operators` are rows of the kit (`{"name", "seconds"}`), of this file or of its INT8 sibling,
-    whose nodes keep their names. Kernels that only prepare the pixels are left out.
+    `operators` are rows of the kit (`{"name", "operator", "seconds"}`), of this file or of its INT8
+    sibling, whose nodes keep their names.
     """
     graph = read_graph(model)
     kernels = kernels_of(graph)
@@ -53,18 +75,29 @@ def timed_kernels(model: onnx.ModelProto, operators: Sequence[Mapping[str, Any]]
         for out in graph.nodes[index].outputs
     }
     made = {node.name: node.outputs[0] for node in graph.nodes if node.name and node.outputs}
-    seconds = np.zeros(len(kernels))
-    left_over = 0.0
+    seconds, counts = np.zeros(len(kernels)), np.zeros(len(kernels))
+    inserted = dict.fromkeys((*INSERTED, "other"), 0.0)
+    several = 0
     for operator in operators:
         place = _place(str(operator["name"]), graph, home, made)
-        if place is None:
-            left_over += float(operator["seconds"])
-        else:
+        if place is not None:
             seconds[place] += float(operator["seconds"])
-    rows = np.array([row_of(cost) for cost in cost_of_kernels(graph, kernels)], np.int64)
-    table = KernelTable(rows)
-    first = int(np.argmax((table.column("macs") > 0) & (table.column("channels_out") > 3)))
-    return TimedKernels(KernelTable(rows[first:]), seconds[first:], left_over)
+            counts[place] += 1
+            continue
+        kinds = [kind for kind, ops in INSERTED.items() if operator["operator"] in ops]
+        inserted[kinds[0] if kinds else "other"] += float(operator["seconds"])
+        several += 1
+    table = table_of(cost_of_kernels(graph, kernels))
+    behind = np.flatnonzero((table.column("macs") > 0) & (table.column("channels_out") > 3))
+    first = int(behind[0]) if len(behind) else 0
+    return TimedKernels(
+        table=KernelTable(table.rows[first:]),
+        seconds=seconds[first:],
+        operators=counts[first:],
+        input_s=float(seconds[:first].sum()),
+        inserted=inserted,
+        inserted_operators=several,
+    )
 
 
 def _place(name: str, graph: Graph, home: Mapping[str, int], made: Mapping[str, str]) -> int | None:

@@ -37,12 +37,13 @@ STANDS_IN = {
     "movement": "elementwise",
     "pooling": "elementwise",
 }
-LIGHT = ("squeeze_excite", "elementwise", "pooling", "normalisation", "movement")
+LEAST_LEFT = 0.3
+"""Share of an operator's time that is left to it, whatever its clock cost."""
 FLOOR_S = 5e-6
 """Added to a kernel's time before errors are taken relative to it: clocks and caches blur less."""
-CLASS_PENALTY = 0.1
-CORRECTION_PENALTY = 0.01
-"""Chosen on 73 students at random sizes on one x86-64 machine: docs/log.md."""
+PENALTY = 1.0
+"""How strongly terms of single kernels hold against whole networks; chosen on one x86-64 machine
+with 62 networks that were no anchors: docs/log.md."""
 COVERAGE = 0.9
 LEAST_BAND = 0.08
 
@@ -99,27 +100,53 @@ def fit(anchors: Sequence[Anchor]) -> Fit:
 def _fit(anchors: Sequence[Anchor]) -> Floats:
     """Seconds a unit of each fine feature, shape (len(CLASSES), len(COLUMNS)).
 
-    Whole networks correct the terms of each class by a factor that a penalty holds near 1, and add
-    what single kernels leave out, which a penalty holds near 0.
+    Whole networks correct the terms of each class, and of what belongs to no kernel, by a factor
+    that a penalty holds near 1.
     """
     from scipy.optimize import nnls
 
     terms = _class_terms(anchors)
-    rows = np.arange(len(CLASSES))[:, None, None]
-    classes = [np.where(rows[i] == rows[:, 0], terms, 0.0) for i in range(len(CLASSES))]
-    parts = np.array([*classes, *_corrections()])
-    prior = np.array([1.0] * len(CLASSES) + [0.0] * (len(parts) - len(CLASSES)))
+    places = np.arange(len(CLASSES))[:, None]
+    parts = np.array(
+        [np.where(places == i, terms, 0.0) for i in range(len(CLASSES))] + _beside(anchors)
+    )
     measured = np.array([a.latency_s for a in anchors])
     fine = np.array([by_class(a.features) for a in anchors])
     shares = np.tensordot(fine, parts, axes=([1, 2], [1, 2])) / measured[:, None]
-    penalty = np.where(prior > 0, CLASS_PENALTY, CORRECTION_PENALTY)
-    pull = np.sqrt(penalty * len(measured)) * np.maximum(shares.mean(0), 1e-6)
+    pull = np.sqrt(PENALTY * len(measured)) * np.maximum(shares.mean(0), 1e-6)
     solved, _ = nnls(
-        np.vstack([shares, np.diag(pull)]),
-        np.concatenate([np.ones(len(measured)), pull * prior]),
+        np.vstack([shares, np.diag(pull)]), np.concatenate([np.ones(len(measured)), pull])
     )
     total: Floats = np.tensordot(solved, parts, axes=1)
     return total
+
+
+def _beside(anchors: Sequence[Anchor]) -> list[Floats]:
+    """Terms of what is no kernel: the pixels on their way in, gates and smooth functions under names
+    of the runtime's own, and copies that it inserts."""
+
+    def over(kinds: Sequence[str], seconds: float, *columns: str) -> Floats:
+        part = np.zeros((len(CLASSES), len(COLUMNS)))
+        for kind in kinds:
+            for column in columns:
+                part[CLASSES.index(kind), COLUMNS.index(column)] = 1.0
+        units = sum(float((by_class(a.features) * part).sum()) for a in anchors)
+        return part * (seconds / units if units else 0.0)
+
+    def spent(kind: str) -> float:
+        clock = _clock_s(anchors)
+        return sum(
+            max(a.kernels.inserted[kind] - clock * a.kernels.inserted_operators, 0.0)
+            for a in anchors
+            if a.kernels.inserted[kind]
+        )
+
+    return [
+        over(("stem",), sum(a.kernels.input_s for a in anchors), "read"),
+        over(CLASSES, spent("hard"), "hard"),
+        over(CLASSES, spent("smooth"), "smooth"),
+        over(CLASSES, spent("other"), "read", "written"),
+    ]
 
 
 def _class_terms(anchors: Sequence[Anchor]) -> Floats:
@@ -127,6 +154,8 @@ def _class_terms(anchors: Sequence[Anchor]) -> Floats:
     classes = np.concatenate([classes_of(a.kernels.table) for a in anchors])
     columns = np.concatenate([columns_of(a.kernels.table) for a in anchors])
     seconds = np.concatenate([a.kernels.seconds for a in anchors])
+    operators = np.concatenate([a.kernels.operators for a in anchors])
+    seconds = np.maximum(seconds - _clock_s(anchors) * operators, LEAST_LEFT * seconds)
     terms: dict[str, Floats] = {}
     for place, kind in enumerate(CLASSES):
         rows = (classes == place) & (seconds > 0)
@@ -142,6 +171,14 @@ def _class_terms(anchors: Sequence[Anchor]) -> Floats:
     return known
 
 
+def _clock_s(anchors: Sequence[Anchor]) -> float:
+    """Seconds that timing adds to each operator: what their sum is longer than the undisturbed run."""
+    each = [
+        (a.kernels.total_s - a.latency_s) / max(1.0, a.kernels.total_operators) for a in anchors
+    ]
+    return max(0.0, float(np.median(each)))
+
+
 def _kernel_terms(columns: Floats, seconds: Floats) -> Floats:
     from scipy.optimize import nnls
 
@@ -150,25 +187,3 @@ def _kernel_terms(columns: Floats, seconds: Floats) -> Floats:
     solved, _ = nnls(columns / scale * weight[:, None], seconds * weight)
     result: Floats = solved / scale
     return result
-
-
-def _corrections() -> list[Floats]:
-    """What single kernels leave out: launches, fused steps, copies, and the pixels on their way in."""
-
-    def over(kinds: Sequence[str], *columns: str) -> Floats:
-        part = np.zeros((len(CLASSES), len(COLUMNS)))
-        for kind in kinds:
-            for column in columns:
-                part[CLASSES.index(kind), COLUMNS.index(column)] = 1.0
-        return part
-
-    return [
-        over(CLASSES, "count"),
-        over(CLASSES, "hard"),
-        over(CLASSES, "smooth"),
-        over(CLASSES, "sums"),
-        over(("stem",), "read"),
-        over(("movement",), "count"),
-        over(LIGHT, "read", "written"),
-        over(CLASSES, "read", "written"),
-    ]

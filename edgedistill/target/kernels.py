@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from edgedistill.target.cost import KERNEL_KINDS, Cost, KernelCost
+from edgedistill.target.cost import KERNEL_KINDS, KernelCost
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(KernelCost))
 """Columns of the table; `kind` is a place in `KERNEL_KINDS`."""
@@ -40,7 +41,7 @@ def kernel_of(row: tuple[int, ...]) -> KernelCost:
     return KernelCost(KERNEL_KINDS[row[0]], *(int(value) for value in row[1:]))
 
 
-def table_of(cost: Cost) -> KernelTable:
-    """The kernels of one network."""
-    rows = [row_of(kernel) for kernel in cost.kernels]
+def table_of(kernels: Sequence[KernelCost]) -> KernelTable:
+    """Kernels as rows, in their order."""
+    rows = [row_of(kernel) for kernel in kernels]
     return KernelTable(np.array(rows, np.int64).reshape(len(rows), len(COLUMNS)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
@@ -45,16 +47,25 @@ def _model() -> onnx.ModelProto:
     ],
 )
 def test_a_name_with_the_runtimes_suffixes_is_traced_back(name: str, kernel: int) -> None:
-    found = timed_kernels(_model(), [{"name": name, "seconds": 2e-3}])
+    found = timed_kernels(_model(), [_operator(name, 2e-3)])
     assert found.seconds.tolist() == [2e-3 if place == kernel else 0 for place in range(2)]
-    assert found.left_over_s == 0
+    assert found.operators.sum() == 1 and found.total_s == 2e-3
 
 
-def test_what_no_kernel_made_is_left_over() -> None:
-    found = timed_kernels(_model(), [{"name": "ReorderOutput_token_5", "seconds": 1e-3}])
-    assert found.seconds.sum() == 0 and found.left_over_s == 1e-3
+def _operator(name: str, seconds: float, operator: str = "Conv") -> dict[str, Any]:
+    return {"name": name, "operator": operator, "seconds": seconds}
 
 
-def test_the_normalisation_of_the_pixels_is_no_kernel_of_the_network() -> None:
-    found = timed_kernels(_model(), [{"name": "/Normalise", "seconds": 1e-3}])
-    assert len(found.table) == 2 and found.seconds.sum() == 0
+@pytest.mark.parametrize(
+    ("operator", "kind"),
+    [("QuickGelu", "smooth"), ("HardSigmoid", "hard"), ("ReorderOutput", "other")],
+)
+def test_what_no_kernel_made_is_kept_by_what_it_does(operator: str, kind: str) -> None:
+    found = timed_kernels(_model(), [_operator("Inserted_token_5", 1e-3, operator)])
+    assert found.seconds.sum() == 0 and found.inserted_operators == 1
+    assert {k: v for k, v in found.inserted.items() if v} == {kind: 1e-3}
+
+
+def test_the_normalisation_of_the_pixels_is_input_and_no_kernel_of_the_network() -> None:
+    found = timed_kernels(_model(), [_operator("/Normalise", 1e-3)])
+    assert len(found.table) == 2 and found.seconds.sum() == 0 and found.input_s == 1e-3

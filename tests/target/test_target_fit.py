@@ -37,7 +37,9 @@ def _anchor(name: str, size: int, terms: np.ndarray, noise: float = 0.0) -> Anch
     rng = np.random.default_rng(size)
     whole = float(seconds.sum() * (1 + noise * rng.normal()))
     features = student.features(size, 1000)
-    return Anchor(name, student.family, features, TimedKernels(table, seconds, 0.0), whole)
+    nothing = {"hard": 0.0, "smooth": 0.0, "other": 0.0}
+    kernels = TimedKernels(table, seconds, np.ones(len(table)), 0.0, nothing, 0)
+    return Anchor(name, student.family, features, kernels, whole)
 
 
 def _predict(found: object, name: str, size: int) -> float:

@@ -71,7 +71,7 @@ def test_any_graph_has_a_cost_or_one_paragraph(
     model = _graph(nodes, image, stored)
     try:
         cost = cost_of_graph(model)
-        timed_kernels(model, [{"name": "a", "seconds": 1.0}])
+        timed_kernels(model, [{"name": "a", "operator": "Conv", "seconds": 1.0}])
     except DocumentError as error:
         assert "\n" not in str(error)
     else:
