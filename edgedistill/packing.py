@@ -118,9 +118,10 @@ class Packing:
             ]
             allowed = [section.max_drop, learn.recipe.budget.max_top1_drop]
             chosen, reasons = choose(
-                options, self.device.natural_precision, self._runs(),
+                options, self._natural(), self._runs(),
                 min(a for a in allowed if a is not None),
             )  # fmt: skip
+            reasons |= {p: "built before, and it missed a limit" for p in self._tried()}
             return {
                 "chosen": chosen,
                 "reasons": reasons,
@@ -135,6 +136,7 @@ class Packing:
             "quantize": self.learn.recipe.quantize.model_dump(),
             "drop": budget.max_top1_drop,
             "device": [self.device.name, self.device.natural_precision, self.flavour],
+            "tried": list(self._tried()),
             "predicted": [self._predicted(p) for p in (*FLOATS, "int8")],
             "seed": self.learn.recipe.seed,
         }
@@ -147,8 +149,22 @@ class Packing:
         return self.device.int8_flavour or "x86"
 
     def _runs(self) -> tuple[Precision, ...]:
-        """Precisions that the device computes fast."""
-        return self.device.precisions
+        """Precisions that the device computes fast and that were not tried before."""
+        return tuple(p for p in self.device.precisions if p not in self._tried())
+
+    def _natural(self) -> Precision:
+        """The precision that the device is for; where that was tried before, the one that planning went on to."""
+        natural = self.device.natural_precision
+        return self.learn.plan.chosen.precision if natural in self._tried() else natural
+
+    def _tried(self) -> tuple[Precision, ...]:
+        """Precisions in which this student missed a limit before, with this input or a smaller one."""
+        spec = self.learn.spec
+        return tuple(
+            one.candidate.precision
+            for one in self.learn.tried
+            if one.candidate.model == spec.model and one.candidate.input_size <= spec.size
+        )
 
     def prediction(self, precision: Precision) -> Prediction | None:
         """The latency predicted for the device, `None` for a precision that it does not run fast."""

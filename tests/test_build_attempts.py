@@ -1,0 +1,67 @@
+"""A build whose file misses a limit after all goes on to the next candidate, and the report tells the story."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from build_parts import SMALL, make_images, tool, worked
+from ontarget.machine import machine
+
+from edgedistill.result import load
+from edgedistill.target.measured import FittedModel, Measured, fingerprint, keep, user_place
+
+
+@pytest.fixture
+def _optimistic_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A measurement of this machine that promises what no machine keeps."""
+    monkeypatch.setenv("EDGEDISTILL_HOME", str(tmp_path / "home"))
+    model = FittedModel(
+        seconds={"kernels": 1e-9},
+        band=(0.9, 1.1),
+        median_error=0.0,
+        p90_error=0.0,
+        n=26,
+        macs=(1e6, 1e9),
+    )
+    keep(
+        Measured(
+            device="host",
+            created_utc="2026-01-01T00:00:00Z",
+            version="0",
+            fingerprint=fingerprint(machine()),
+            runtime="onnxruntime",
+            threads=1,
+            models={"float32": model, "int8": model},
+            anchors=[],
+        ),
+        user_place(),
+    )
+
+
+@pytest.mark.usefixtures("_optimistic_host")
+def test_a_file_that_is_too_slow_here_gives_way_to_the_next_candidate(tmp_path: Path) -> None:
+    data = make_images(tmp_path / "data", per_class=12)
+    options = ["host" if word == "x86-cpu" else word for word in SMALL]
+    command = (
+        "build", *options, "--data", data, "--out", tmp_path / "run", "--latency-ms", "0.01",
+        "--set", "plan.max_attempts=2",
+    )  # fmt: skip
+    ended = tool(*command)
+    assert ended.code == 1, ended.err
+    assert "mobilenetv3_small_050 at 64 px in int8 misses a limit" in ended.text
+    assert "0.01 ms allowed; the next candidate is built" in ended.text
+    assert "mobilenetv3_small_050 at 64 px in float32 misses a limit" in ended.text
+    assert "no attempt is left" in ended.text
+
+    result = load(tmp_path / "run")
+    assert [a.candidate.precision for a in result.plan.attempts] == ["int8"]
+    assert result.chosen == "float32" and result.verdict.status == "fail"
+    assert "missed a limit" in result.artifact("int8").reason
+    page = (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert "given up because a limit was missed" in page
+    assert "Built before and given up" in (tmp_path / "run" / "report.md").read_text("utf-8")
+
+    again = tool(*command)
+    assert again.code == 1 and worked(tmp_path / "run") == []
+    assert load(tmp_path / "run") == result
