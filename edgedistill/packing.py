@@ -121,7 +121,7 @@ class Packing:
                 options, self._natural(), self._runs(),
                 min(a for a in allowed if a is not None),
             )  # fmt: skip
-            reasons |= {p: "built before, and it missed a limit" for p in self._tried()}
+            reasons |= dict.fromkeys(self._tried(), "built before, and it missed a limit")
             return {
                 "chosen": chosen,
                 "reasons": reasons,

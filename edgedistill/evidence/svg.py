@@ -14,10 +14,12 @@ PAD = 8.0
 
 
 def known(values: Sequence[float | None]) -> list[float]:
+    """The values that can be drawn: finite, and within reason."""
     return [v for v in values if v is not None and math.isfinite(v) and abs(v) < 1e15]
 
 
 def digits(value: float) -> str:
+    """A coordinate with two digits and no more."""
     return f"{value:.2f}".rstrip("0").rstrip(".")
 
 
@@ -43,10 +45,12 @@ def span_of(values: Sequence[float | None]) -> tuple[float, float]:
 
 
 def clean(text: str) -> Markup:
+    """Text of a stranger, escaped and shortened."""
     return escape(short(text, 4000))
 
 
 def svg(name: str, title: str, desc: str, height: float, body: Sequence[str]) -> Markup:
+    """A chart with its title and description for those who cannot see it."""
     return Markup(
         f'<svg class="chart {name}" viewBox="0 0 {digits(WIDTH)} {digits(height)}" role="img">'
         f"<title>{clean(title)}</title><desc>{clean(desc)}</desc>{''.join(body)}</svg>"
@@ -54,6 +58,7 @@ def svg(name: str, title: str, desc: str, height: float, body: Sequence[str]) ->
 
 
 def rect(css: str, x: float, y: float, width: float, height: float, tip: str = "") -> str:
+    """A rectangle with rounded corners; `tip` appears on hover."""
     inside = f"<title>{clean(tip)}</title>" if tip else ""
     return (
         f'<rect class="{css}" x="{digits(x)}" y="{digits(y)}" width="{digits(max(width, 0))}" '
@@ -62,8 +67,10 @@ def rect(css: str, x: float, y: float, width: float, height: float, tip: str = "
 
 
 def rule(css: str, x1: float, y1: float, x2: float, y2: float) -> str:
+    """A straight line."""
     return f'<line class="{css}" x1="{digits(x1)}" y1="{digits(y1)}" x2="{digits(x2)}" y2="{digits(y2)}"/>'
 
 
 def text(css: str, x: float, y: float, text: str, anchor: str = "start") -> str:
+    """Text at a place."""
     return f'<text class="{css}" x="{digits(x)}" y="{digits(y)}" text-anchor="{anchor}">{clean(text)}</text>'
