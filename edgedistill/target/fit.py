@@ -100,8 +100,8 @@ def fit(anchors: Sequence[Anchor]) -> Fit:
 def _fit(anchors: Sequence[Anchor]) -> Floats:
     """Seconds a unit of each fine feature, shape (len(CLASSES), len(COLUMNS)).
 
-    Whole networks correct the terms of each class, and of what belongs to no kernel, by a factor
-    that a penalty holds near 1.
+    Whole networks set the scale of all terms, and correct those of each class, and of what belongs
+    to no kernel, by a factor that a penalty holds near it.
     """
     from scipy.optimize import nnls
 
@@ -113,6 +113,8 @@ def _fit(anchors: Sequence[Anchor]) -> Floats:
     measured = np.array([a.latency_s for a in anchors])
     fine = np.array([by_class(a.features) for a in anchors])
     shares = np.tensordot(fine, parts, axes=([1, 2], [1, 2])) / measured[:, None]
+    scale = 1 / float(np.median(shares.sum(1)))
+    parts, shares = parts * scale, shares * scale
     pull = np.sqrt(PENALTY * len(measured)) * np.maximum(shares.mean(0), 1e-6)
     solved, _ = nnls(
         np.vstack([shares, np.diag(pull)]), np.concatenate([np.ones(len(measured)), pull])
