@@ -6,30 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from target_parts import make_candidate
 
 from edgedistill import attempts
-from edgedistill.result import Candidate, Limits
+from edgedistill.result import Limits
 from edgedistill.rundir import RunDir
 from edgedistill.target.device import load_device
 from edgedistill.target.plan import plan
 
 ROW = {"p50_s": 0.008, "p90_s": 0.009, "peak_rss_bytes": 70_000_000}
 KEY = {"device": "x"}
-
-
-def _candidate(**facts: Any) -> Candidate:
-    asked: dict[str, Any] = {
-        "model": "mobilenetv2_100",
-        "input_size": 96,
-        "precision": "float32",
-        "pretrained": False,
-        "params": 1,
-        "macs": 1,
-        "size_bytes": 1,
-        "fits": "safe",
-        "reason": "",
-    }
-    return Candidate(**(asked | facts))
 
 
 @pytest.mark.parametrize(
@@ -54,7 +40,7 @@ def test_the_faster_count_of_threads_decides() -> None:
 
 
 def test_a_broken_run_remembers_what_it_tried(tmp_path: Path) -> None:
-    found = attempts.attempt(_candidate(), ["9.00 ms measured, 5 ms allowed"], "int8")
+    found = attempts.attempt(make_candidate(), ["9.00 ms measured, 5 ms allowed"], "int8")
     assert found.candidate.precision == "int8"
     with RunDir(tmp_path / "run") as run:
         assert attempts.recall(run, KEY) == []

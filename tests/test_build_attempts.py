@@ -6,37 +6,17 @@ from pathlib import Path
 
 import pytest
 from build_parts import SMALL, make_images, tool, worked
-from ontarget.machine import machine
+from target_parts import make_measured
 
 from edgedistill.result import load
-from edgedistill.target.measured import FittedModel, Measured, fingerprint, keep, user_place
+from edgedistill.target.measured import keep, user_place
 
 
 @pytest.fixture
 def _optimistic_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A measurement of this machine that promises what no machine keeps."""
     monkeypatch.setenv("EDGEDISTILL_HOME", str(tmp_path / "home"))
-    model = FittedModel(
-        seconds={"kernels": 1e-9},
-        band=(0.9, 1.1),
-        median_error=0.0,
-        p90_error=0.0,
-        n=26,
-        macs=(1e6, 1e9),
-    )
-    keep(
-        Measured(
-            device="host",
-            created_utc="2026-01-01T00:00:00Z",
-            version="0",
-            fingerprint=fingerprint(machine()),
-            runtime="onnxruntime",
-            threads=1,
-            models={"float32": model, "int8": model},
-            anchors=[],
-        ),
-        user_place(),
-    )
+    keep(make_measured("host", 1e-9, ("float32", "int8")), user_place())
 
 
 @pytest.mark.usefixtures("_optimistic_host")

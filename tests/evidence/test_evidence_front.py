@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from evidence_samples import make_result
+from target_parts import make_candidate
 
 from edgedistill.evidence.front import front_chart
 from edgedistill.planview import front_chart as text_chart
@@ -13,20 +14,9 @@ from edgedistill.result import Candidate, Limits, Plan
 
 
 def _candidate(model: str, latency_s: float | None, top1: float, **facts: Any) -> Candidate:
-    asked: dict[str, Any] = {
-        "model": model,
-        "input_size": 96,
-        "precision": "float32",
-        "pretrained": False,
-        "params": 1,
-        "macs": 1,
-        "size_bytes": 1,
-        "fits": "safe",
-        "reason": "",
-    }
     band = None if latency_s is None else (latency_s / 2, latency_s * 2)
     known = {"latency_s": latency_s, "latency_band_s": band, "expected_top1": top1}
-    return Candidate(**(asked | known | facts))
+    return make_candidate(model=model, **(known | facts))
 
 
 def _plan(*times: float | None) -> Plan:

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from target_parts import make_onnx
 
 from edgedistill.target.attribute import timed_kernels
 
@@ -23,14 +24,8 @@ def _model() -> onnx.ModelProto:
         helper.make_node("Relu", ["c"], ["r"], name="/stem/Relu"),
         helper.make_node("Conv", ["r", "v"], ["y"], name="/block/Conv"),
     ]
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.UINT8, (1, 3, 8, 8))],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-        [weight("n", 3, 1, 1, 1), weight("w", 8, 3, 1, 1), weight("v", 4, 8, 1, 1)],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    stored = [weight("n", 3, 1, 1, 1), weight("w", 8, 3, 1, 1), weight("v", 4, 8, 1, 1)]
+    return make_onnx(nodes, stored, kind=TensorProto.UINT8)
 
 
 @pytest.mark.parametrize(

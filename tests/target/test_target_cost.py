@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from target_parts import make_onnx
 
 from edgedistill.errors import DocumentError
 from edgedistill.target.cost import KernelCost, cost_of_graph
@@ -21,28 +22,13 @@ def _tensor(name: str, *shape: int) -> onnx.TensorProto:
     return numpy_helper.from_array(values, name)
 
 
-def _model(
-    nodes: list[onnx.NodeProto],
-    stored: list[onnx.TensorProto],
-    image: tuple[int | str, ...] = (1, 3, 8, 8),
-) -> onnx.ModelProto:
-    graph = helper.make_graph(
-        nodes,
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, image)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-        stored,
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-
-
 def _conv(source: str, weight: str, out: str, **attributes: Any) -> onnx.NodeProto:
     return helper.make_node("Conv", [source, weight], [out], **attributes)
 
 
 def test_a_dense_convolution_with_its_activation_is_one_kernel() -> None:
     nodes = [_conv("x", "w", "c", pads=[1, 1, 1, 1]), helper.make_node("Relu", ["c"], ["y"])]
-    cost = cost_of_graph(_model(nodes, [_tensor("w", 4, 3, 3, 3)]))
+    cost = cost_of_graph(make_onnx(nodes, [_tensor("w", 4, 3, 3, 3)]))
     assert cost.kernels == (
         KernelCost(
             kind="dense",
@@ -81,7 +67,7 @@ def test_each_kind_of_product_is_counted_under_its_name() -> None:
         *(_tensor("pw", 4, 3, 1, 1), _tensor("dw", 4, 1, 3, 3), _tensor("gr", 4, 2, 3, 3)),
         *(_tensor("se", 6, 4, 1, 1), _tensor("fc", 5, 6), _tensor("bias", 5)),
     ]
-    cost = cost_of_graph(_model(nodes, stored))
+    cost = cost_of_graph(make_onnx(nodes, stored))
     assert cost.macs_by_kind == {
         "pointwise": 4 * 64 * 3,
         "depthwise": 4 * 64 * 9,
@@ -99,7 +85,7 @@ def test_a_residual_addition_joins_its_convolution_and_reads_the_other_side() ->
         helper.make_node("Add", ["a", "b"], ["s"]),
         helper.make_node("Relu", ["s"], ["y"]),
     ]
-    cost = cost_of_graph(_model(nodes, [_tensor("w1", 3, 3, 1, 1), _tensor("w2", 3, 3, 1, 1)]))
+    cost = cost_of_graph(make_onnx(nodes, [_tensor("w1", 3, 3, 1, 1), _tensor("w2", 3, 3, 1, 1)]))
     assert cost.layers == 2
     # First: reads x, writes a. Second: reads a once, adds it, writes y.
     assert cost.act_elements == 4 * 3 * 64
@@ -112,7 +98,7 @@ def test_an_addition_of_tensors_that_others_read_too_is_a_kernel_of_its_own() ->
         helper.make_node("Add", ["a", "b"], ["s"]),
         helper.make_node("Concat", ["a", "b", "s"], ["y"], axis=1),
     ]
-    assert cost_of_graph(_model(nodes, [_tensor("w", 3, 3, 1, 1)])).layers == 4
+    assert cost_of_graph(make_onnx(nodes, [_tensor("w", 3, 3, 1, 1)])).layers == 4
 
 
 def test_swish_is_fused_and_a_gate_from_another_branch_is_not() -> None:
@@ -125,7 +111,7 @@ def test_swish_is_fused_and_a_gate_from_another_branch_is_not() -> None:
         helper.make_node("Sigmoid", ["g"], ["gs"]),
         helper.make_node("Mul", ["h", "gs"], ["y"]),
     ]
-    cost = cost_of_graph(_model(nodes, [_tensor("w", 4, 3, 1, 1), _tensor("v", 4, 4, 1, 1)]))
+    cost = cost_of_graph(make_onnx(nodes, [_tensor("w", 4, 3, 1, 1), _tensor("v", 4, 4, 1, 1)]))
     assert cost.layers == 4  # convolution with swish, pooling, gate, multiplication
 
 
@@ -135,7 +121,7 @@ def test_padding_before_a_convolution_costs_nothing_and_moves_nothing() -> None:
         helper.make_node("Pad", ["x", "pads"], ["p"]),
         _conv("p", "w", "y", strides=[2, 2]),
     ]
-    cost = cost_of_graph(_model(nodes, [pads, _tensor("w", 4, 3, 3, 3)]))
+    cost = cost_of_graph(make_onnx(nodes, [pads, _tensor("w", 4, 3, 3, 3)]))
     assert (cost.layers, cost.macs) == (1, 4 * 16 * 27)
     assert cost.act_elements == 3 * 64 + 4 * 16
 
@@ -148,13 +134,13 @@ def test_pads_made_of_constants_are_evaluated() -> None:
         helper.make_node("Pad", ["x", "pads"], ["p"]),
         _conv("p", "w", "y"),
     ]
-    assert cost_of_graph(_model(nodes, [half, rest, _tensor("w", 1, 3, 1, 1)])).macs == 81 * 3
+    assert cost_of_graph(make_onnx(nodes, [half, rest, _tensor("w", 1, 3, 1, 1)])).macs == 81 * 3
 
 
 def test_a_symbolic_batch_counts_as_one_image() -> None:
     nodes, stored = [_conv("x", "w", "y")], [_tensor("w", 4, 3, 1, 1)]
-    fixed = cost_of_graph(_model(nodes, stored))
-    assert cost_of_graph(_model(nodes, stored, ("N", 3, 8, 8))) == fixed
+    fixed = cost_of_graph(make_onnx(nodes, stored))
+    assert cost_of_graph(make_onnx(nodes, stored, ("N", 3, 8, 8))) == fixed
 
 
 def test_quantized_weights_behind_a_dequantize_are_weights_and_not_kernels() -> None:
@@ -166,7 +152,7 @@ def test_quantized_weights_behind_a_dequantize_are_weights_and_not_kernels() -> 
         _conv("xd", "w", "y"),
     ]
     scale = numpy_helper.from_array(np.array(0.1, np.float32), "scale")
-    cost = cost_of_graph(_model(nodes, [quantized, scale]))
+    cost = cost_of_graph(make_onnx(nodes, [quantized, scale]))
     assert (cost.layers, cost.params, cost.weight_elements) == (1, 12, 12)
     assert cost.macs_by_kind == {"pointwise": 4 * 64 * 3}
 
@@ -176,7 +162,7 @@ def test_a_product_of_two_activations_is_attention() -> None:
         helper.make_node("Transpose", ["x"], ["t"], perm=[0, 1, 3, 2]),
         helper.make_node("MatMul", ["x", "t"], ["y"]),
     ]
-    cost = cost_of_graph(_model(nodes, [], (1, 2, 4, 8)))
+    cost = cost_of_graph(make_onnx(nodes, [], (1, 2, 4, 8)))
     assert cost.macs_by_kind == {"attention": 2 * 4 * 4 * 8}
 
 
@@ -188,7 +174,7 @@ def test_the_peak_counts_tensors_that_wait_for_a_later_reader() -> None:
         helper.make_node("Concat", ["a", "c"], ["y"], axis=1),
     ]
     scales = numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "scales")
-    cost = cost_of_graph(_model(nodes, [_tensor("w", 2, 3, 1, 1), scales]))
+    cost = cost_of_graph(make_onnx(nodes, [_tensor("w", 2, 3, 1, 1), scales]))
     a, y = 2 * 64, 4 * 64
     assert cost.peak_act_elements == a + a + y
 
@@ -200,13 +186,13 @@ def test_a_shape_that_cannot_be_derived_is_a_document_error_that_names_the_tenso
         helper.make_node("MatMul", ["f", "w"], ["y"]),
     ]
     with pytest.raises(DocumentError, match="cannot be derived"):
-        cost_of_graph(_model(nodes, [_tensor("w", 7, 2)]))
+        cost_of_graph(make_onnx(nodes, [_tensor("w", 7, 2)]))
 
 
 def test_a_graph_that_does_not_hold_is_a_document_error() -> None:
     nodes = [helper.make_node("Conv", ["x"], ["y"])]
     with pytest.raises(DocumentError):
-        cost_of_graph(_model(nodes, []))
+        cost_of_graph(make_onnx(nodes, []))
 
 
 # MACs in millions at 224 px with 1000 classes, as torch's own hooks count the same networks.
@@ -278,12 +264,12 @@ def _gated(map_side: int) -> list[onnx.NodeProto]:
 
 def test_products_whose_result_scales_a_map_are_squeeze_and_excitation() -> None:
     stored = [_tensor("pw", 4, 3, 1, 1), _tensor("down", 2, 4, 1, 1), _tensor("up", 4, 2, 1, 1)]
-    cost = cost_of_graph(_model(_gated(8), stored))
+    cost = cost_of_graph(make_onnx(_gated(8), stored))
     assert cost.macs_by_kind == {"pointwise": 4 * 64 * 3, "squeeze_excite": 8 + 8}
     kinds = [kernel.kind for kernel in cost.kernels]
     assert kinds == ["pointwise", "pooling", "squeeze_excite", "squeeze_excite", "elementwise"]
     assert [kernel.hard for kernel in cost.kernels] == [0, 0, 0, 1, 0]
-    alone = cost_of_graph(_model(_gated(1), stored))
+    alone = cost_of_graph(make_onnx(_gated(1), stored))
     assert alone.macs_by_kind == {"pointwise": 4 * 64 * 3, "fully_connected": 8 + 8}
 
 
@@ -297,6 +283,6 @@ def test_a_shape_that_is_computed_in_the_graph_is_found() -> None:
     ]
     ints = [("one", [1]), ("one_", [1]), ("zero", [0])]
     stored = [numpy_helper.from_array(np.array(v, np.int64), n) for n, v in ints]
-    cost = cost_of_graph(_model(halves, [*stored, _tensor("w", 4, 2, 1, 1)]))
+    cost = cost_of_graph(make_onnx(halves, [*stored, _tensor("w", 4, 2, 1, 1)]))
     assert cost.macs == 4 * 64 * 2
     assert [kernel.kind for kernel in cost.kernels] == ["movement", "pointwise"]

@@ -11,7 +11,8 @@ import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
+from target_parts import make_onnx
 
 from edgedistill.errors import DocumentError, EdgedistillError
 from edgedistill.target.attribute import timed_kernels
@@ -49,14 +50,7 @@ def _graph(nodes: list[Any], image: list[Any], stored: list[list[int]]) -> onnx.
         numpy_helper.from_array(np.zeros(shape, np.float32), name)
         for name, shape in zip("wv", stored, strict=False)
     ]
-    graph = helper.make_graph(
-        made,
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, image)],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-        tensors,
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    return make_onnx(made, tensors, image)
 
 
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])

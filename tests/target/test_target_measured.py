@@ -6,17 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
-from ontarget.machine import machine
+from target_parts import make_measured
 
 from edgedistill.errors import DocumentError
 from edgedistill.target.device import load_device
 from edgedistill.target.latency import Prediction, predict
 from edgedistill.target.measured import (
-    AnchorRow,
-    FittedModel,
-    Measured,
     Place,
-    fingerprint,
     keep,
     recall,
     user_place,
@@ -29,30 +25,8 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGEDISTILL_HOME", str(tmp_path))
 
 
-def _measured(device: str = "host", **facts: str) -> Measured:
-    model = FittedModel(
-        seconds={"kernels": 1e-5},
-        band=(0.9, 1.1),
-        median_error=0.05,
-        p90_error=0.1,
-        n=26,
-        macs=(1e6, 1e9),
-    )
-    row = AnchorRow(model="resnet18", input_size=96, precision="float32", latency_s=1e-3, error=0.1)
-    return Measured(
-        device=device,
-        created_utc="2026-01-01T00:00:00Z",
-        version="0",
-        fingerprint=fingerprint(machine()) | facts,
-        runtime="onnxruntime",
-        threads=1,
-        models={"float32": model},
-        anchors=[row],
-    )
-
-
 def test_predictions_for_a_measured_machine_come_from_its_own_times() -> None:
-    keep(_measured(), user_place())
+    keep(make_measured("host", 1e-5), user_place())
     host = load_device("host")
     network = find_student("mobilenetv2_100").network(96, 10)
     found = predict(host, "float32", network)
@@ -64,24 +38,24 @@ def test_predictions_for_a_measured_machine_come_from_its_own_times() -> None:
 
 
 def test_a_measurement_of_another_machine_says_nothing_about_this_one() -> None:
-    keep(_measured(cpu="another"), user_place())
+    keep(make_measured("host", 1e-5, cpu="another"), user_place())
     assert load_device("host").latency["float32"].tier == "E"
 
 
 def test_a_named_board_is_what_the_user_said_it_is() -> None:
-    keep(_measured("raspberry-pi-4", cpu="Cortex-A72"), user_place())
+    keep(make_measured("raspberry-pi-4", 1e-5, cpu="Cortex-A72"), user_place())
     assert load_device("pi4").latency["float32"].tier == "B"
 
 
 def test_a_damaged_measurement_is_one_paragraph(tmp_path: Path) -> None:
-    path = keep(_measured(), user_place())
+    path = keep(make_measured("host", 1e-5), user_place())
     path.write_text("{")
     with pytest.raises(DocumentError):
         load_device("host")
 
 
 def test_a_measurement_with_features_of_another_version_asks_for_a_new_one(tmp_path: Path) -> None:
-    path = keep(_measured(), Place(tmp_path))
+    path = keep(make_measured("host", 1e-5), Place(tmp_path))
     tree = json.loads(path.read_text())
     tree["models"]["float32"]["seconds"] = {"toasts": 1.0}
     path.write_text(json.dumps(tree))
