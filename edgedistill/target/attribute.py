@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgedistill.target.cost import cost_of_kernels
-from edgedistill.target.graph import Graph, kernels_of, read_graph
+from edgedistill.target.graph import Graph, kernels_of
 from edgedistill.target.kernels import KernelTable, table_of
+from edgedistill.target.reading import read_graph
 
 if TYPE_CHECKING:
     import onnx

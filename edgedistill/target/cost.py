@@ -26,8 +26,8 @@ from edgedistill.target.graph import (
     Kernel,
     Node,
     kernels_of,
-    read_graph,
 )
+from edgedistill.target.reading import read_graph
 
 if TYPE_CHECKING:
     import onnx

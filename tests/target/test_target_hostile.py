@@ -53,9 +53,20 @@ def _graph(nodes: list[Any], image: list[Any], stored: list[list[int]]) -> onnx.
     return make_onnx(made, tensors, image)
 
 
+def _in_order(nodes: list[Any]) -> list[Any]:
+    """The same nodes, each reading what was made before it and writing tensors of its own."""
+    known, ordered = ["x", "w", "v"], []
+    for number, (op, inputs, outputs, attributes) in enumerate(nodes):
+        reads = [known[sum(name.encode()) % len(known)] if name else "" for name in inputs]
+        writes = [f"t{number}{letter}" for letter in "ab"[: len(outputs)]]
+        ordered.append((op, reads, writes, attributes))
+        known = [*writes, *known]
+    return [*ordered, ("Identity", [known[0]], ["y"], {})]
+
+
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
-    nodes=st.lists(_NODE, max_size=6),
+    nodes=st.lists(_NODE, max_size=6) | st.lists(_NODE, max_size=6).map(_in_order),
     image=_SHAPE,
     stored=st.lists(st.lists(st.integers(0, 5), max_size=4), min_size=2, max_size=2),
 )
@@ -70,6 +81,22 @@ def test_any_graph_has_a_cost_or_one_paragraph(
         assert "\n" not in str(error)
     else:
         assert cost.macs >= 0 and cost.peak_act_elements >= 0
+
+
+@pytest.mark.parametrize(
+    ("nodes", "words"),
+    [
+        ([("Identity", "a", "b"), ("Identity", "b", "a"), ("Relu", "a", "y")], "nothing before it"),
+        ([("Relu", "x", "x")], "twice"),
+        ([("Relu", "x", "y"), ("Relu", "x", "y")], "twice"),
+    ],
+)
+def test_a_graph_that_goes_in_circles_is_refused(
+    nodes: list[tuple[str, str, str]], words: str
+) -> None:
+    made = [helper.make_node(op, [source], [target]) for op, source, target in nodes]
+    with pytest.raises(DocumentError, match=words):
+        cost_of_graph(make_onnx(made, []))
 
 
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
