@@ -14,35 +14,26 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import platform
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.bands import WIDENING, Held, half_bands
+from benchmarks.blend import LEAST_ROWS, blend_weights, family_folds, folds, guesses
 from benchmarks.derived import models
-from benchmarks.pooled import (
-    LEAST_ROWS,
-    Problem,
-    blend_weights,
-    blended,
-    family_folds,
-    folds,
-    predict_both,
-    problem,
-)
+from benchmarks.pooled import Problem, problem
 from benchmarks.published import LEAST_NETS, DataSet, families_of, read_costs, read_sets
 
 Floats = npt.NDArray[np.float64]
 ROOT = Path(__file__).resolve().parents[1]
 DOC = ROOT / "docs" / "latency.md"
 TABLE = ROOT / "edgedistill" / "target" / "latency.json"
-COVERAGE = 0.9
 INTRO = """\
 # How far a predicted latency can be trusted
 
@@ -60,31 +51,21 @@ has a grade:
 `edgedistill devices measure` makes it tier B on your own machine in a few minutes. Where nothing honest can be said,
 nothing is: the compilers of NPUs, operators that a device lacks, networks more than twice as large as any measured one.
 
-The models that ship were fitted on published tables (benchmarks/pooled.py says how), and the figures below are what
-they predict of networks they were not shown. What the tables themselves differ by is a floor under every error: four
-listings of one processor (RK3588), one runtime and one network spread over a factor of 2.1 (median of 34 networks).
+The models that ship were fitted on published tables (benchmarks/pooled.py and benchmarks/blend.py say how), and the
+figures below are what they predict of networks they were not shown. What the tables themselves differ by is a floor
+under every error: four listings of one processor (RK3588), one runtime and one network spread over a factor of 2.1
+(median of 34 networks).
 
 What is left out of a board is left out of all its listings; the same network on *other* boards of the same runtime
 stays, since that is what is known when a board is planned for. `plain` is overhead * kernels + MACs / rate + bytes /
 bandwidth, fitted by non-negative least squares on that one table.
+
+A band is what networks that were left out were off by, of that table and of others of its runtime, and it is wider
+for a network that the two models behind a prediction disagree on (benchmarks/bands.py). A network's own error is left
+out of the band that it is held against.
 """
-POOL_WEIGHT = 10
-"""Networks that a pool's spread counts for, beside those of the data set itself, in its band."""
-
-
-@dataclass
-class Held:
-    """What was predicted without being seen, of one data set: network, and logarithm of predicted by measured."""
-
-    nets: list[int] = field(default_factory=list)
-    plain: list[float] = field(default_factory=list)
-    ours: list[float] = field(default_factory=list)
-
-    def errors(self, which: str) -> Floats:
-        """Absolute relative errors."""
-        logs = np.array(getattr(self, which))
-        result: Floats = np.abs(np.expm1(np.clip(logs, -5, 5)))
-        return result
+HOPELESS = 0.4
+"""Median error on rows left out from which on nothing is predicted."""
 
 
 def evaluate(data: Problem, shuffles: int, families: bool) -> list[Held]:
@@ -96,16 +77,16 @@ def evaluate(data: Problem, shuffles: int, families: bool) -> list[Held]:
         for number in range(int(fold.max()) + 1):
             out = fold == number
             known = data.there & ~out
-            plain, typed = predict_both(data, known)
-            weight = blend_weights(data, known, shuffle * 100 + number)
-            ours = blended(plain, typed, weight)
+            found = guesses(data, known)
+            ours = found.blended(blend_weights(data, known, shuffle * 100 + number))
             for i, one in enumerate(held):
                 at = np.flatnonzero(out[i])
                 if not len(at) or known[i].sum() < LEAST_ROWS:
                     continue
                 one.nets += data.net[i, at].tolist()
-                one.plain += (plain - data.logs)[i, at].tolist()
+                one.plain += (found.plain - data.logs)[i, at].tolist()
                 one.ours += (ours - data.logs)[i, at].tolist()
+                one.apart += found.apart[i, at].tolist()
         print(f"{'families' if families else 'shuffle'} {shuffle + 1} done", file=sys.stderr)
     return held
 
@@ -136,36 +117,6 @@ def groups_of(data: Problem) -> list[Group]:
     return sorted(groups, key=lambda g: g.label)
 
 
-def half_bands(data: Problem, held: Sequence[Held]) -> tuple[Floats, list[Floats]]:
-    """Half the width of each set's band in logarithms, (S,), and that of each held row without its own network."""
-    logs = [np.abs(np.array(h.ours)) for h in held]
-    pools = data.pool
-    spread = {}
-    for pool in np.unique(pools):
-        parts = [logs[i] for i in np.flatnonzero(pools == pool) if len(logs[i])]
-        spread[int(pool)] = (
-            float(np.quantile(np.concatenate(parts), COVERAGE)) if parts else math.nan
-        )
-    whole = np.full(len(held), math.nan)
-    without: list[Floats] = []
-    for i, one in enumerate(held):
-        nets = np.array(one.nets)
-        each = np.full(len(nets), math.nan)
-        if len(nets):
-            whole[i] = _shrunk(logs[i], len(set(nets)), spread[int(pools[i])])
-            for net in set(one.nets):
-                rest = logs[i][nets != net]
-                if len(rest):
-                    each[nets == net] = _shrunk(rest, len(set(nets)) - 1, spread[int(pools[i])])
-        without.append(each)
-    return whole, without
-
-
-def _shrunk(logs: Floats, nets: int, pool: float) -> float:
-    own = float(np.quantile(logs, COVERAGE))
-    return math.sqrt((nets * own**2 + POOL_WEIGHT * pool**2) / (nets + POOL_WEIGHT))
-
-
 @dataclass(frozen=True)
 class Row:
     """One line of the table, for one way of leaving out; fractions."""
@@ -189,12 +140,12 @@ def rows_of(data: Problem, groups: Sequence[Group], held: Sequence[Held]) -> lis
         plain = np.concatenate([held[i].errors("plain") for i in sets])
         ours = np.concatenate([held[i].errors("ours") for i in sets])
         logs = np.concatenate([np.abs(held[i].ours) for i in sets])
-        half = np.concatenate([without[i] for i in sets])
+        half = np.concatenate([without[i] * held[i].widths() for i in sets])
         rows.append(
             Row(
                 (float(np.median(plain)), float(np.quantile(plain, 0.9))),
                 (float(np.median(ours)), float(np.quantile(ours, 0.9))),
-                float(np.mean([math.sinh(whole[i]) for i in sets])),
+                float(np.mean([np.sinh(whole[i] * held[i].widths()).mean() for i in sets])),
                 int((logs <= half).sum()),
                 len(logs),
             )
@@ -204,7 +155,11 @@ def rows_of(data: Problem, groups: Sequence[Group], held: Sequence[Held]) -> lis
 
 def summary(name: str, tier: str, rows: Sequence[Row | None], groups: Sequence[Group]) -> list[str]:
     """What the table comes to, one way of leaving out."""
-    kept = [(g, r) for g, r in zip(groups, rows, strict=True) if r is not None]
+    found = [(g, r) for g, r in zip(groups, rows, strict=True) if r is not None]
+    kept = [(g, r) for g, r in found if r.ours[0] <= HOPELESS]
+    hopeless = "; ".join(
+        f"{g.label} ({100 * r.ours[0]:.0f} %)" for g, r in found if (g, r) not in kept
+    )
     plain = np.array([r.plain[0] for _, r in kept])
     ours = np.array([r.ours[0] for _, r in kept])
     worse = [(g, r) for g, r in kept if r.ours[0] > r.plain[0] + 0.02]
@@ -217,6 +172,11 @@ def summary(name: str, tier: str, rows: Sequence[Row | None], groups: Sequence[G
         f"{100 * inside / points:.1f} % of {points:,} held-out points; median half-width {100 * half:.0f} %.",
         "",
     ]
+    if hopeless:
+        lines[0] += (
+            f" Not among them, since a median error of over {100 * HOPELESS:.0f} % is no honest prediction and none is "
+            f"given: {hopeless}."
+        )
     if worse:
         names = "; ".join(
             f"{g.label} ({100 * r.ours[0]:.1f} against {100 * r.plain[0]:.1f} %)" for g, r in worse
@@ -284,7 +244,7 @@ def main() -> None:
     command = "python -m benchmarks.fit_latency published_latency.csv model_costs.csv"
     args.doc.write_text(document(groups, cv, lfo, about, command), "utf-8")
     bands = {"B": half_bands(data, held_cv)[0], "C": half_bands(data, held_lfo)[0]}
-    args.table.write_text(json.dumps(models(data, bands, when), indent=1) + "\n", "utf-8")
+    args.table.write_text(json.dumps(models(data, bands, WIDENING, when), indent=1) + "\n", "utf-8")
     for line in (*summary("10-fold", "B", cv, groups), *summary("families", "C", lfo, groups)):
         print(line)
 

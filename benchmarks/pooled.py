@@ -1,6 +1,6 @@
 """Latency models of many boards at once: what one table is too short to tell, boards with the same runtime tell.
 
-Two models are fitted for each data set and blended:
+Two models are fitted for each data set, and blended in `benchmarks/blend.py`:
 
     plain   overhead * kernels + MACs / rate + bytes / bandwidth, non-negative least squares on the relative error,
             from the rows of that data set alone
@@ -8,9 +8,6 @@ Two models are fitted for each data set and blended:
             is drawn to what it is on other boards of the same runtime, as strongly as those agree; the loss is
             Huber's on the logarithm of the latency, so that a wrong row pulls with a bounded force. What a network or
             its family deviates on other boards is an offset, shrunk by how few boards show it.
-
-The blend is the geometric mean. The typed model's weight is the plain model's share of both errors on rows left out,
-squared.
 """
 
 from __future__ import annotations
@@ -44,10 +41,6 @@ LARGEST_OFFSET = 0.6
 POOL_ROUNDS = 4
 STEPS = 7
 OFFSET_ROUNDS = 3
-INNER_FOLDS = 5
-LEAST_ROWS = 4
-CAUTION = 2
-"""Power of the typed model's weight: the error on a dozen rows is a rough guide, and the plain model the safe one."""
 
 
 @dataclass(frozen=True)
@@ -130,12 +123,13 @@ def fit_typed(data: Problem, known: Mask) -> Typed:
     for turn in range(OFFSET_ROUNDS):
         terms = _pooled_terms(data, rows, data.logs - offsets)
         if turn < OFFSET_ROUNDS - 1:
-            residual = data.logs - _log_sum(data.typed, terms)
+            residual = data.logs - log_sum(data.typed, terms)
             offsets, by_group = _offsets(data, rows, residual)
     return Typed(terms, offsets, by_group)
 
 
-def _log_sum(features: Floats, terms: Floats) -> Floats:
+def log_sum(features: Floats, terms: Floats) -> Floats:
+    """Logarithm of the summed terms of every row, (S, N)."""
     total: Floats = np.log(np.maximum((features * terms[:, None, :]).sum(2), 1e-12))
     return total
 
@@ -181,7 +175,7 @@ def _objective(
     terms: Floats,
     speed: Floats,
 ) -> Floats:
-    z = np.abs(_log_sum(scaled, np.exp(terms)) - logs) / NOISE
+    z = np.abs(log_sum(scaled, np.exp(terms)) - logs) / NOISE
     loss = np.where(z > HUBER, HUBER * (2 * z - HUBER), z**2)
     total: Floats = (mask * loss).sum(1) + (weight * (terms - mean - speed[:, None]) ** 2).sum(1)
     return total
@@ -264,68 +258,3 @@ def _offsets(data: Problem, rows: Mask, residual: Floats) -> tuple[Floats, Float
             at = data.there[i]
             found[i, at] = own[data.net[i, at]]
     return found, by_group
-
-
-def predict_both(data: Problem, known: Mask) -> tuple[Floats, Floats]:
-    """Logarithm of the latency of every row by the plain and the typed model, fitted on the known rows."""
-    plain = _log_sum(data.plain, np.nan_to_num(fit_plain(data, known)))
-    typed = fit_typed(data, known)
-    return plain, _log_sum(data.typed, typed.terms) + typed.offsets
-
-
-def blend_weights(data: Problem, known: Mask, seed: int) -> Floats:
-    """Weight of the typed model for each (device, runtime, precision), from rows left out of the known ones, (S,)."""
-    rng = np.random.default_rng(seed)
-    fold = folds(data, known, INNER_FOLDS, rng)
-    plain, typed = np.full(data.shape, np.nan), np.full(data.shape, np.nan)
-    for number in range(INNER_FOLDS):
-        out = fold == number
-        both = predict_both(data, known & ~out)
-        plain[out], typed[out] = both[0][out], both[1][out]
-    weights = np.zeros(len(data.sets))
-    keys = [s.key for s in data.sets]
-    for key in set(keys):
-        members = [i for i, k in enumerate(keys) if k == key]
-        errors = [_error(guess[members] - data.logs[members]) for guess in (plain, typed)]
-        weights[members] = (errors[0] / (errors[0] + errors[1])) ** CAUTION
-    return weights
-
-
-def _error(logs: Floats) -> float:
-    """Half the median and half the mean of the relative error, at least 3 % and at most 100 %."""
-    known = np.minimum(np.abs(np.expm1(np.clip(logs[np.isfinite(logs)], -3, 3))), 1.0)
-    return max(0.03, float(np.median(known) + known.mean()) / 2) if len(known) else 1.0
-
-
-def folds(data: Problem, known: Mask, count: int, rng: np.random.Generator) -> Ints:
-    """A fold for each known row, -1 elsewhere. A network is in one fold on all listings of a board."""
-    fold = np.full(data.shape, -1)
-    for board in range(int(data.board.max()) + 1):
-        members = np.flatnonzero(data.board == board)
-        nets = np.unique(np.concatenate([data.net[i][known[i] & data.there[i]] for i in members]))
-        drawn = dict(
-            zip(nets, (rng.permutation(len(nets)) + rng.integers(count)) % count, strict=True)
-        )
-        for i in members:
-            for j in np.flatnonzero(known[i] & data.there[i]):
-                fold[i, j] = drawn[data.net[i, j]]
-    return fold
-
-
-def family_folds(data: Problem, rng: np.random.Generator) -> Ints:
-    """Rounds of leaving one family out of each board, in an order of its own."""
-    fold = np.full(data.shape, -1)
-    for board in range(int(data.board.max()) + 1):
-        members = np.flatnonzero(data.board == board)
-        kins = np.unique(np.concatenate([data.family[i][data.there[i]] for i in members]))
-        drawn = dict(zip(kins, rng.permutation(len(kins)), strict=True))
-        for i in members:
-            for j in np.flatnonzero(data.there[i]):
-                fold[i, j] = drawn[data.family[i, j]]
-    return fold
-
-
-def blended(plain: Floats, typed: Floats, weight: Floats) -> Floats:
-    """The geometric mean in logarithms."""
-    mixed: Floats = plain * (1 - weight)[:, None] + typed * weight[:, None]
-    return mixed

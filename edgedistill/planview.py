@@ -166,7 +166,8 @@ def device_view(device: Device) -> RenderableType:
     for precision, model in device.latency.items():
         low, high = model.bands[model.tier]
         words = model.words or TIER_WORDS[model.tier]
-        shown = f"tier {model.tier}, times {low:.2g} to {high:.2g}: {words}"
+        more = ", wider where its sums disagree" if model.widening else ""
+        shown = f"tier {model.tier}, times {low:.2g} to {high:.2g}{more}: {words}"
         source = "; ".join(model.sources) or device.sources.get("latency", "")
         table.add_row(f"latency, {precision}", shown, _plain(source))
     notes = [_plain(f"note: {note}") for note in device.notes]

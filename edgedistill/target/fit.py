@@ -62,15 +62,21 @@ class Anchor:
 
 @dataclass(frozen=True)
 class Fit:
-    """The fitted sum, and relative errors of each anchor when its family was left out."""
+    """The fitted sum, and relative errors of each anchor: when its family was left out, and as fitted."""
 
     component: Component
     errors: Floats
+    residuals: Floats
 
     @property
     def band(self) -> tuple[float, float]:
-        """Factors on the point that hold 90 % of the networks of families that were left out."""
-        logs = np.abs(np.log1p(self.errors))
+        """Factors on the point that hold 90 % of the students of a machine.
+
+        Anchors are the odd ones out, chosen for what they teach, so that leaving one out errs far more than
+        predicting an ordinary student does, and keeping it errs less. In a linear fit one of the two errors has
+        shrunk by the same share of its variance by which the other has grown: their product is free of it.
+        """
+        logs = np.sqrt(np.abs(np.log1p(self.errors) * np.log1p(self.residuals)))
         half = max(LEAST_BAND, float(np.quantile(logs, COVERAGE)))
         return math.exp(-half), math.exp(half)
 
@@ -85,8 +91,7 @@ def fit(anchors: Sequence[Anchor]) -> Fit:
         terms = _fit([a for a in anchors if a.family != family])
         for place, anchor in enumerate(anchors):
             if anchor.family == family:
-                predicted = float((by_class(anchor.features) * terms).sum())
-                errors[place] = predicted / anchor.latency_s - 1
+                errors[place] = _error(anchor, terms)
     terms = _fit(anchors)
     seconds = {
         f"{kind}.{column}": float(terms[i, j])
@@ -94,7 +99,11 @@ def fit(anchors: Sequence[Anchor]) -> Fit:
         for j, column in enumerate(COLUMNS)
         if terms[i, j] > 0
     }
-    return Fit(Component(seconds), errors)
+    return Fit(Component(seconds), errors, np.array([_error(a, terms) for a in anchors]))
+
+
+def _error(anchor: Anchor, terms: Floats) -> float:
+    return float((by_class(anchor.features) * terms).sum()) / anchor.latency_s - 1
 
 
 def _fit(anchors: Sequence[Anchor]) -> Floats:

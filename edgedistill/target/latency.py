@@ -1,10 +1,11 @@
 """How long one image takes on a device, before anybody has run it: a point, a band, and a grade.
 
 A model is a sum over kernels, each feature (`features.NAMES`) times a coefficient in seconds; where
-several such sums were fitted, the point is their weighted geometric mean. What is known of a
-student or its family from other boards with the same runtime is a factor on top. Models are fitted
-by `benchmarks/fit_latency.py` on published measurements and shipped as constants with their
-sources, stated in a user's profile as three terms, or fitted by `edgedistill devices measure`.
+several such sums were fitted, the point is their weighted geometric mean, and the band is wider
+where they disagree. What other boards with the same runtime show of a student or its family is a
+factor on a sum. Models are fitted by `benchmarks/fit_latency.py` on published measurements and
+shipped as constants with their sources, stated in a user's profile as three terms, or fitted by
+`edgedistill devices measure`.
 """
 
 from __future__ import annotations
@@ -36,20 +37,27 @@ TIER_WORDS = {
     "D": "estimate carried over from another device or runtime, with few anchors on this one",
     "E": "order of magnitude: no anchor on this device and runtime",
 }
+MOST_APART = 1.0
+"""How far apart, as a logarithm, sums are taken to be at most: beyond, one of them is simply wrong."""
 SLOW_BAND = 3.0
 """How far up the band of a network goes that the profile says the device runs badly."""
 
 
 @dataclass(frozen=True)
 class Component:
-    """One sum: seconds for each unit of a feature, and its weight in the geometric mean."""
+    """One sum: seconds for each unit of a feature, and its weight in the geometric mean.
+
+    `offsets` are factors by student or family, as other boards with the same runtime show them.
+    """
 
     seconds: Mapping[str, float]
     weight: float = 1.0
+    offsets: Mapping[str, float] = field(default_factory=dict)
 
-    def point(self, features: Floats) -> float:
-        """Seconds for the summed features of a network, shape (len(NAMES),)."""
-        return float(features @ self._vector)
+    def point(self, network: Network) -> float:
+        """Seconds of one image."""
+        factor = self.offsets.get(network.name, self.offsets.get(network.family, 1.0))
+        return max(float(network.features @ self._vector), 1e-9) * factor
 
     @cached_property
     def _vector(self) -> Floats:
@@ -60,10 +68,11 @@ class Component:
 class LatencyModel:
     """What is known of one (device, runtime, precision, threads, power mode).
 
-    `offsets` are factors by student or family. `bands` are factors on the point by tier, (0.7,
+    `bands` are factors on the point by tier, (0.7,
     1.4) is from 30 % below to 40 % above; `tier` is that of a student whose family was measured
     (`families`; empty means that the tier holds for all), `unseen_tier` that of the others.
-    `macs` is the range that was measured, and `beyond` how many times its upper end a prediction
+    Where several sums are fitted, the logarithm of a band grows by `widening` for each unit that their
+    logarithms are apart. `macs` is the range that was measured, and `beyond` how many times its upper end a prediction
     may reach. `n` counts networks.
     """
 
@@ -72,7 +81,7 @@ class LatencyModel:
     tier: Tier
     unseen_tier: Tier
     families: frozenset[str] = frozenset()
-    offsets: Mapping[str, float] = field(default_factory=dict)
+    widening: float = 0.0
     macs: tuple[float, float] | None = None
     beyond: float = 2.0
     n: int = 0
@@ -154,7 +163,8 @@ def predict(device: Device, precision: Precision, network: Network) -> Predictio
     covered = not model.families or network.family in model.families
     tier = model.tier if covered else model.unseen_tier
     point = evaluate(model, network)
-    low, high = model.bands[tier]
+    apart = _apart(model, network)
+    low, high = (widened(edge, model.widening, apart) for edge in model.bands[tier])
     if slow:
         high = max(high, SLOW_BAND)
     words = model.words or TIER_WORDS[tier]
@@ -163,10 +173,18 @@ def predict(device: Device, precision: Precision, network: Network) -> Predictio
 
 def evaluate(model: LatencyModel, network: Network) -> float:
     """Seconds of one image, whatever they are worth."""
-    logs = [math.log(max(c.point(network.features), 1e-9)) * c.weight for c in model.components]
-    point = math.exp(sum(logs) / sum(c.weight for c in model.components))
-    factor = model.offsets.get(network.name, model.offsets.get(network.family, 1.0))
-    return point * factor
+    logs = [math.log(c.point(network)) * c.weight for c in model.components]
+    return math.exp(sum(logs) / sum(c.weight for c in model.components))
+
+
+def widened(edge: float, widening: float, apart: float) -> float:
+    """A band's edge, as a factor, of a network that the sums of a model are `apart` on."""
+    return math.pow(edge, 1 + widening * min(apart, MOST_APART))
+
+
+def _apart(model: LatencyModel, network: Network) -> float:
+    points = [c.point(network) for c in model.components]
+    return math.log(max(points) / min(points))
 
 
 def _nothing_known(device: Device, precision: Precision) -> str:

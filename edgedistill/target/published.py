@@ -30,12 +30,14 @@ def shipped_models() -> dict[str, dict[Precision, LatencyModel]]:
 
 def _model(row: Mapping[str, Any]) -> LatencyModel:
     return LatencyModel(
-        components=tuple(Component(c["seconds"], c["weight"]) for c in row["components"]),
+        components=tuple(
+            Component(c["seconds"], c["weight"], c["offsets"]) for c in row["components"]
+        ),
         bands={tier: (band[0], band[1]) for tier, band in row["bands"].items()},
         tier=row["tier"],
         unseen_tier=row["unseen_tier"],
         families=frozenset(row["families"]),
-        offsets=row["offsets"],
+        widening=row.get("widening", 0.0),
         macs=None if row["macs"] is None else (row["macs"][0], row["macs"][1]),
         n=row["n"],
         runtime=row["runtime"],

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
 from edgedistill.target.attribute import TimedKernels
 from edgedistill.target.features import CLASSES, COLUMNS, NAMES, by_class, columns_of, features_of
-from edgedistill.target.fit import Anchor, fit
+from edgedistill.target.fit import Anchor, Fit, fit
 from edgedistill.target.kernels import KernelTable
 from edgedistill.target.latency import LatencyModel, Network, evaluate
 from edgedistill.target.students import find_student
@@ -66,6 +68,15 @@ def test_errors_are_those_of_families_left_out_and_widen_the_band() -> None:
     assert np.median(np.abs(still.errors)) < np.median(np.abs(noisy.errors))
     assert noisy.band[1] > still.band[1] >= 1.08
     assert noisy.band[0] * noisy.band[1] == pytest.approx(1)
+
+
+def test_an_anchor_that_no_other_is_like_does_not_widen_the_band_of_all() -> None:
+    """Left out it errs by half, kept it is fitted: students between the others are predicted all the same."""
+    terms = _machine()
+    errors = np.full(10, 0.02)
+    errors[0] = 0.5
+    odd = Fit(fit([_anchor(n, s, terms) for n, s in NETS]).component, errors, np.full(10, 0.01))
+    assert odd.band == pytest.approx((math.exp(-0.08), math.exp(0.08)))
 
 
 def test_whole_networks_correct_what_operator_times_overstate() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -72,8 +73,22 @@ def test_several_sums_are_blended_geometrically_by_their_weights() -> None:
     assert evaluate(_model(components=parts), _network()) == pytest.approx(2e-4)
 
 
+@pytest.mark.parametrize(("ratio", "power"), [(1.0, 1.0), (math.exp(0.5), 2.0), (1e6, 3.0)])
+def test_a_band_is_wider_where_the_sums_disagree_and_not_without_end(
+    ratio: float, power: float
+) -> None:
+    parts = (Component({"kernels": 1e-5}, 0.5), Component({"kernels": 1e-5 * ratio}, 0.5))
+    network = _network(family="new")
+    plain = _predicted(_model(components=parts, families=frozenset({"kin"})), network)
+    wide = _predicted(_model(components=parts, families=frozenset({"kin"}), widening=2.0), network)
+    assert wide.latency_s == plain.latency_s and plain.tier == "C"
+    assert plain.band_s == pytest.approx((plain.latency_s / 2, plain.latency_s * 2))
+    low, high = wide.band_s
+    assert (low / wide.latency_s, high / wide.latency_s) == pytest.approx((0.5**power, 2.0**power))
+
+
 def test_a_student_offset_goes_before_that_of_its_family() -> None:
-    model = _model(offsets={"net": 1.5, "kin": 0.5})
+    model = _model(components=(Component({"kernels": 1e-5}, offsets={"net": 1.5, "kin": 0.5}),))
     assert evaluate(model, _network()) == pytest.approx(1.5e-4)
     assert evaluate(model, _network(name="sister")) == pytest.approx(0.5e-4)
     assert evaluate(model, _network(name="x", family="y")) == pytest.approx(1e-4)

@@ -1,0 +1,121 @@
+"""Everything that needs an accelerator, in one command and under nine minutes: tests, speed, the same weights again.
+
+Runs the tests marked `gpu`; builds the built-in data set's arms once on the CPU of that machine and twice on its GPU,
+CPU and GPU in turn; compares seconds of training and validation accuracy, and whether the GPU gives the same weights
+again. Prints a line for each part and writes all figures as JSON; a part that fails is an entry and not the end:
+
+    python -m benchmarks.gpu --json gpu.json
+
+`--anywhere` runs it where there is no GPU, to see that it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ontarget.machine import machine
+
+from edgedistill.rundir import now_utc
+
+ARMS = {"plain": "07-plain", "distilled": "08-distilled"}
+LIMIT_S = 500
+"""All parts together."""
+
+
+def tests(left_s: float) -> dict[str, Any]:
+    """The tests marked `gpu`."""
+    command = [sys.executable, "-m", "pytest", "-m", "gpu", "-p", "no:xdist"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=left_s, check=False)
+    return {"exit_code": done.returncode, "summary": done.stdout.strip().splitlines()[-1:]}
+
+
+def arms(folder: Path, gpu: bool, left_s: float) -> dict[str, Any]:
+    """Both arms on the built-in images: seconds, validation top-1 and the hash of the weights."""
+    environment = dict(os.environ) | ({} if gpu else {"CUDA_VISIBLE_DEVICES": ""})
+    command = [
+        sys.executable, "-m", "edgedistill", "build", "--device", "jetson", "--quiet", "--until", "distilled",
+        "--set", "distill.epochs=4", "--set", "teacher.adapt=probe", "--out", str(folder),
+    ]  # fmt: skip
+    start = time.monotonic()
+    subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=left_s, check=True
+    )
+    found: dict[str, Any] = {"seconds": round(time.monotonic() - start, 1)}
+    for arm, stage in ARMS.items():
+        facts = json.loads((folder / "stages" / stage / "done.json").read_text("utf-8"))["facts"]
+        found[arm] = {
+            "training_seconds": round(facts["training_seconds"], 2),
+            "steps": facts["steps"],
+            "val_top1": facts["val_top1"],
+            "weights_sha256": facts["weights_sha256"],
+        }
+    return found
+
+
+def compared(first: dict[str, Any], again: dict[str, Any], cpu: dict[str, Any]) -> dict[str, Any]:
+    """The GPU against itself and against the CPU beside it."""
+    return {
+        arm: {
+            "same_weights_again": first[arm]["weights_sha256"] == again[arm]["weights_sha256"],
+            "times_faster_than_cpu": round(
+                cpu[arm]["training_seconds"] / again[arm]["training_seconds"], 2
+            ),
+            "val_top1": [first[arm]["val_top1"], again[arm]["val_top1"], cpu[arm]["val_top1"]],
+        }
+        for arm in ARMS
+    }
+
+
+def main() -> int:
+    """Exit code 0 when every part ended well."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--json", type=Path, help="write all figures here")
+    parser.add_argument("--anywhere", action="store_true", help="run without a GPU too")
+    args = parser.parse_args()
+    import torch
+
+    cuda = torch.cuda.is_available()
+    if not (cuda or args.anywhere):
+        parser.error("this machine has no GPU: run it where there is one, or with --anywhere")
+    report: dict[str, Any] = {
+        "when": now_utc(),
+        "gpu": torch.cuda.get_device_name() if cuda else None,
+        "torch": torch.__version__,
+        "machine": machine(),
+    }
+    end = time.monotonic() + LIMIT_S
+    with tempfile.TemporaryDirectory(prefix="edgedistill-gpu-") as name:
+        folder = Path(name)
+        parts: dict[str, Callable[[], dict[str, Any]]] = {
+            "tests": lambda: tests(end - time.monotonic()),
+            "gpu_first": lambda: arms(folder / "first", True, end - time.monotonic()),
+            "cpu": lambda: arms(folder / "cpu", False, end - time.monotonic()),
+            "gpu_again": lambda: arms(folder / "again", True, end - time.monotonic()),
+            "compared": lambda: compared(report["gpu_first"], report["gpu_again"], report["cpu"]),
+        }
+        for part, run in parts.items():
+            try:
+                report[part] = run()
+            except subprocess.CalledProcessError as error:
+                report[part] = {"error": str(error.stderr)[-1500:]}
+            except (subprocess.TimeoutExpired, KeyError, OSError) as error:
+                report[part] = {"error": f"{type(error).__name__}: {error}"}
+            print(part, json.dumps(report[part]), flush=True)
+    text = json.dumps(report, indent=1) + "\n"
+    if args.json:
+        args.json.write_text(text, "utf-8")
+    good = report["tests"].get("exit_code") == 0
+    return 0 if good and not any("error" in report[part] for part in parts) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
