@@ -27,6 +27,7 @@ class Check:
     upper: float | None
     unknown: str = ""
     impossible: bool = False
+    floor: float | None = None
 
     @property
     def verdict(self) -> Fit:
@@ -34,7 +35,7 @@ class Check:
         if self.impossible:
             return "no"
         if self.point is None or self.upper is None:
-            return "possible"
+            return "no" if self.floor is not None and self.floor > self.allowed else "possible"
         if self.point > self.allowed:
             return "no"
         return "safe" if self.upper <= self.allowed else "possible"
@@ -44,12 +45,15 @@ class Check:
         """How many times the limit; 0 when unknown, and without end when impossible."""
         if self.impossible:
             return math.inf
-        return 0.0 if self.point is None else self.point / max(self.allowed, 1e-12)
+        known = self.floor if self.point is None else self.point
+        return 0.0 if known is None else known / max(self.allowed, 1e-12)
 
     def words(self) -> str:
         """Such as `5.9 ms predicted, 5.0 ms allowed`."""
         allowed = f"{number(self.allowed)} {self.unit} allowed"
         if self.point is None or self.upper is None:
+            if self.verdict == "no" and self.floor is not None:
+                return f"at least {number(self.floor)} {self.unit}, {allowed}"
             why = f" ({self.unknown})" if self.unknown else ""
             return f"{self.what} cannot be predicted here{why}, {allowed}"
         kind = {"latency": "predicted", "memory": "of memory predicted"}.get(self.what, "file")
@@ -121,7 +125,9 @@ def weigh(
         point = None if prediction is None else 1e3 * prediction.latency_s
         upper = None if prediction is None else 1e3 * prediction.band_s[1]
         allowed = 1e3 * limits.latency_s
-        checks.append(Check("latency", "ms", allowed, point, upper, why.words, why.impossible))
+        floor = None if why.floor_s is None else 1e3 * why.floor_s
+        facts = (why.words, why.impossible, floor)
+        checks.append(Check("latency", "ms", allowed, point, upper, *facts))
     if limits.size_bytes is not None:
         checks.append(Check("size", "MB", limits.size_bytes / 1e6, file / 1e6, file / 1e6))
     if limits.memory_bytes is not None:

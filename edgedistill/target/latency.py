@@ -119,11 +119,15 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Abstention:
-    """Why nothing honest can be said, and what to measure instead. `fits` is `False` where the
-    device cannot run the network at all."""
+    """Why nothing honest can be said, and what to measure instead.
+
+    `impossible` where the device cannot run the network at all; `floor_s` is what it takes at least, in
+    seconds, where that much is sure.
+    """
 
     words: str
     impossible: bool = False
+    floor_s: float | None = None
 
 
 def three_terms(
@@ -155,16 +159,17 @@ def predict(device: Device, precision: Precision, network: Network) -> Predictio
     model = device.latency.get(precision)
     if model is None:
         return Abstention(_nothing_known(device, precision))
-    if model.macs is not None and network.macs > model.beyond * model.macs[1]:
-        return Abstention(
-            f"{network.macs / 1e6:,.0f} M MACs are more than {model.beyond:g} times the largest network "
-            "that was measured: measure it on the device"
-        )
     covered = not model.families or network.family in model.families
     tier = model.tier if covered else model.unseen_tier
     point = evaluate(model, network)
     apart = _apart(model, network)
     low, high = (widened(edge, model.widening, apart) for edge in model.bands[tier])
+    if model.macs is not None and network.macs > model.beyond * model.macs[1]:
+        words = (
+            f"{network.macs / 1e6:,.0f} M MACs are more than {model.beyond:g} times the largest network "
+            "that was measured: measure it on the device"
+        )
+        return Abstention(words, floor_s=point * low)
     if slow:
         high = max(high, SLOW_BAND)
     words = model.words or TIER_WORDS[tier]

@@ -256,7 +256,7 @@ def _nothing_fits(device: Device, weighed: list[Weighed], student: str) -> str:
         return f"every candidate of {student} was tried on {device.title} and missed a limit."
     closest = min(weighed, key=lambda w: w.miss)
     missed = [c for c in closest.checks if c.verdict == "no"]
-    by = "; ".join(f"{c.words()} ({c.ratio:.2g} times the limit)" for c in missed)
+    by = "; ".join(f"{c.words()} ({number(c.ratio)} times the limit)" for c in missed)
     who = "no student fits" if student == "auto" else f"{student} does not fit"
     needed = " and ".join(
         f"{_OPTIONS[c.what]} {rounded_up(c.point)}" for c in missed if c.point is not None

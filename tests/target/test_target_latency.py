@@ -108,6 +108,7 @@ def test_networks_far_beyond_what_was_measured_are_not_predicted() -> None:
     found = predict(_board(model), "float16", _network(macs=2.1e6))
     assert isinstance(found, Abstention) and "measure it on the device" in found.words
     assert not found.impossible
+    assert found.floor_s == pytest.approx(0.8 * 1e-4)
 
 
 def test_a_precision_of_which_nothing_is_known_is_not_predicted() -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from edgedistill.errors import BudgetError, EdgedistillError, UsageError
 from edgedistill.result import Limits, Plan
 from edgedistill.target.device import Device, device_names, load_device
-from edgedistill.target.latency import Prediction, predict
+from edgedistill.target.latency import Component, LatencyModel, Prediction, predict
 from edgedistill.target.plan import MAX_LISTED, input_sizes, plan
 from edgedistill.target.students import find_student, load_students, table_sizes
 
@@ -123,6 +123,19 @@ def test_a_budget_that_nothing_fits_names_the_closest_and_what_it_misses() -> No
     assert "no student fits NVIDIA Jetson Orin Nano 8 GB" in text
     assert "0.1 ms allowed" in text and "times the limit" in text
     assert "--latency-ms" in text and "--size-mb" not in text
+
+
+def test_a_network_too_large_to_be_predicted_is_no_way_out_of_a_small_limit() -> None:
+    largest = LatencyModel(
+        (Component({"macs": 1e-9}),), {"B": (0.8, 1.25)}, "B", "B", macs=(1e6, 1e8)
+    )
+    board = dataclasses.replace(load_device("host"), latency={"float32": largest, "int8": largest})
+    asked: dict[str, Any] = {"classes": 10, "image_side": 224, "at_hand": lambda _: False}
+    with pytest.raises(BudgetError, match="the closest is"):
+        plan(board, Limits(latency_s=1e-6), **asked)
+    wide = plan(board, Limits(latency_s=2.0), **asked)
+    unknown = [c for c in [wide.chosen, *wide.runners_up] if c.latency_s is None]
+    assert unknown, "with a limit that it may well keep it is a candidate"
 
 
 def test_the_advised_limits_are_enough() -> None:
