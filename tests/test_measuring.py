@@ -12,7 +12,7 @@ from ontarget.machine import machine
 from edgedistill import measuring
 from edgedistill.errors import UsageError
 from edgedistill.evidence.bench import FakeTarget, Here
-from edgedistill.measuring import measure_device, time_candidates
+from edgedistill.measuring import Timed, measure_device, time_candidates
 from edgedistill.progress import silent
 from edgedistill.result import Limits
 from edgedistill.target.device import load_device
@@ -28,6 +28,12 @@ def _small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measuring, "ANCHORS", SMALL)
     monkeypatch.setattr(measuring, "ROUNDS", 1)
     monkeypatch.setattr(measuring, "MIN_SECONDS", 0.02)
+
+
+def test_a_latency_is_neither_moved_by_a_hiccup_nor_torn_between_two_speeds() -> None:
+    assert Timed((1.0,) * 19 + (50.0,), ()).latency_s == 1.0
+    assert Timed((1.0,) * 11 + (2.0,) * 9, ()).latency_s == pytest.approx(1.4375)
+    assert Timed((3.0,), ()).latency_s == 3.0
 
 
 def test_this_machine_is_measured_and_predicted_from_then_on() -> None:
