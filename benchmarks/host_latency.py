@@ -185,7 +185,7 @@ def main() -> None:
         folder = args.folder or Path(name)
         folder.mkdir(parents=True, exist_ok=True)
         bundles = export([*ANCHORS, *drawn, *fixed], folder)
-        timed, machine = time_networks(bundles, Here(), 1, folder, face)
+        timed, machine = time_networks(bundles, Here(), 1, folder, face, in_detail=ANCHORS)
         device = fitted(bundles, timed)
         chosen = {budget: choose(budget, device) for budget in BUDGETS_MS}
         extra = [

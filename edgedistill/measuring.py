@@ -6,7 +6,7 @@ From then on predictions for that machine come from its own times.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ ANCHORS = (
 """Students and input sizes that are timed: chosen one by one so that each takes the most uncertainty off the sum of
 all students' predictions, none over 20 ms on a workstation's core."""
 CLASSES = 1000
-ROUNDS = 3
+ROUNDS = 4
 MIN_SECONDS = 0.3
 MIN_RUNS = 11
 
@@ -85,7 +85,7 @@ def measure_device(
     with tempfile.TemporaryDirectory(prefix="edgedistill-measure-") as name:
         folder = Path(name)
         bundles = export_networks(ANCHORS, CLASSES, device, folder, face)
-        timed, machine = time_networks(bundles, target, threads, folder, face)
+        timed, machine = time_networks(bundles, target, threads, folder, face, in_detail=ANCHORS)
         if device.name != HOST and not same_class(device, machine):
             raise UsageError(
                 f"this machine ({machine.get('cpu')}) is not of the kind of {device.name}: measure on the board "
@@ -169,27 +169,45 @@ def export_networks(
 
 
 def time_networks(
-    bundles: Mapping[tuple[str, int], Path], target: Target, threads: int, folder: Path, face: Face
+    bundles: Mapping[tuple[str, int], Path],
+    target: Target,
+    threads: int,
+    folder: Path,
+    face: Face,
+    in_detail: Collection[tuple[str, int]] = (),
 ) -> tuple[dict[tuple[str, int, Precision], Timed], dict[str, Any]]:
-    """Rounds over all networks, so that a slow minute falls on all of them alike."""
+    """Rounds over all networks, so that a slow minute falls on all of them alike.
+
+    Operators are timed too of those `in_detail`.
+    """
     samples: dict[tuple[str, int, Precision], list[float]] = {}
-    operators: dict[tuple[str, int, Precision], list[Mapping[str, Any]]] = {}
+    operators: dict[tuple[str, int, Precision], list[Sequence[Mapping[str, Any]]]] = {}
     machine: dict[str, Any] = {}
     with face.bar("time networks", ROUNDS * len(bundles)) as advance:
-        for turn in range(ROUNDS):
+        for _ in range(ROUNDS):
             for (model, size), bundle in bundles.items():
                 arguments = ["bench", "--threads", str(threads), "--min-runs", str(MIN_RUNS)]
                 arguments += ["--min-seconds", str(MIN_SECONDS)]
-                arguments += ["--operators"] if turn == 0 else []
+                arguments += ["--operators"] if (model, size) in in_detail else []
                 document = target.run(bundle, arguments, folder / "kit.json", face)
                 machine = document["machine"]
                 for row in document["rows"]:
                     key = (model, size, row["model"])
                     samples.setdefault(key, []).extend(row["samples_s"])
-                    operators.setdefault(key, []).extend(row.get("operators", ()))
+                    operators.setdefault(key, []).append(row.get("operators", ()))
                 advance(1)
-    timed = {key: Timed(tuple(s), tuple(operators[key])) for key, s in samples.items()}
+    timed = {key: Timed(tuple(s), _averaged(operators[key])) for key, s in samples.items()}
     return timed, machine
+
+
+def _averaged(rounds: Sequence[Sequence[Mapping[str, Any]]]) -> tuple[Mapping[str, Any], ...]:
+    """The operators of one model with their mean seconds over the rounds that the runtime planned alike."""
+    names = [[one["name"] for one in turn] for turn in rounds]
+    like = [turn for turn, own in zip(rounds, names, strict=True) if own == names[0]]
+    return tuple(
+        {**same[0], "seconds": float(np.mean([one["seconds"] for one in same]))}
+        for same in zip(*like, strict=True)
+    )
 
 
 def fit_anchors(
