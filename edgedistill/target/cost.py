@@ -27,6 +27,7 @@ from edgedistill.target.graph import (
     Node,
     kernels_of,
 )
+from edgedistill.target.products import product
 from edgedistill.target.reading import read_graph
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def _cost(graph: Graph) -> Cost:
 def _kernel(graph: Graph, kernel: Kernel, readers: Mapping[str, Sequence[Node]]) -> KernelCost:
     nodes = [graph.nodes[index] for index in kernel.nodes]
     first = nodes[0]
-    sums = [_product(graph, node) for node in nodes if node.op in PRODUCTS]
+    sums = [product(graph, node) for node in nodes if node.op in PRODUCTS]
     kind, channels_in, window = _kind(first), 0, 0
     if sums:
         kind, channels_in, window = sums[0].kind, sums[0].channels_in, sums[0].window
@@ -208,60 +209,6 @@ def _channels_and_pixels(shape: tuple[int, ...], op: str) -> tuple[int, int]:
         return shape[1], math.prod(shape[2:])
     channels = shape[-1] if shape else 1
     return channels, math.prod(shape) // channels if channels else 0
-
-
-@dataclass(frozen=True)
-class _Product:
-    kind: str
-    macs: int
-    channels_in: int
-    window: int
-
-
-def _product(graph: Graph, node: Node) -> _Product:
-    if node.op in ("Conv", "ConvInteger", "QLinearConv"):
-        weight = node.inputs[3] if node.op == "QLinearConv" else node.inputs[1]
-        return _convolution(graph, node.inputs[0], weight, node.outputs[0], node.group)
-    if node.op == "ConvTranspose":
-        kernel = graph.shape(node.inputs[1])
-        count = graph.elements(node.inputs[0]) * math.prod(kernel[1:])
-        kind = "dense" if node.group == 1 else "grouped"
-        return _Product(kind, count, kernel[0] // max(node.group, 1), kernel[-1])
-    return _matrix_product(graph, node)
-
-
-def _convolution(graph: Graph, image: str, weight: str, out: str, group: int) -> _Product:
-    """MACs of a convolution: output elements times channels per group times window."""
-    kernel, shape = graph.shape(weight), graph.shape(image)
-    count = graph.elements(out) * math.prod(kernel[1:])
-    window = math.prod(kernel[2:])
-    if group > 1:
-        kind = "depthwise" if kernel[1] == 1 else "grouped"
-    elif window > 1:
-        kind = "dense"
-    else:
-        kind = "fully_connected" if math.prod(shape[2:]) == 1 else "pointwise"
-    return _Product(kind, count, kernel[1], kernel[-1] if len(kernel) > 2 else 1)
-
-
-def _matrix_product(graph: Graph, node: Node) -> _Product:
-    """MACs of a matrix product: output elements times the summed axis.
-
-    Of a stored matrix it is a convolution of 1x1, or fully connected where it makes one vector.
-    """
-    shape, out = graph.shape(node.inputs[0]), node.outputs[0]
-    if not shape:
-        raise DocumentError(
-            f'the {node.op} that makes "{out}" multiplies a scalar, which is not valid'
-        )
-    summed = shape[0] if node.transposed else shape[-1]
-    second = node.inputs[3] if node.op == "QLinearMatMul" else node.inputs[1]
-    count = graph.elements(out) * summed
-    if second not in graph.constants:
-        return _Product("attention", count, summed, 1)
-    made = graph.shape(out)
-    single = bool(made) and math.prod(made) == made[-1]
-    return _Product("fully_connected" if single else "pointwise", count, summed, 1)
 
 
 def _readers(graph: Graph) -> dict[str, list[Node]]:
