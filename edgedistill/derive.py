@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from edgedistill.recipe import Layered, Recipe, Resolved, assign, hash_of
@@ -52,6 +55,17 @@ def at_hand() -> Callable[[str], bool]:
 
 
 def _cached(repo: str) -> bool:
+    """Whether the client of the hub has it; it takes long to import, and is asked only where a folder is there."""
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = os.environ.get("HF_HOME") or os.path.join(home, "huggingface")
+    places = (
+        os.environ.get("HF_HUB_CACHE"),
+        os.environ.get("HUGGINGFACE_HUB_CACHE"),
+        f"{home}/hub",
+    )
+    folders = [Path(os.path.expandvars(p)).expanduser() for p in places if p]
+    if not any((f / f"models--{repo.replace('/', '--')}").is_dir() for f in folders):
+        return False
     try:
         from huggingface_hub import try_to_load_from_cache
     except ImportError:
@@ -62,15 +76,22 @@ def _cached(repo: str) -> bool:
 @cache
 def hub_answers() -> bool:
     """Whether the Hugging Face hub (or the mirror that is set) answers within 3 seconds."""
-    try:
-        from huggingface_hub import constants, get_session
-    except ImportError:
+    offline = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+    if offline.upper() in ("1", "ON", "YES", "TRUE") or find_spec("huggingface_hub") is None:
         return False
-    if constants.HF_HUB_OFFLINE:
-        return False
+    import ssl
+    import urllib.error
+    import urllib.request
+
+    endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
     try:
-        get_session().head(constants.ENDPOINT, timeout=HUB_TIMEOUT_S)
-    except Exception:  # whatever the client raises, the hub did not answer
+        request = urllib.request.Request(endpoint, method="HEAD")
+        urllib.request.urlopen(request, timeout=HUB_TIMEOUT_S).close()
+    except urllib.error.HTTPError:
+        return True
+    except urllib.error.URLError as error:  # certificates are the client's own business
+        return isinstance(error.reason, ssl.SSLError)
+    except (OSError, ValueError):
         return False
     return True
 

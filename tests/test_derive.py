@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -277,3 +279,18 @@ def test_offline_a_student_in_the_hub_s_cache_is_at_hand(tmp_path: Path) -> None
 def test_a_hub_that_refuses_is_noticed_at_once(tmp_path: Path) -> None:
     found = _asked(tmp_path, HF_ENDPOINT="http://127.0.0.1:9")
     assert found[:2] == ["False", "True"]
+
+
+def test_a_hub_that_answers_with_a_fault_is_there(tmp_path: Path) -> None:
+    class Refuse(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_error(403)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refuse) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        found = _asked(tmp_path, HF_ENDPOINT=f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+    assert found[:2] == ["True", "True"]
