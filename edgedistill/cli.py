@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 from edgedistill import __version__
 from edgedistill.errors import EdgedistillError, StoppedError, UsageError
 
-INTERRUPTED = "interrupted. What was finished is kept; the same command goes on."
+INTERRUPTED = "interrupted before it was done. Give the same command again."
 
 
 class _Commands(TyperGroup):

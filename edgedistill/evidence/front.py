@@ -64,17 +64,17 @@ def _mark(candidate: Candidate, x: Scale, y: Scale, chosen: bool) -> list[str]:
     parts = []
     if candidate.latency_band_s and candidate.latency_band_s[0] > 0:
         low, high = candidate.latency_band_s
-        parts.append(svg.rule("grid", x(low), up, x(high), up))
+        parts.append(svg.rule("whisker strong" if chosen else "whisker", x(low), up, x(high), up))
     tip = f"{candidate.model}, {candidate.input_size} px, {candidate.precision}"
-    css, radius = ("end l0", 5.5) if chosen else ("end l1", 3.5)
+    css, radius = ("end l1", 5.5) if chosen else ("end l0", 4.0)
     parts.append(
         f'<circle class="{css}" cx="{svg.digits(at)}" cy="{svg.digits(up)}" r="{radius}">'
         f"<title>{escape(tip)}</title></circle>"
     )
     if chosen:
         anchor = "end" if at > WIDTH / 2 else "start"
-        shift = -9 if at > WIDTH / 2 else 9
-        parts.append(svg.text("label", at + shift, up + 4, candidate.model, anchor))
+        beside = up + 20 if up < PAD + 16 else up - 11
+        parts.append(svg.text("label", at, beside, candidate.model, anchor))
     return parts
 
 
