@@ -187,7 +187,9 @@ def measured_view(measured: Measured, path: Path) -> RenderableType:
     cpu = measured.fingerprint.get("cpu", "this machine")
     threads = f"{measured.threads} thread{'' if measured.threads == 1 else 's'}"
     head = Text(visible(f"{measured.device}: {cpu}, {measured.runtime}, {threads}"), style="bold")
-    tail = Text(
-        visible(f"errors are those of families left out of the fit; kept in {path}"), style="dim"
+    words = (
+        "errors are of the networks timed here, each predicted without its family: odd ones, chosen for what they "
+        f"teach. The band is that of ordinary students. Kept in {path}"
     )
+    tail = Text(visible(words), style="dim")
     return Group(head, table, tail)
