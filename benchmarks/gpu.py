@@ -43,7 +43,7 @@ def arms(folder: Path, gpu: bool, left_s: float) -> dict[str, Any]:
     environment = dict(os.environ) | ({} if gpu else {"CUDA_VISIBLE_DEVICES": ""})
     command = [
         sys.executable, "-m", "edgedistill", "build", "--device", "jetson", "--quiet", "--until", "distilled",
-        "--set", "distill.epochs=4", "--set", "teacher.adapt=probe", "--out", str(folder),
+        "--set", "distill.epochs=2", "--set", "teacher.adapt=probe", "--out", str(folder),
     ]  # fmt: skip
     start = time.monotonic()
     subprocess.run(
