@@ -1,7 +1,9 @@
 """Holds the table of students to a table of costs that others counted, where the networks are the same.
 
     python -m benchmarks.check_costs model_costs.csv
+    python -m benchmarks.check_costs --torch
 
+The second holds every student at every input size to torch's own FLOP counter, in about six minutes.
 MACs must agree within 1 %. Parameters differ by the batch norms that an exported file no longer has, and kernels by
 what that table leaves out (pooling, products that do not fuse): both are printed.
 """
@@ -12,7 +14,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.published import read_costs
-from edgedistill.target.students import find_student
+from edgedistill.target.students import find_student, load_students, table_sizes
 
 SAME = {
     "mobilenet_v1_1.0_224": ("mobilenetv1_100", 224),
@@ -67,6 +69,35 @@ ATTENTION = {
 TOLERANCE = 0.01
 
 
+def beside_torch() -> int:
+    """Print students that torch counts differently; the exit code says whether one differs beyond what is explained."""
+    import timm
+    import torch
+    from timm.layers import set_fused_attn
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from benchmarks.make_students import CLASSES, CONSTANT_PARTS
+    from edgedistill.folding import folded
+
+    set_fused_attn(False)
+    counts, unexplained = 0, 0
+    for student in load_students():
+        model = timm.create_model(student.name, num_classes=CLASSES, exportable=True).eval()
+        for size in table_sizes():
+            net = folded(model, size)
+            with FlopCounterMode(display=False) as counter, torch.no_grad():
+                net(torch.zeros(1, 3, size, size))
+            truth = counter.get_total_flops() / 2
+            off = student.cost(size, CLASSES).macs / truth - 1
+            counts += 1
+            if abs(off) > 1e-4:
+                print(f"{student.name:28} {size:4} px  {100 * off:+6.2f} %", flush=True)
+            tolerance = CONSTANT_PARTS.get(student.name.split("_")[0], TOLERANCE)
+            unexplained += abs(off) > tolerance
+    print(f"{counts} counts, the others within 0.01 %; {unexplained} beyond what is explained")
+    return int(unexplained > 0)
+
+
 def main(path: Path) -> int:
     """Print every network; the exit code is the number of unexplained differences."""
     costs = read_costs(path)
@@ -92,4 +123,4 @@ def main(path: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(beside_torch() if sys.argv[1] == "--torch" else main(Path(sys.argv[1])))
