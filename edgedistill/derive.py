@@ -79,6 +79,7 @@ def hub_answers() -> bool:
     offline = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
     if offline.upper() in ("1", "ON", "YES", "TRUE") or find_spec("huggingface_hub") is None:
         return False
+    import http.client
     import ssl
     import urllib.error
     import urllib.request
@@ -91,7 +92,7 @@ def hub_answers() -> bool:
         return True
     except urllib.error.URLError as error:  # certificates are the client's own business
         return isinstance(error.reason, ssl.SSLError)
-    except (OSError, ValueError):
+    except (OSError, ValueError, http.client.HTTPException):  # no answer, no address, or no HTTP
         return False
     return True
 

@@ -8,6 +8,7 @@ import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import BaseRequestHandler, ThreadingTCPServer
 from typing import Any
 
 import pytest
@@ -279,6 +280,19 @@ def test_offline_a_student_in_the_hub_s_cache_is_at_hand(tmp_path: Path) -> None
 def test_a_hub_that_refuses_is_noticed_at_once(tmp_path: Path) -> None:
     found = _asked(tmp_path, HF_ENDPOINT="http://127.0.0.1:9")
     assert found[:2] == ["False", "True"]
+
+
+def test_what_speaks_no_http_or_has_no_address_is_no_hub(tmp_path: Path) -> None:
+    class Mumble(BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(1000)
+            self.request.sendall(b"hello\r\n\r\n")
+
+    with ThreadingTCPServer(("127.0.0.1", 0), Mumble) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for endpoint in (f"http://127.0.0.1:{server.server_address[1]}", "http://no host", "none"):
+            assert _asked(tmp_path, HF_ENDPOINT=endpoint)[:2] == ["False", "True"]
+        server.shutdown()
 
 
 def test_a_hub_that_answers_with_a_fault_is_there(tmp_path: Path) -> None:
