@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from edgedistill.distill.methods import method_values
 from edgedistill.recipe import Layered, Recipe, Resolved, assign, hash_of
 from edgedistill.result import Plan
 from edgedistill.target.device import Device
@@ -27,6 +28,9 @@ GPU_FACTOR = 20
 MOST_EPOCHS = 300
 MOST_VIEWS = 8
 HUB_TIMEOUT_S = 3.0
+MOST_STORED_CLASSES = 1_000
+STORED_TOP_K = 100
+"""More classes than this are stored as the largest logits; TinyViT (Wu et al. 2022) keeps 100 of 21,841."""
 
 TEACHER_KEYS = ("model", "weights", "input_size", "epochs", "revision", "frozen_share")
 
@@ -167,6 +171,15 @@ def effort_values(
         seen = math.ceil(epochs / views)
         times = "once" if seen == 1 else f"at most {seen} times"
         values["distill.views"] = (views, f"{epochs} epochs: each stored view is seen {times}")
+    values |= method_values(recipe)
+    if recipe.distill.targets == "auto":
+        values["distill.targets"] = ("stored", "made once for every arm, seed and later run")
+    if recipe.distill.top_k == "auto":
+        values["distill.top_k"] = _top_k(classes)
+    if recipe.distill.precision == "auto":
+        values["distill.precision"] = (
+            ("bfloat16", "a GPU is here") if gpu else ("float32", "without a GPU it is as fast")
+        )
     if recipe.export.input == "auto":
         values["export.input"] = (device.input_layout, f"what {device.name} takes")
     if recipe.export.opset == "auto":
@@ -184,6 +197,13 @@ def teacher_size(teacher: TeacherShape, student: int, image_side: int) -> tuple[
     if wanted == student:
         return student, f"as the student: the images are {image_side} px and hold no more"
     return wanted, f"the images are {image_side} px and hold no more"
+
+
+def _top_k(classes: int) -> tuple[int | None, str]:
+    """How many logits of a view are stored: all of them up to 1,000 classes (2 kB a view)."""
+    if classes <= MOST_STORED_CLASSES:
+        return None, f"all {classes} classes are stored"
+    return STORED_TOP_K, f"of {classes:,} classes; the rest is spread evenly"
 
 
 def _frozen_share(*, pretrained: bool, gpu: bool) -> tuple[float, str]:
@@ -216,13 +236,18 @@ def resolve(layered: Layered, values: Values) -> Resolved:
 def plan_key(recipe: Recipe, device_facts: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
     """All that planning and deriving depend on, for the fingerprint of the stage."""
     teacher = recipe.teacher.model_dump()
-    names = ("epochs", "views", "lr", "frozen_norm", "frozen_share")
+    names = (
+        "epochs", "views", "lr", "frozen_norm", "frozen_share", "method", "temperature", "weight_schedule",
+        "targets", "top_k", "precision",
+    )  # fmt: skip
     distill = {name: getattr(recipe.distill, name) for name in names}
+    distill["weights"] = recipe.distill.weights.model_dump()
     return {
         "budget": recipe.budget.model_dump(),
         "earlier": recipe.plan.earlier,
         "student": recipe.student.model_dump(),
         "teacher": {k: teacher[k] for k in TEACHER_KEYS},
+        "mix": recipe.data.mix,
         "distill": distill,
         "export": {"input": recipe.export.input, "opset": recipe.export.opset},
         "device": hash_of(device_facts),

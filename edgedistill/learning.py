@@ -29,10 +29,12 @@ from edgedistill.target.device import device_to_dict, load_device
 
 if TYPE_CHECKING:
     from edgedistill.data.stage import Arrays
+    from edgedistill.data.views import Views
     from edgedistill.deploy.stage import Shape
-    from edgedistill.distill.trainer import Views
 
 MOST_NAMED = 100
+VIEW_KEYS = {"flip", "min_crop", "randaugment", "erasing", "mix", "mix_alpha"}
+"""What a recipe says of views: data that stage 01 does not depend on."""
 
 
 class Build:
@@ -100,7 +102,7 @@ class Build:
 
         recipe = self.layered.recipe
         key = {
-            "data": recipe.data.model_dump(exclude={"flip", "min_crop"}),
+            "data": recipe.data.model_dump(exclude=VIEW_KEYS),
             "seed": recipe.seed,
             "sha256": self.dataset.sha256,
             "skipped": hash_of([[s.path, s.reason] for s in self.dataset.skipped]),
@@ -179,10 +181,13 @@ class Build:
         return open_arrays(self.pixels.folder)
 
     def _views(self, count: int) -> Views:
-        from edgedistill.distill.trainer import Views
+        from edgedistill.data.views import Views
 
         data = self.recipe.data
-        return Views(self.recipe.seed, data.min_crop, data.flip, count)
+        return Views(
+            self.recipe.seed, data.min_crop, data.flip, count, data.randaugment, data.erasing,
+            data.mix, data.mix_alpha,
+        )  # fmt: skip
 
     @cached_property
     def teacher(self) -> Done:
@@ -207,7 +212,7 @@ class Build:
         return {
             section: getattr(self.recipe, section).model_dump(),
             "seed": self.recipe.seed,
-            "views": [data.min_crop, data.flip],
+            "views": data.model_dump(include=VIEW_KEYS),
         }
 
     @cached_property
@@ -228,7 +233,11 @@ class Build:
 
         count = number(self.recipe.distill.views)
         data = self.recipe.data
-        key = {"seed": self.recipe.seed, "count": count, "views": [data.min_crop, data.flip]}
+        key = {
+            "seed": self.recipe.seed,
+            "count": count,
+            "views": data.model_dump(include=VIEW_KEYS),
+        }
         return self.stage("05-targets", 3, key, [self.pixels, self.teacher], work)
 
     @cached_property

@@ -47,6 +47,12 @@ class DataSection(Section):
     max_pixels: int = _f(100_000_000, "Images with more pixels are left out.", ge=1)
     flip: bool = _f(True, "Mirror training views left to right.")
     min_crop: float = _f(0.8, "Smallest area of a training crop, as a share.", gt=0, le=1)
+    randaugment: float = _f(
+        0.0, "Magnitude of RandAugment (2 of 14 changes; 0: none).", ge=0, le=10
+    )
+    erasing: float = _f(0.0, "Probability that a rectangle of a view is erased.", ge=0, le=1)
+    mix: Literal["none", "mixup", "cutmix"] | Auto = _f("auto", "Views made of two images.")
+    mix_alpha: float = _f(1.0, "Beta(a, a) of the share that the second image gets.", gt=0, le=10)
     max_train: int | None = _f(None, "Use at most this many training images.", ge=1)
     licence: str | None = _f(None, "Licence of the images, for the model card.")
 
@@ -54,10 +60,19 @@ class DataSection(Section):
 class TeacherSection(Section):
     """Who teaches, and how it learns the task."""
 
-    model: str = _f("bundled:efficientnet_lite2", "bundled:, timm name, hf-hub: or local-dir:.")
+    model: str = _f(
+        "bundled:efficientnet_lite2", "bundled:, timm name, hf-hub:, hf:, local-dir: or onnx:."
+    )
+    others: list[str] = _f([], "More teachers beside `model`, named as it is.", max_length=8)
+    combine: Literal["ensemble", "ladder", "select"] = _f(
+        "ensemble", "Several teachers: averaged, one after the other, or the best for the student."
+    )
     weights: str | None = _f(None, "Local checkpoint (.safetensors or .pth) for `model`.")
     revision: str | None = _f(None, "Hub revision (branch, tag or commit) to pin.")
-    adapt: Literal["auto", "none", "probe", "finetune"] = _f("auto", "How it learns the task.")
+    adapt: Literal["auto", "none", "zero_shot", "probe", "finetune"] = _f(
+        "auto", "How it learns the task."
+    )
+    checkpoints: int = _f(0, "Early states of fine-tuning that are kept.", ge=0, le=20)
     input_size: Annotated[int, Field(ge=32, le=1024)] | Auto = _f("auto", "Square input in pixels.")
     epochs: Annotated[int, Field(ge=0, le=1000)] | Auto = _f("auto", "Epochs of fine-tuning.")
     batch_size: int = _f(32, "Images a step of fine-tuning.", ge=2, le=4096)
@@ -77,6 +92,9 @@ class StudentSection(Section):
     model: str = _f("auto", "A student of the table, or auto: the best that fits.")
     weights: Literal["auto", "pretrained", "random"] = _f("auto", "Where the student starts.")
     input_size: Annotated[int, Field(ge=32, le=512)] | Auto = _f("auto", "Square input in pixels.")
+    prune_from: str | None = _f(
+        None, "Wider sibling with pretrained weights that is pruned to the student while it learns."
+    )
 
 
 class PlanSection(Section):
@@ -88,29 +106,100 @@ class PlanSection(Section):
     earlier: str | None = _f(None, "Folder with run folders whose results shift the ranking.")
 
 
-class DistillSection(Section):
-    """How both arms are trained; constants as in the method's paper."""
+Method = Literal[
+    "align_uniform", "kd", "dkd", "dist", "crd", "info_nce", "cosine", "mse", "soft", "hard",
+    "function_matching",
+]  # fmt: skip
+Weight = Annotated[float, Field(ge=0)] | Auto
 
-    epochs: Annotated[int, Field(ge=1, le=10_000)] | Auto = _f("auto", "Epochs of each arm.")
-    batch_size: int = _f(32, "Images a step.", ge=2, le=4096)
-    lr: Annotated[float, Field(gt=0, le=1)] | Auto = _f(
-        "auto", "Peak learning rate (AdamW, warm-up then cosine)."
+
+class WeightsSection(Section):
+    """Weight of each term of the loss; `auto` is what `distill.method` says."""
+
+    ce: Weight = _f("auto", "Cross entropy on the labels.")
+    kd: Weight = _f("auto", "KL divergence of softened logits (Hinton et al. 2015).")
+    dkd: Weight = _f("auto", "Decoupled KD (Zhao et al. 2022).")
+    dist: Weight = _f("auto", "Correlations between and within classes (Huang et al. 2022).")
+    hard: Weight = _f("auto", "Cross entropy on the teacher's answer (Touvron et al. 2021).")
+    soft: Weight = _f("auto", "Cross entropy on the teacher's probabilities.")
+    align_uniform: Weight = _f("auto", "Alignment and uniformity (Farhat & Chen 2024).")
+    info_nce: Weight = _f("auto", "Contrast within the batch.")
+    crd: Weight = _f("auto", "Contrast with a memory bank (Tian et al. 2020).")
+    cosine: Weight = _f("auto", "Angle between features.")
+    mse: Weight = _f("auto", "Squared difference of features.")
+
+
+class DistillSection(Section):
+    """How both arms are trained; constants as in the papers."""
+
+    method: Method = _f("align_uniform", "Which loss; sets the weights that are left open.")
+    weights: WeightsSection = WeightsSection()
+    weight_schedule: Literal["auto", "constant", "linear", "cosine", "wsd", "warmup"] = _f(
+        "auto", "How the weights of the teacher's terms move over the run."
     )
+    temperature: Annotated[float, Field(gt=0, le=100)] | Auto = _f(
+        "auto", "Softening of logits in kd, dkd and dist."
+    )
+    projector: Literal["mocov2", "linear", "simclr", "simclrv2"] = _f(
+        "mocov2", "Map from features to the shared embedding."
+    )
+    projection_dim: int = _f(128, "Width of the shared embedding.", ge=2, le=4096)
+    align_alpha: float = _f(2.0, "Power of the alignment distance.", gt=0, le=8)
+    uniform_t: float = _f(2.0, "Scale of the uniformity kernel.", gt=0, le=20)
+    contrast_temperature: float = _f(0.07, "Temperature of info_nce and crd.", gt=0, le=10)
+    crd_negatives: int = _f(4096, "Negatives of each image in crd.", ge=1, le=65_536)
+    dkd_alpha: float = _f(1.0, "Weight of the target class in dkd.", ge=0, le=100)
+    dkd_beta: float = _f(8.0, "Weight of the other classes in dkd.", ge=0, le=100)
+    epochs: Annotated[int, Field(ge=1, le=10_000)] | Auto = _f("auto", "Epochs of each arm.")
+    batch_size: int = _f(32, "Images a step, over all processes.", ge=2, le=65_536)
+    optimizer: Literal["adamw", "sgd"] = _f("adamw", "AdamW, or SGD with momentum 0.9.")
+    lr: Annotated[float, Field(gt=0, le=10)] | Auto = _f("auto", "Peak learning rate.")
+    lr_schedule: Literal["cosine", "wsd"] = _f(
+        "cosine", "After the warm-up: a cosine to 0, or a plateau and a short decay."
+    )
+    warmup: float = _f(0.15, "Share of the steps that warm up.", ge=0, lt=1)
+    weight_decay: float = _f(0.01, "Decay of matrices.", ge=0, le=1)
+    clip: Annotated[float, Field(gt=0)] | None = _f(None, "Largest norm of the gradient.")
+    ema: float = _f(0.0, "Decay a step of averaged weights (0: the last weights ship).", ge=0, lt=1)
+    layer_decay: float = _f(1.0, "Rate of each group of layers as a share of the next.", gt=0, le=1)
     frozen_norm: bool | Auto = _f("auto", "Keep BatchNorm statistics as they were pretrained.")
     frozen_share: Annotated[float, Field(ge=0, lt=1)] | Auto = _f(
         "auto", "Share of the layers, from the input on, that keep their weights."
     )
-    weight_decay: float = _f(0.01, "AdamW weight decay.", ge=0, le=1)
-    warmup: float = _f(0.15, "Share of the steps that warm up.", ge=0, lt=1)
-    ce: float = _f(1.0, "Weight of cross entropy on the labels.", ge=0)
-    kd: float = _f(1.0, "Weight of the KL term on softened logits.", ge=0)
-    align_uniform: float = _f(1.0, "Weight of the Alignment/Uniformity term.", ge=0)
-    temperature: float = _f(4.0, "Softening of both logits in the KL term.", gt=0, le=100)
-    align_alpha: float = _f(2.0, "Power of the alignment distance.", gt=0, le=8)
-    uniform_t: float = _f(2.0, "Scale of the uniformity kernel.", gt=0, le=20)
-    projection_dim: int = _f(128, "Width of the shared embedding.", ge=2, le=4096)
-    views: Annotated[int, Field(ge=1, le=1000)] | Auto = _f(
-        "auto", "Stored views of each training image."
+    precision: Literal["auto", "float32", "bfloat16"] = _f("auto", "Arithmetic of training.")
+    compile: bool = _f(False, "Compile the student (pays on GPUs and in long runs).")
+    first_size: float = _f(
+        1.0, "Side of the first epochs' views as a share; it grows to 1.", ge=0.25, le=1
+    )
+    patience: Annotated[int, Field(ge=1)] | None = _f(
+        None, "Stop after this many epochs without a better validation top-1; the best one ships."
+    )
+    targets: Literal["auto", "stored", "live"] = _f(
+        "auto", "Teacher outputs: stored once for each view, or computed at each step."
+    )
+    views: Annotated[int, Field(ge=1, le=10_000)] | Auto = _f(
+        "auto", "Different views of each training image."
+    )
+    top_k: Annotated[int, Field(ge=1, le=65535)] | Auto | None = _f(
+        "auto", "Stored logits of each view: the K largest, or all (null)."
+    )
+    curriculum: Literal["none", "teacher_checkpoints"] = _f(
+        "none", "Learn from early states of the teacher first."
+    )
+    warmup_align: bool = _f(False, "First weigh up images on which student and teacher disagree.")
+    hard_samples: bool = _f(False, "End on images that the teacher has right and the student not.")
+    influence: bool = _f(False, "Weigh images by how their gradient agrees with that of others.")
+
+
+class ProofSection(Section):
+    """What shows that the teaching helped."""
+
+    seeds: int = _f(1, "Runs of each arm, with seeds one after the other.", ge=1, le=20)
+    equal_seconds: bool = _f(
+        False, "A plain arm that trains as long as the distilled one took in all."
+    )
+    arms: list[Literal["linear_probe", "finetune"]] = _f(
+        [], "More arms: other ways to use the student's pretrained weights.", max_length=2
     )
 
 
@@ -167,6 +256,7 @@ class Recipe(Section):
     student: StudentSection = StudentSection()
     plan: PlanSection = PlanSection()
     distill: DistillSection = DistillSection()
+    proof: ProofSection = ProofSection()
     export: ExportSection = ExportSection()
     quantize: QuantizeSection = QuantizeSection()
     bench: BenchSection = BenchSection()

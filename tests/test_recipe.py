@@ -95,8 +95,8 @@ def test_a_mapping_given_to_set_merges_and_each_of_its_leaves_has_a_reason(tmp_p
     file = _file(tmp_path, "distill: {epochs: 5, lr: 0.01}\n")
     layered = compose(file, {}, dict([parse_set("distill={epochs: 9, kd: 0.5}")]))
     distill = layered.recipe.distill
-    assert (distill.epochs, distill.lr, distill.kd) == (9, 0.01, 0.5)
-    assert layered.reasons["distill.kd"] == "from --set"
+    assert (distill.epochs, distill.lr, distill.weights.kd) == (9, 0.01, 0.5)
+    assert layered.reasons["distill.weights.kd"] == "from --set"
     assert layered.reasons["distill.lr"] == "from my.yaml"
 
 
@@ -158,7 +158,7 @@ def test_a_problem_says_what_to_write_instead(tmp_path: Path, text: str, words: 
 
 
 @pytest.mark.parametrize("value", [".inf", "-.inf", ".nan"])
-@pytest.mark.parametrize("key", ["distill.ce", "distill.kd", "distill.lr", "budget.latency_s"])
+@pytest.mark.parametrize("key", ["distill.weights.ce", "distill.clip", "distill.lr", "budget.latency_s"])
 def test_a_number_that_is_not_finite_is_refused(tmp_path: Path, key: str, value: str) -> None:
     section, _, name = key.partition(".")
     (line,) = _problems(f"{section}: {{{name}: {value}}}", tmp_path)

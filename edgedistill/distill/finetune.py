@@ -5,9 +5,10 @@ from __future__ import annotations
 from torch import nn
 
 from edgedistill.data.stage import Arrays
+from edgedistill.data.views import Views
 from edgedistill.distill.objectives import Plain
 from edgedistill.distill.stage import run
-from edgedistill.distill.trainer import Images, Schedule, Trainer, Views
+from edgedistill.distill.trainer import Images, Schedule, Trainer
 from edgedistill.nets import Look, pick_device
 from edgedistill.progress import Face
 from edgedistill.recipe import TeacherSection

@@ -35,6 +35,7 @@ class Distilled:
         self, section: DistillSection, student: int, teacher: int, targets: ViewOutputs
     ) -> None:
         self.section, self.targets = section, targets
+        self.weights = {k: float(v) for k, v in section.weights.model_dump().items()}
         self.align = AlignUniform(
             student, teacher, section.projection_dim, section.align_alpha, section.uniform_t
         )
@@ -49,12 +50,12 @@ class Distilled:
         taught_logits = taught_logits.to(features.device)
         parts = {
             "ce": F.cross_entropy(logits.float(), labels),
-            "kd": kd(logits, taught_logits, self.section.temperature),
+            "kd": kd(logits, taught_logits, float(self.section.temperature)),
             "align_uniform": self.align(features, taught_features),
         }
         loss = (
-            self.section.ce * parts["ce"]
-            + self.section.kd * parts["kd"]
-            + self.section.align_uniform * parts["align_uniform"]
+            self.weights["ce"] * parts["ce"]
+            + self.weights["kd"] * parts["kd"]
+            + self.weights["align_uniform"] * parts["align_uniform"]
         )
         return loss, parts

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from edgedistill.data.stage import Arrays
+from edgedistill.data.views import Views
 from edgedistill.distill.objectives import Distilled, Plain
 from edgedistill.distill.spec import StudentSpec
 from edgedistill.distill.trainer import (
@@ -19,7 +20,6 @@ from edgedistill.distill.trainer import (
     Schedule,
     Trainer,
     ViewOutputs,
-    Views,
 )
 from edgedistill.errors import EdgedistillError, TeacherError, UsageError
 from edgedistill.nets import Look, load_state, pick_device, state_bytes

@@ -16,7 +16,7 @@ import torch
 from timm.models import group_parameters
 from torch import Tensor, nn
 
-from edgedistill.data.transforms import render, view_params
+from edgedistill.data.views import Views
 from edgedistill.distill.depthwise import speed_up
 from edgedistill.distill.schedules import cosine
 from edgedistill.errors import StoppedError
@@ -39,20 +39,6 @@ class Images:
     labels: Ints
     val_pixels: Pixels
     val_labels: Ints
-
-
-@dataclass(frozen=True)
-class Views:
-    """How training views are cut: smallest crop area, mirroring, and how many distinct views each image has."""
-
-    seed: int
-    min_crop: float
-    flip: bool
-    count: int
-
-    def of_epoch(self, epoch: int) -> int:
-        """Which view of each image an epoch shows."""
-        return epoch % self.count
 
 
 @dataclass(frozen=True)
@@ -206,7 +192,7 @@ class Trainer:
 
     def _train_step(self, epoch: int) -> None:
         index = self.batch(epoch, self.step)
-        view = self.views.of_epoch(epoch)
+        view = epoch % self.views.count
         factor = cosine(self.step, self.total, self.schedule.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
@@ -283,9 +269,7 @@ def cut(
     canvas: Pixels, index: Ints, view: int, views: Views, look: Look, device: torch.device
 ) -> Tensor:
     """The view `view` of images `index` as network input (B, 3, S, S): a pure function of its arguments."""
-    params = view_params(views.seed, index, view, views.min_crop, views.flip)
-    batch = torch.from_numpy(np.ascontiguousarray(canvas[index])).to(device)
-    return look.normalise(render(batch, params, look.size))
+    return look.normalise(views.pixels(canvas, index, view, look.size, device))
 
 
 ViewOutputs = Callable[[int, Ints], tuple[Tensor, Tensor]]

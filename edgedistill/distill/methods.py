@@ -1,0 +1,61 @@
+"""What each `distill.method` is: weights of the terms of the loss and the temperature, as its authors have them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from edgedistill.recipe import Recipe
+from edgedistill.schema import Method
+
+
+@dataclass(frozen=True)
+class Blend:
+    """A method: weight of each term (those not named are 0), temperature, schedule of the weights, and its source.
+
+    `mix`: how views are made of two images, where the method asks for it.
+    """
+
+    weights: Mapping[str, float]
+    temperature: float
+    source: str
+    weight_schedule: str = "constant"
+    mix: str = field(default="none")
+
+
+METHODS: Mapping[Method, Blend] = {
+    "align_uniform": Blend({"ce": 1.0, "kd": 1.0, "align_uniform": 1.0}, 4.0, "Farhat & Chen 2024"),
+    "kd": Blend({"ce": 1.0, "kd": 1.0}, 4.0, "Hinton et al. 2015, weights of Farhat & Chen 2024"),
+    "dkd": Blend({"ce": 1.0, "dkd": 1.0}, 4.0, "Zhao et al. 2022", "warmup"),
+    "dist": Blend({"ce": 1.0, "dist": 2.0}, 4.0, "Huang et al. 2022, small data sets"),
+    "crd": Blend({"ce": 1.0, "kd": 1.0, "crd": 0.8}, 4.0, "Tian et al. 2020, CRD + KD"),
+    "info_nce": Blend({"ce": 1.0, "kd": 1.0, "info_nce": 1.0}, 4.0, "as CRD, within the batch"),
+    "cosine": Blend({"ce": 1.0, "kd": 1.0, "cosine": 1.0}, 4.0, "features, by angle"),
+    "mse": Blend({"ce": 1.0, "kd": 1.0, "mse": 1.0}, 4.0, "features, by squared difference"),
+    "soft": Blend({"soft": 1.0}, 1.0, "teacher's probabilities alone"),
+    "hard": Blend({"ce": 0.5, "hard": 0.5}, 1.0, "Touvron et al. 2021"),
+    "function_matching": Blend({"kd": 1.0}, 2.0, "Beyer et al. 2022", mix="mixup"),
+}
+TERMS = (
+    "ce", "kd", "dkd", "dist", "hard", "soft", "align_uniform", "info_nce", "crd", "cosine", "mse",
+)  # fmt: skip
+
+
+def method_values(recipe: Recipe) -> dict[str, tuple[Any, str]]:
+    """What `distill.method` says of all that the recipe left open, by dotted path, each with the reason."""
+    section = recipe.distill
+    blend = METHODS[section.method]
+    why = f"method {section.method}: {blend.source}"
+    values: dict[str, tuple[Any, str]] = {
+        f"distill.weights.{term}": (blend.weights.get(term, 0.0), why)
+        for term in TERMS
+        if getattr(section.weights, term) == "auto"
+    }
+    if section.temperature == "auto":
+        values["distill.temperature"] = (blend.temperature, why)
+    if section.weight_schedule == "auto":
+        values["distill.weight_schedule"] = (blend.weight_schedule, why)
+    if recipe.data.mix == "auto":
+        values["data.mix"] = (blend.mix, why)
+    return values

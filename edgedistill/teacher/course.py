@@ -1,0 +1,35 @@
+"""Which teacher speaks in which epoch, and of which view: what has to be stored, and what a step asks for. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What an epoch is about: the teacher (0 is the first of a ladder) and the view of each image."""
+
+    teacher: int
+    view: int
+
+
+@dataclass(frozen=True)
+class Course:
+    """Epochs over `views` different views of each image, and `teachers` that teach one after the other.
+
+    Each teacher has an equal share of the epochs, in order; views come round again.
+    """
+
+    epochs: int
+    views: int
+    teachers: int = 1
+
+    def lesson(self, epoch: int) -> Lesson:
+        """What `epoch` (from 0) shows."""
+        teacher = min(self.teachers - 1, epoch * self.teachers // self.epochs)
+        return Lesson(teacher, epoch % self.views)
+
+    def lessons(self) -> list[Lesson]:
+        """Every different lesson of the course, by teacher and view."""
+        found = {self.lesson(epoch) for epoch in range(self.epochs)}
+        return sorted(found, key=lambda lesson: (lesson.teacher, lesson.view))
