@@ -16,7 +16,6 @@ from edgedistill.evidence import bench as kit
 from edgedistill.evidence.gate import Facts, judge
 from edgedistill.findings import (
     Outcome,
-    arms_of,
     data_of,
     environment,
     remarks_of,
@@ -24,6 +23,7 @@ from edgedistill.findings import (
     teacher_of,
     warnings_of,
 )
+from edgedistill.proof import arm_remarks, arms_of
 from edgedistill.result import (
     Artifact,
     Example,
@@ -108,7 +108,8 @@ def assemble(inputs: Inputs) -> Result:
             facts,
             [
                 *warnings_of(facts.chosen, outcome.labels),
-                *remarks_of(learn, teacher, arms, artifacts),
+                *arm_remarks(arms),
+                *remarks_of(learn, teacher, artifacts),
             ],
         ),
     )
@@ -231,7 +232,7 @@ def _stages(inputs: Inputs) -> list[StageTime]:
     learn, ship = inputs.learn, inputs.ship
     every = [
         learn.data, learn.planned, learn.pixels, learn.teacher, learn.targets, learn.start,
-        learn.plain, learn.distilled, ship.export, ship.quantize, ship.bundle, ship.bench,
+        *learn.trained.values(), ship.export, ship.quantize, ship.bundle, ship.bench,
         ship.score,
     ]  # fmt: skip
     return [StageTime(name=done.name, seconds=done.seconds) for done in every]

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from edgedistill import __version__
+from edgedistill import __version__, crew
 from edgedistill.errors import EdgedistillError, StoppedError, UsageError
 
 INTERRUPTED = "interrupted before it was done. Give the same command again."
@@ -145,6 +145,8 @@ def _run_build(
     stop = stage_name(until) if until is not None else None
     command = "edgedistill " + shlex.join(sys.argv[1:])
     result = run_build(Request(layered, folder, command, stop, fresh), face)
+    if not crew.leads():
+        return
     if result is None:
         face.say(f"stopped after {stop}; the same command without --until goes on")
         return
@@ -285,7 +287,7 @@ def _face(verbose: bool, quiet: bool) -> Any:
 
     if verbose and quiet:
         raise UsageError("--verbose and --quiet exclude each other; give one of them")
-    return Face(2 if verbose else 0 if quiet else 1)
+    return Face(2 if verbose else 0 if quiet or not crew.leads() else 1)
 
 
 def _print(view: Any) -> None:

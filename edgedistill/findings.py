@@ -12,10 +12,8 @@ from ontarget.machine import machine
 
 from edgedistill import metrics
 from edgedistill.result import (
-    Arm,
     Artifact,
     Calibration,
-    CurvePoint,
     Data,
     Environment,
     Gain,
@@ -46,38 +44,6 @@ class Outcome:
         """Which images a network or file gets right (N,)."""
         logits = self.networks[name] if name in self.networks else self.files[name]
         return metrics.correct(logits, self.labels)
-
-
-def arms_of(learn: Build, outcome: Outcome) -> list[Arm]:
-    """Both arms with intervals, costs by part, and the gain of the distilled one."""
-    arms = []
-    for name, done in (("plain", learn.plain), ("distilled", learn.distilled)):
-        facts = done.facts
-        parts = {"training": facts["training_seconds"]}
-        gain = None
-        if name == "distilled":
-            parts["teacher preparation"] = learn.teacher.seconds
-            parts["storing teacher outputs"] = learn.targets.seconds
-            gain = metrics.paired_gain(outcome.right(name), outcome.right("plain"), "plain")
-        predictions = metrics.predictions(outcome.networks[name])
-        arms.append(
-            Arm(
-                name=name,
-                top1=metrics.proportion(outcome.right(name)),
-                val_top1=facts["val_top1"],
-                balanced_accuracy=metrics.balanced_accuracy(
-                    predictions, outcome.labels, learn.spec.classes
-                ),
-                steps=facts["steps"],
-                epochs=facts["epochs"],
-                seconds=sum(parts.values()),
-                seconds_parts=parts,
-                weights_sha256=facts["weights_sha256"],
-                gain=gain,
-                curve=[CurvePoint.model_validate(p) for p in facts["curve"]],
-            )
-        )
-    return arms
 
 
 def teacher_of(learn: Build, outcome: Outcome, gain: Gain) -> Teacher:
@@ -139,12 +105,9 @@ def data_of(learn: Build) -> Data:
     return Data.model_validate({**facts, "licence": learn.licences["data"]})
 
 
-def remarks_of(
-    learn: Build, teacher: Teacher, arms: list[Arm], artifacts: list[Artifact]
-) -> list[str]:
-    """What a reader must know beside the limits."""
-    gain = next(a.gain for a in arms if a.gain is not None)
-    remarks = [f"Distillation, equal steps: {gain.words}", f"Teacher: {teacher.words}"]
+def remarks_of(learn: Build, teacher: Teacher, artifacts: list[Artifact]) -> list[str]:
+    """What a reader must know beside the limits and the arms."""
+    remarks = [f"Teacher: {teacher.words}"]
     recipe = learn.recipe
     views, epochs = int(str(recipe.distill.views)), int(str(recipe.distill.epochs))
     if views == 1 and epochs > 2:

@@ -1,325 +1,166 @@
-"""The first half of the story: images, the plan, the teacher, and a student trained in two arms.
+"""The first half of the story: a student trained in several arms from the same start.
 
-Each property of `Build` is a finished stage: it says what it depends on (its part of the recipe and the stages before
-it), and the run folder decides whether it has to run. Nothing heavy is imported until a stage needs it.
+Each arm is a finished stage. Which one ships is decided on validation; what the others are for is the proof.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+import math
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from edgedistill.data.dataset import Dataset, printable
-from edgedistill.data.sources import open_source
-from edgedistill.derive import (
-    known_student,
-    limits_from,
-    plan_key,
-    resolve,
-)
+from edgedistill import crew
+from edgedistill.arms import DISTILLED, FINETUNE, LONGER, PLAIN, PROBE, TAUGHT_ONLY, Arm, arms_of
+from edgedistill.derive import LEARNING_RATES
 from edgedistill.distill.spec import StudentSpec
-from edgedistill.planning import make_plan, require_parts, teacher_files
-from edgedistill.progress import Face
-from edgedistill.recipe import Recipe, Resolved, hash_of
-from edgedistill.result import Attempt, Plan
-from edgedistill.rundir import Done, RunDir, Work, write_atomic
-from edgedistill.stages import STAGES, Request, number, summary
-from edgedistill.target.device import device_to_dict, load_device
+from edgedistill.preparing import Preparation
+from edgedistill.recipe import DistillSection
+from edgedistill.rundir import Done, Work
+from edgedistill.stages import number
+from edgedistill.teaching import course_of, targets_of, view_count, views_of
 
 if TYPE_CHECKING:
-    from edgedistill.data.stage import Arrays
-    from edgedistill.data.views import Views
     from edgedistill.deploy.stage import Shape
 
-MOST_NAMED = 100
-VIEW_KEYS = {"flip", "min_crop", "randaugment", "erasing", "mix", "mix_alpha"}
-"""What a recipe says of views: data that stage 01 does not depend on."""
+MOST_LONGER = 50
+"""The arm of equal seconds trains at most this many times the epochs of the others."""
 
 
-class Build:
-    """One build in a run folder. Each property is a finished stage; asking for it runs what is missing.
-
-    `worked` names the stages that this process ran; the others were done before.
-    """
-
-    def __init__(
-        self, request: Request, run: RunDir, face: Face, tried: Sequence[Attempt] = ()
-    ) -> None:
-        self.request, self.run, self.face, self.tried = request, run, face, tuple(tried)
-        self.layered = request.layered
-        self.worked: list[str] = []
-        self.device = load_device(self.layered.recipe.device)
-        known_student(self.layered.recipe.student.model)
-        self.dataset = open_source(
-            self.layered.recipe.data,
-            self.layered.recipe.seed,
-            run.path / "cache" / "images.json",
-            face.counter("images"),
-        )
-
-    def stage(
-        self,
-        name: str,
-        version: int,
-        key: Mapping[str, Any],
-        inputs: list[Done],
-        work: Callable[[Work], Mapping[str, Any]],
-    ) -> Done:
-        """Run a stage or find it done, and say so; the first that runs checks what a build needs."""
-        place = f"[{STAGES.index(name) + 1:2}/{len(STAGES)}] {name.partition('-')[2]:<10}"
-
-        def told(folder: Work) -> Mapping[str, Any]:
-            if not self.worked:
-                require_parts(self.layered.recipe.bench.provider)
-            self.worked.append(name)
-            if self.face.live:
-                self.face.say(f"{place} ...")
-            return work(folder)
-
-        done = self.run.stage(name, version, key, inputs, told)
-        if name in self.worked:
-            self.face.say(f"{place} {done.seconds:6.1f} s  {summary(name, done)}".rstrip())
-        else:
-            self.face.detail(f"{name}: done before")
-        return done
+class Build(Preparation):
+    """One build in a run folder: the student's start and its arms."""
 
     @cached_property
-    def data(self) -> Done:
-        """01: what is read, how it is split, and what was left out, each file named."""
-
-        def work(folder: Work) -> dict[str, Any]:
-            lines = [f"{s.path}\t{s.reason}" for s in self.dataset.skipped]
-            folder.write("skipped.tsv", "".join(line + "\n" for line in lines))
-            rows = [
-                f"{split}\t{item.label}\t{item.sha256}\t{printable(item.key)}\n"
-                for split, items in _splits(self.dataset)
-                for item in items
-            ]
-            folder.write("split.tsv", "".join(rows))
-            document = self.dataset.document(MOST_NAMED).model_dump(mode="json")
-            return {**document, "image_side": self.dataset.image_side}
-
-        recipe = self.layered.recipe
-        key = {
-            "data": recipe.data.model_dump(exclude=VIEW_KEYS),
-            "seed": recipe.seed,
-            "sha256": self.dataset.sha256,
-            "skipped": hash_of([[s.path, s.reason] for s in self.dataset.skipped]),
-        }
-        return self.stage("01-data", 1, key, [], work)
-
-    @cached_property
-    def planned(self) -> Done:
-        """02: the student, and every value that was `auto`."""
-
-        def work(folder: Work) -> dict[str, Any]:
-            plan, values = make_plan(self.layered, self.device, self.dataset, self.tried)
-            return {
-                "plan": plan.model_dump(mode="json"),
-                "values": {path: list(pair) for path, pair in values.items()},
-            }
-
-        tried = hash_of([attempt.model_dump(mode="json") for attempt in self.tried])
-        return self.stage("02-plan", 2, {**self.plan_key, "tried": tried}, [], work)
-
-    @property
-    def plan_key(self) -> dict[str, Any]:
-        """What planning depends on, whatever was tried before."""
-        limited = resolve(self.layered, limits_from(self.layered, self.device)).recipe
-        key = plan_key(limited, device_to_dict(self.device), dict(self.data.facts))
-        return {**key, **teacher_files(self.layered.recipe.teacher)}
-
-    @cached_property
-    def resolved(self) -> Resolved:
-        """The recipe without `auto`; written to `recipe.yaml`."""
-        derived = {path: (v[0], v[1]) for path, v in self.planned.facts["values"].items()}
-        values = {
-            **limits_from(self.layered, self.device),
-            **derived,
-            "name": (self.layered.recipe.name or self.run.path.name, "name of the run"),
-        }
-        resolved = resolve(self.layered, values)
-        write_atomic(self.run.path / "recipe.yaml", resolved.dump())
-        return resolved
-
-    @cached_property
-    def recipe(self) -> Recipe:
-        """The resolved recipe's values."""
-        return self.resolved.recipe
-
-    @cached_property
-    def plan(self) -> Plan:
-        """The plan of stage 02."""
-        return Plan.model_validate(self.planned.facts["plan"])
-
-    @cached_property
-    def pixels(self) -> Done:
-        """03: every split as arrays of pixels.
-
-        Pixels depend on the images that are used and their split alone: a file more that is left out changes no weight.
-        """
-        from edgedistill.data.stage import Sizes, canvas_side, prepare
-
-        student, teacher = (
-            number(self.recipe.student.input_size),
-            number(self.recipe.teacher.input_size),
-        )
-        side = canvas_side(student, teacher, self.dataset.image_side)
-        sizes = Sizes(side, student, teacher)
-        key = {"sizes": [side, student, teacher], "images": self.dataset.sha256}
-        return self.stage(
-            "03-pixels", 1, key, [],
-            lambda work: prepare(work, self.dataset, sizes, self.face.counter("pixels")),
-        )  # fmt: skip
-
-    @cached_property
-    def arrays(self) -> Arrays:
-        """The arrays of stage 03."""
-        from edgedistill.data.stage import open_arrays
-
-        return open_arrays(self.pixels.folder)
-
-    def _views(self, count: int) -> Views:
-        from edgedistill.data.views import Views
-
-        data = self.recipe.data
-        return Views(
-            self.recipe.seed, data.min_crop, data.flip, count, data.randaugment, data.erasing,
-            data.mix, data.mix_alpha,
-        )  # fmt: skip
-
-    @cached_property
-    def teacher(self) -> Done:
-        """04: the teacher, adapted to the task."""
-
-        def work(folder: Work) -> dict[str, Any]:
-            from edgedistill.distill.finetune import finetuner
-            from edgedistill.teacher.stage import teach
-
-            section = self.recipe.teacher
-            views = self._views(max(1, number(section.epochs)))
-            tune = finetuner(folder, section, self.arrays, views, self.recipe.seed, self.face)
-            size = number(section.input_size)
-            return teach(folder, section, self.arrays, size, self.recipe.seed, tune, self.face)
-
-        key = {**self._look_key("teacher"), **teacher_files(self.layered.recipe.teacher)}
-        return self.stage("04-teacher", 3, key, [self.pixels], work)
-
-    def _look_key(self, section: str) -> dict[str, Any]:
-        """A recipe section with the seed and the rule of views."""
-        data = self.recipe.data
-        return {
-            section: getattr(self.recipe, section).model_dump(),
-            "seed": self.recipe.seed,
-            "views": data.model_dump(include=VIEW_KEYS),
-        }
-
-    @cached_property
-    def targets(self) -> Done:
-        """05: what the teacher says of every view."""
-
-        def work(folder: Work) -> dict[str, Any]:
-            from edgedistill.distill.trainer import cut
-            from edgedistill.nets import pick_device
-            from edgedistill.teacher.stage import look_of, store
-
-            look, views, device = look_of(self.teacher.facts), self._views(count), pick_device()
-            return store(
-                folder, self.teacher, len(self.arrays.train), count, self.about_views,
-                lambda index, view: cut(self.arrays.train, index, view, views, look, device),
-                self.face,
-            )  # fmt: skip
-
-        count = number(self.recipe.distill.views)
-        data = self.recipe.data
-        key = {
-            "seed": self.recipe.seed,
-            "count": count,
-            "views": data.model_dump(include=VIEW_KEYS),
-        }
-        return self.stage("05-targets", 3, key, [self.pixels, self.teacher], work)
-
-    @cached_property
-    def about_views(self) -> dict[str, str]:
-        """What the stored outputs are of."""
-        from edgedistill.teacher.stage import about_views
-
-        data = self.recipe.data
-        return about_views(self.teacher, self.recipe.seed, data.min_crop, data.flip)
-
-    @cached_property
-    def spec(self) -> StudentSpec:
-        """The student to train."""
-        student = self.recipe.student
-        classes = len(self.dataset.classes)
-        return StudentSpec(
-            student.model, number(student.input_size), classes, student.weights == "pretrained"
-        )
+    def arms(self) -> list[Arm]:
+        """Every arm of this build, in the order of training."""
+        return arms_of(self.recipe, self.spec.pretrained)
 
     @cached_property
     def start(self) -> Done:
         """06: the weights that both arms start from."""
-
-        def work(folder: Work) -> dict[str, Any]:
-            from edgedistill.distill.stage import make_start
-
-            return make_start(folder, self.spec, self.arrays, probed, self.recipe.seed, self.face)
-
-        probed = self.recipe.distill.frozen_norm is True
-        key = {"student": vars(self.spec), "probed": probed, "seed": self.recipe.seed}
-        return self.stage("06-start", 2, key, [self.pixels] if probed else [], work)
-
-    def _arm(self, name: str, folder: Work, taught: bool) -> dict[str, Any]:
-        from edgedistill.distill.stage import train_arm
-        from edgedistill.teacher.cache import StoredTargets
-        from edgedistill.teacher.stage import look_of
-
-        targets, features = None, 0
-        if taught:
-            count = len(self.arrays.train)
-            targets = StoredTargets(self.targets.folder, self.about_views, count)
-            features = int(self.targets.facts["shapes"]["features"][1])
-        views = self._views(number(self.recipe.distill.views))
-        return train_arm(
-            name, folder, self.start, self.spec, look_of(self.start.facts), self.arrays, views,
-            self.recipe.distill, self.recipe.seed, self.face, targets, features,
-        )  # fmt: skip
+        return self.start_of(Arm(PLAIN, self.recipe.seed))
 
     @cached_property
     def plain(self) -> Done:
         """07: the arm that sees labels only."""
-        key = self._look_key("distill")
-        own = (
-            "epochs",
-            "batch_size",
-            "lr",
-            "weight_decay",
-            "warmup",
-            "views",
-            "frozen_norm",
-            "frozen_share",
-        )
-        key["distill"] = {name: key["distill"][name] for name in own}
-        return self.stage(
-            "07-plain", 1, key, [self.pixels, self.start],
-            lambda work: self._arm("plain", work, taught=False),
-        )  # fmt: skip
+        return self.arm(Arm(PLAIN, self.recipe.seed))
 
     @cached_property
     def distilled(self) -> Done:
         """08: the arm that sees labels and the teacher."""
+        return self.arm(Arm(DISTILLED, self.recipe.seed))
+
+    @cached_property
+    def trained(self) -> dict[Arm, Done]:
+        """07 and 08: every arm."""
+        return {arm: self.arm(arm) for arm in self.arms}
+
+    @cached_property
+    def _found(self) -> dict[object, Done]:
+        """Arms and starts that are there already."""
+        return {}
+
+    def spec_of(self, arm: Arm) -> StudentSpec:
+        """The student that an arm trains."""
+        spec = self.spec
+        own = arm.name in (PROBE, FINETUNE)
+        return StudentSpec(spec.model, spec.size, spec.classes, True) if own else spec
+
+    def start_of(self, arm: Arm) -> Done:
+        """06: the weights that the arms of one seed start from; those that need pretrained ones have their own."""
+        spec = self.spec_of(arm)
+        own = arm.name in (PROBE, FINETUNE)
+        probed = own or self.recipe.distill.frozen_norm is True
+        parts = (["pretrained"] if own else []) + ([] if arm.first else [f"seed{arm.seed}"])
+        variant = "-".join(parts)
+
+        def work(folder: Work) -> dict[str, Any]:
+            from edgedistill.distill.stage import make_start
+
+            return make_start(folder, spec, self.arrays, probed, arm.seed, self.face)
+
+        if variant not in self._found:
+            key = {"student": vars(spec), "probed": probed, "seed": arm.seed}
+            inputs = [self.pixels] if probed else []
+            self._found[variant] = self.stage("06-start", 2, key, inputs, work, variant=variant)
+        return self._found[variant]
+
+    def arm(self, arm: Arm) -> Done:
+        """A finished arm; the ones that it is compared with are trained first."""
+        if arm not in self._found:
+            self._found[arm] = self._train(arm)
+        return self._found[arm]
+
+    def _train(self, arm: Arm) -> Done:
+        key = {**self.look_key("distill"), "seed": arm.seed, "arm": arm.name}
+        key["distill"]["views"] = view_count(self.recipe)
+        inputs = [self.pixels, self.start_of(arm)]
+        if arm.name == DISTILLED:
+            inputs.append(self.targets)
+            if self.recipe.distill.targets == "live":
+                inputs.append(self.teacher)
+        else:
+            key["distill"] = {k: v for k, v in key["distill"].items() if k not in TAUGHT_ONLY}
+        if arm.name == LONGER:
+            inputs += [self.arm(Arm(name, arm.seed, arm.first)) for name in (PLAIN, DISTILLED)]
+            inputs += [self.teacher, self.targets]
         return self.stage(
-            "08-distilled", 1, self._look_key("distill"),
-            [self.pixels, self.start, self.targets],
-            lambda work: self._arm("distilled", work, taught=True),
+            arm.stage, 2, key, inputs, lambda work: self._work(arm, work),
+            variant=arm.variant, together=arm.name != PROBE,
         )  # fmt: skip
+
+    def _work(self, arm: Arm, folder: Work) -> dict[str, Any]:
+        from edgedistill.distill import stage as students
+        from edgedistill.teacher.course import Course
+        from edgedistill.teacher.stage import look_of
+
+        recipe, start, spec = self.recipe, self.start_of(arm), self.spec_of(arm)
+        look = look_of(start.facts)
+        if arm.name == PROBE:
+            return students.probed_arm(arm.name, folder, start, spec, look, self.arrays)
+        section = self._section(arm)
+        course = Course(number(section.epochs), view_count(recipe))
+        targets = None
+        if arm.name == DISTILLED:
+            course = course_of(recipe, self.teacher)
+            targets = targets_of(recipe, self.pixels, self.teacher, self.targets)
+        if arm.name == LONGER:
+            epochs = self._longer(arm, folder)
+            section = section.model_copy(update={"epochs": epochs})
+            course = Course(epochs, epochs)
+        views = views_of(recipe, course.views)
+        return students.train_arm(
+            arm.name, folder, start, spec, look, self.arrays, views, course, section, arm.seed,
+            self.face, targets,
+        )  # fmt: skip
+
+    def _section(self, arm: Arm) -> DistillSection:
+        """How an arm is trained; fine-tuning a pretrained student has rates of its own."""
+        section = self.recipe.distill
+        if arm.name != FINETUNE:
+            return section
+        return section.model_copy(update={"lr": LEARNING_RATES["pretrained"], "frozen_norm": True})
+
+    def _longer(self, arm: Arm, folder: Work) -> int:
+        """Epochs that plain training does in the seconds that distillation took in all; kept for a resumed try."""
+        name, epochs = "epochs.json", 0
+        if folder.has(name):
+            epochs = int(json.loads(folder.path(name).read_text("utf-8")))
+        else:
+            plain = self.arm(Arm(PLAIN, arm.seed, arm.first)).facts
+            distilled = self.arm(Arm(DISTILLED, arm.seed, arm.first)).facts
+            spent = distilled["training_seconds"] + self.teacher.seconds + self.targets.seconds
+            most = MOST_LONGER * plain["epochs"]
+            epochs = math.ceil(plain["epochs"] * spent / max(plain["training_seconds"], 1e-6))
+            epochs = min(most, max(plain["epochs"], epochs))
+            folder.write(name, json.dumps(epochs))
+        return crew.told(epochs)
 
     @cached_property
     def chosen_arm(self) -> str:
         """The better arm on validation; the distilled one at a tie."""
         better = self.distilled.facts["val_top1"] >= self.plain.facts["val_top1"]
-        return "distilled" if better else "plain"
+        return DISTILLED if better else PLAIN
 
     @cached_property
     def shape(self) -> Shape:
@@ -343,7 +184,3 @@ class Build:
             "student": self.start.facts["licence"],
             "data": self.recipe.data.licence or self.dataset.licence,
         }
-
-
-def _splits(dataset: Dataset) -> list[tuple[str, Any]]:
-    return [("train", dataset.train), ("val", dataset.val), ("test", dataset.test)]

@@ -103,11 +103,12 @@ def outputs(
     """
     model.eval()
     net = quick(model, look.size) if fast else model
+    dtype = next((p.dtype for p in model.parameters()), torch.float32)
     parts: list[tuple[Floats, Floats]] = []
     with inference(device, fast=fast):
         for start in range(0, len(pixels), batch):
             chunk = np.asarray(pixels[start : start + batch])
-            features, logits = forward(net, look.tensor(chunk, device))
+            features, logits = forward(net, look.tensor(chunk, device).to(dtype))
             parts.append((features.float().cpu().numpy(), logits.float().cpu().numpy()))
             advance(len(chunk))
     return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])

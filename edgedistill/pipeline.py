@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from edgedistill import attempts
+from edgedistill import attempts, crew
 from edgedistill.data.dataset import Dataset
 from edgedistill.data.sources import check_source, open_source
 from edgedistill.derive import known_student, limits_from, resolve
@@ -21,6 +21,10 @@ from edgedistill.rundir import RunDir, is_disk_full
 from edgedistill.shipping import Shipping
 from edgedistill.stages import STAGES, Request
 from edgedistill.target.device import load_device
+
+
+LAST_TOGETHER = "08-distilled"
+"""The last stage that several processes work at; from then on the leader goes on alone."""
 
 
 def build(request: Request, face: Face) -> Result | None:
@@ -62,9 +66,10 @@ def _stopped(request: Request, text: str) -> StoppedError:
 
 def _build(request: Request, face: Face) -> Result | None:
     with RunDir(request.out) as run:
-        if request.fresh:
-            run.clear()
-        sweep(run.path)
+        if crew.leads():
+            if request.fresh:
+                run.clear()
+            sweep(run.path)
         run.event("build_started", command=request.command)
         learn = Build(request, run, face)
         tried = attempts.recall(run, learn.plan_key) if learn.data else []
@@ -73,14 +78,18 @@ def _build(request: Request, face: Face) -> Result | None:
             ship = Shipping(learn)
             steps = _steps(learn, ship)
             for name in STAGES[: STAGES.index("12-bench") + 1]:
-                steps[name]()
+                if crew.leads() or name <= LAST_TOGETHER:
+                    steps[name]()
                 if name == request.until:
                     return None
-            another = _next_attempt(learn, ship, face)
+            another = crew.told(_next_attempt(learn, ship, face) if crew.leads() else None)
             if another is None:
                 break
             tried = [*tried, another]
-            attempts.keep(run, learn.plan_key, tried)
+            if crew.leads():
+                attempts.keep(run, learn.plan_key, tried)
+        if not crew.leads():
+            return None
         for name in STAGES[STAGES.index("12-bench") + 1 :]:
             steps[name]()
             if name == request.until and name != STAGES[-1]:
@@ -99,7 +108,7 @@ def _steps(learn: Build, ship: Shipping) -> dict[str, Callable[[], object]]:
         "05-targets": lambda: learn.targets,
         "06-start": lambda: learn.start,
         "07-plain": lambda: learn.plain,
-        "08-distilled": lambda: learn.distilled,
+        "08-distilled": lambda: learn.trained,
         "09-export": lambda: ship.export,
         "10-quantize": lambda: ship.quantize,
         "11-bundle": lambda: ship.bundle,

@@ -58,19 +58,42 @@ class Gain(Document):
     words: str
 
 
+class SeedGain(Document):
+    """One arm against another over runs with different seeds: mean difference in top-1 and its 95 % t interval."""
+
+    against: str
+    value: Finite
+    ci95: tuple[Finite, Finite] | None = None
+    seeds: Count
+    words: str
+
+
+class SeedTop1(Document):
+    """Test top-1 of an arm trained with one seed."""
+
+    seed: int
+    top1: Fraction
+    val_top1: Fraction | None = None
+
+
 class CurvePoint(Document):
-    """One epoch of training. Losses in nats."""
+    """One epoch of training. Losses in nats; `seconds` of training until its end."""
 
     epoch: Count
     loss: Finite
     val_top1: Fraction | None = None
     parts: dict[str, Finite] = {}
+    seconds: Seconds | None = None
 
 
 class Arm(Document):
-    """One way of training the student from the same start, on the same steps."""
+    """One way of training the student. `gain` is against plain at equal steps, `gains` against every other arm.
+
+    `flops_parts` are floating-point operations of each part of the work, a backward pass counted as two forward ones.
+    """
 
     name: str
+    what: str = ""
     top1: Proportion
     val_top1: Fraction | None = None
     balanced_accuracy: Fraction | None = None
@@ -78,8 +101,13 @@ class Arm(Document):
     epochs: Count
     seconds: Seconds
     seconds_parts: dict[str, Seconds] = {}
+    flops_parts: dict[str, Finite] = {}
     weights_sha256: Sha256 | None = None
     gain: Gain | None = None
+    gains: list[Gain] = []
+    seeds: list[SeedTop1] = []
+    seed_gain: SeedGain | None = None
+    notes: list[str] = []
     curve: list[CurvePoint] = []
 
 

@@ -10,18 +10,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import platform
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from edgedistill import crew
 from edgedistill.errors import BusyError, StoppedError, UsageError
 from edgedistill.files import (
     is_disk_full,
@@ -31,12 +29,9 @@ from edgedistill.files import (
     stamp,
     write_atomic,
 )
+from edgedistill.provenance import PACKAGES, git_commit, python_version, versions
 from edgedistill.recipe import hash_of
 
-PACKAGES = (
-    "torch", "torchvision", "timm", "accelerate", "diffusers", "onnx", "onnxruntime",
-    "onnxruntime-gpu", "tensorrt", "numpy", "pillow",
-)  # fmt: skip
 OWN = (
     "stages", "cache", "bundle", "evalset", "recipe.yaml", "result.json", "report.html",
     "report.md", "model_card.md", "attempts.json",
@@ -80,8 +75,10 @@ class Work:
         return (self.folder / name).exists()
 
     def write(self, name: str, data: bytes | str) -> Path:
-        """Write a file of the stage whole or not at all."""
+        """Write a file of the stage whole or not at all; of several processes, the one that leads does."""
         path = self.folder / name
+        if not crew.leads():
+            return path
         write_atomic(path, data)
         if self.saved is not None:
             self.saved()
@@ -104,6 +101,9 @@ class RunDir:
                 f"--out {self.path} holds files that are not those of a run; "
                 "give an empty or a new folder, so that nothing of yours is overwritten"
             )
+        if not crew.leads():
+            crew.told("entered")
+            return self
         self.stages.mkdir(parents=True, exist_ok=True)
         try:
             self._lock.acquire(timeout=0)
@@ -112,6 +112,7 @@ class RunDir:
                 f"another edgedistill is at work in {self.path}. Wait until it ends, stop it, "
                 "or give another folder with --out."
             ) from None
+        crew.told("entered")
         return self
 
     def _foreign(self) -> bool:
@@ -125,12 +126,15 @@ class RunDir:
         return not begun and "events.jsonl" not in names
 
     def __exit__(self, *_: object) -> None:
-        self._lock.release()
+        if crew.leads():
+            self._lock.release()
 
     def event(self, kind: str, **facts: Any) -> None:
         """Append one line to `events.jsonl`; a line cut short by a kill is closed first."""
         path = self.path / "events.jsonl"
         line = json.dumps({"time_utc": now_utc(), "event": kind, **facts}) + "\n"
+        if not crew.leads():
+            return
         with path.open("ab+") as file:
             if file.tell() > 0:
                 file.seek(-1, os.SEEK_END)
@@ -163,19 +167,27 @@ class RunDir:
         key: Mapping[str, Any],
         inputs: Sequence[Done],
         work: Callable[[Work], Mapping[str, Any]],
+        *,
+        together: bool = False,
     ) -> Done:
         """Run a stage, or return what an earlier run left when its fingerprint is the same.
 
         `key` is all that the stage depends on beside `inputs`; `version` is the code version of the stage. `work`
-        returns JSON facts and leaves files in its folder. Raises `StoppedError` when the disk is full.
+        returns JSON facts and leaves files in its folder. Of several processes the leader does it, or all `together`,
+        and the others go on when it is finished. Raises `StoppedError` when the disk is full.
         """
         fingerprint = hash_of(
             {"stage": name, "version": version, "key": key, "in": [i.fingerprint for i in inputs]}
         )
         old = self.done(name)
-        if old is not None and old.fingerprint == fingerprint:
+        if crew.told(old is not None and old.fingerprint == fingerprint):
+            assert old is not None
             return old
+        if not crew.leads():
+            return self._follow(name, work if together else None)
         partial = self._partial(name, fingerprint)
+        if together:
+            crew.told(name)
         self.event("stage_started", stage=name, fingerprint=fingerprint)
         spent = _Stopwatch(partial / "seconds.json")
         try:
@@ -191,6 +203,19 @@ class RunDir:
                 ) from error
             raise
         self.event("stage_done", stage=name, fingerprint=fingerprint, seconds=done.seconds)
+        crew.told(name)
+        return done
+
+    def _follow(self, name: str, work: Callable[[Work], Mapping[str, Any]] | None) -> Done:
+        """What a process that does not lead does of a stage: its part, if it has one, and wait."""
+        if work is not None:
+            crew.told(name)
+            work(Work(self.stages / f"{name}.partial"))
+        crew.told(name)
+        done = self.done(name)
+        assert done is not None, (
+            f"{name} is not here: processes on several machines need one shared run folder"
+        )
         return done
 
     def _partial(self, name: str, fingerprint: str) -> Path:
@@ -256,35 +281,6 @@ class _Stopwatch:
 
     def save(self) -> None:
         write_atomic(self.path, json.dumps(self.total()))
-
-
-def versions() -> dict[str, str]:
-    """Versions of the packages that matter for a number, those that are installed."""
-    found = {}
-    for name in PACKAGES:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
-    return found
-
-
-def git_commit() -> str | None:
-    """Commit of the edgedistill checkout that runs (with `-dirty`), or `None` for an installed package."""
-    root = Path(__file__).resolve().parent.parent
-    if not (root / ".git").exists():
-        return None
-    try:
-        found = subprocess.run(
-            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"],
-            capture_output=True, text=True, timeout=10, check=False,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return found.stdout.strip() or None
-
-
-def python_version() -> str:
-    """Version of the running Python."""
-    return platform.python_version()
 
 
 def events(path: Path) -> Iterator[dict[str, Any]]:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
 
+from edgedistill.arms import Arm
 from edgedistill.attempts import missed
 from edgedistill.data.dataset import labels
 from edgedistill.packing import Packing
 from edgedistill.result import Result
 from edgedistill.rundir import Done, Work, write_atomic
 from edgedistill.target.measured import HOST
+
+if TYPE_CHECKING:
+    from edgedistill.learning import Build
+    from edgedistill.nets import Look
 
 
 class Shipping(Packing):
@@ -60,7 +65,6 @@ class Shipping(Packing):
         """13: the test split, read once: every file through the kit, the teacher and both arms through torch."""
 
         def work(folder: Work) -> dict[str, Any]:
-            from edgedistill.distill import stage as students
             from edgedistill.evidence.bench import evaluate
             from edgedistill.nets import outputs, pick_device
             from edgedistill.teacher import stage as teachers
@@ -74,14 +78,9 @@ class Shipping(Packing):
                 "teacher": lambda: (
                     teachers.restore(learn.teacher), learn.arrays.teacher_test, taught, True,
                 ),
-                "plain": lambda: (
-                    students.restore(learn.plain, "plain", learn.spec), learn.arrays.test, look, False,
-                ),
-                "distilled": lambda: (
-                    students.restore(learn.distilled, "distilled", learn.spec),
-                    learn.arrays.test, look, False,
-                ),
             }  # fmt: skip
+            for arm, done in learn.trained.items():
+                jobs[arm.key] = partial(_arm_to_score, learn, arm, done, look)
             found = {}
             with self.face.bar("scoring", len(jobs) * len(learn.arrays.test)) as advance:
                 for name, load in jobs.items():
@@ -99,8 +98,8 @@ class Shipping(Packing):
             return {"images": len(learn.dataset.test), "summary": "test split read"}
 
         learn = self.learn
-        inputs = [learn.pixels, learn.teacher, learn.plain, learn.distilled, self.bundle]
-        return learn.stage("13-score", 1, {}, inputs, work)
+        inputs = [learn.pixels, learn.teacher, *learn.trained.values(), self.bundle]
+        return learn.stage("13-score", 2, {}, inputs, work)
 
     @cached_property
     def result(self) -> Result:
@@ -115,8 +114,8 @@ class Shipping(Packing):
             return {}
 
         every = [
-            learn.data, learn.planned, learn.teacher, learn.targets, learn.start, learn.plain,
-            learn.distilled, self.export, self.quantize, self.bundle, self.bench, self.score,
+            learn.data, learn.planned, learn.teacher, learn.targets, learn.start,
+            *learn.trained.values(), self.export, self.quantize, self.bundle, self.bench, self.score,
         ]  # fmt: skip
         key = {"recipe": learn.resolved.sha256(), "name": learn.recipe.name}
         done = learn.stage("14-report", 3, key, every, work)
@@ -131,6 +130,13 @@ class Shipping(Packing):
     def test_labels(self) -> Any:
         """Labels (N,) of the test images."""
         return labels(self.learn.dataset.test)
+
+
+def _arm_to_score(learn: Build, arm: Arm, done: Done, look: Look) -> Any:
+    """Network, test pixels, look and whether it may be quick, of an arm."""
+    from edgedistill.distill import stage as students
+
+    return students.restore(done, arm.name, learn.spec_of(arm)), learn.arrays.test, look, False
 
 
 VIEWS = ("result.json", "report.html", "report.md", "model_card.md")

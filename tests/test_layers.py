@@ -17,7 +17,7 @@ MOST_LINES, MOST_FUNCTION_LINES = 340, 60
 
 ROOMS = ("target", "compute", "data", "teacher", "synth", "distill", "deploy", "evidence")
 BASE = (  # from the lowest up; each may use those before it
-    ("edgedistill.__init__", "errors", "plainyaml", "files"),
+    ("edgedistill.__init__", "errors", "plainyaml", "files", "crew", "provenance"),
     ("document",),
     ("result",),
     ("metrics", "schema"),
@@ -29,7 +29,10 @@ BASE = (  # from the lowest up; each may use those before it
 TOP = (  # above the rooms, from the lowest up
     ("derive", "doctor", "planview"),
     ("options", "stages", "planning", "findings", "measuring", "attempts"),
+    ("teaching", "arms"),
+    ("proof",),
     ("assemble",),
+    ("preparing",),
     ("learning",),
     ("packing",),
     ("shipping",),

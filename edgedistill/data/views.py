@@ -50,7 +50,9 @@ class Views:
     mix: str = "none"
     mix_alpha: float = 1.0
 
-    def pixels(self, canvas: Pixels, index: Ints, view: int, size: int, at: torch.device) -> Tensor:
+    def pixels(
+        self, canvas: Pixels | Tensor, index: Ints, view: int, size: int, at: torch.device
+    ) -> Tensor:
         """View `view` of images `index` of `canvas` (N, K, K, 3) as float pixels (B, 3, size, size) in 0..255."""
         seen = self._one(canvas, index, view, size, at)
         mixture = self.mixture(index, view, len(canvas))
@@ -73,9 +75,14 @@ class Views:
             share = 1 - _box(self, share, index, view)[4]
         return Mixture(partner, share)
 
-    def _one(self, canvas: Pixels, index: Ints, view: int, size: int, at: torch.device) -> Tensor:
+    def _one(
+        self, canvas: Pixels | Tensor, index: Ints, view: int, size: int, at: torch.device
+    ) -> Tensor:
         params = view_params(self.seed, index, view, self.min_crop, self.flip)
-        batch = torch.from_numpy(np.ascontiguousarray(canvas[index])).to(at)
+        if isinstance(canvas, Tensor):
+            batch = canvas[torch.from_numpy(index).to(canvas.device)].to(at)
+        else:
+            batch = torch.from_numpy(np.ascontiguousarray(canvas[index])).to(at, non_blocking=True)
         seen = render(batch, params, size)
         if self.magnitude:
             seen = change(seen, uniforms(self.seed ^ CHANGE, index, view, 4), self.magnitude)

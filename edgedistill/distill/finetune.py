@@ -6,14 +6,16 @@ from torch import nn
 
 from edgedistill.data.stage import Arrays
 from edgedistill.data.views import Views
+from edgedistill.distill.facts import Images, Schedule
 from edgedistill.distill.objectives import Plain
 from edgedistill.distill.stage import run
-from edgedistill.distill.trainer import Images, Schedule, Trainer
-from edgedistill.nets import Look, pick_device
+from edgedistill.distill.trainer import Trainer
+from edgedistill.nets import Look
 from edgedistill.progress import Face
 from edgedistill.recipe import TeacherSection
 from edgedistill.result import CurvePoint
 from edgedistill.rundir import Work
+from edgedistill.teacher.course import Course
 from edgedistill.teacher.stage import FineTune
 
 WEIGHT_DECAY = 0.01
@@ -23,9 +25,14 @@ WARMUP = 0.15
 def finetuner(
     work: Work, section: TeacherSection, arrays: Arrays, views: Views, seed: int, face: Face
 ) -> FineTune:
-    """A function that trains a network in place with the teacher's settings, resumable in `work`."""
+    """A function that trains a network in place with the teacher's settings, resumable in `work`.
 
-    def tune(model: nn.Module, look: Look) -> tuple[float, list[CurvePoint], float]:
+    It leaves `teacher.epoch<n>.safetensors` for each epoch that it is told to keep.
+    """
+
+    def tune(
+        model: nn.Module, look: Look, keep: tuple[int, ...] = ()
+    ) -> tuple[float, list[CurvePoint], float]:
         assert isinstance(section.epochs, int)
         schedule = Schedule(
             section.epochs,
@@ -36,11 +43,13 @@ def finetuner(
             seed,
             section.frozen_norm,
             float(section.frozen_share),
+            body_lr_ratio=section.body_lr_ratio,
+            keep=keep,
         )
         images = Images(arrays.train, arrays.train_labels, arrays.teacher_val, arrays.val_labels)
         trainer = Trainer(
-            "teacher", model, Plain(section.label_smoothing), images, look, views, schedule,
-            pick_device(), section.body_lr_ratio,
+            "teacher", model, Plain(section.label_smoothing), images, look, views,
+            Course(section.epochs, section.epochs), schedule,
         )  # fmt: skip
         fitted = run(trainer, work, face)
         return fitted.val_top1, list(fitted.curve), fitted.seconds

@@ -11,23 +11,20 @@ from torch import nn
 
 from edgedistill.data.stage import Arrays
 from edgedistill.data.views import Views
-from edgedistill.distill.objectives import Distilled, Plain
+from edgedistill.distill.facts import Fitted, Images, Schedule, is_out_of_memory
+from edgedistill.distill.hard import HardStage
+from edgedistill.distill.objectives import Distilled, Objective, Plain, Targets
 from edgedistill.distill.spec import StudentSpec
-from edgedistill.distill.trainer import (
-    Fitted,
-    Images,
-    Objective,
-    Schedule,
-    Trainer,
-    ViewOutputs,
-)
+from edgedistill.distill.trainer import Trainer
 from edgedistill.errors import EdgedistillError, TeacherError, UsageError
-from edgedistill.nets import Look, load_state, pick_device, state_bytes
+from edgedistill.metrics import top1
+from edgedistill.nets import Look, load_state, outputs, pick_device, state_bytes
 from edgedistill.progress import Face
 from edgedistill.recipe import DistillSection, TeacherSection
 from edgedistill.rundir import Done, Work
 from edgedistill.teacher.adapt import Probe, for_a_head, probe_network, set_head
 from edgedistill.teacher.bundled import bundled_for
+from edgedistill.teacher.course import Course
 from edgedistill.teacher.hub import load_bundled, load_pretrained
 
 START = "start.safetensors"
@@ -38,9 +35,24 @@ def schedule_of(section: DistillSection, seed: int) -> Schedule:
     assert isinstance(section.epochs, int)
     assert isinstance(section.lr, float)
     return Schedule(
-        section.epochs, section.batch_size, section.lr, section.weight_decay, section.warmup, seed,
-        section.frozen_norm is True, float(section.frozen_share),
-    )  # fmt: skip
+        section.epochs,
+        section.batch_size,
+        section.lr,
+        section.weight_decay,
+        section.warmup,
+        seed,
+        section.frozen_norm is True,
+        float(section.frozen_share),
+        optimizer=section.optimizer,
+        lr_schedule=section.lr_schedule,
+        clip=section.clip,
+        ema=section.ema,
+        layer_decay=section.layer_decay,
+        precision=section.precision,
+        compile=section.compile,
+        first_size=section.first_size,
+        patience=section.patience,
+    )
 
 
 def make_start(
@@ -115,46 +127,71 @@ def train_arm(
     look: Look,
     arrays: Arrays,
     views: Views,
+    course: Course,
     section: DistillSection,
     seed: int,
     face: Face,
-    targets: ViewOutputs | None = None,
-    teacher_features: int = 0,
+    targets: Targets | None = None,
 ) -> dict[str, Any]:
     """Train one arm from the common start and leave `<name>.safetensors` and its facts."""
     model = new_student(spec)
     load_state(model, start.folder / START, "the student's start")
     torch.manual_seed(seed)
     objective: Objective = Plain()
+    hard = None
     if targets is not None:
         features = int(start.facts["features"])
-        objective = Distilled(section, features, teacher_features, targets)
+        objective = Distilled(section, features, targets, arrays.train_labels, seed)
+        if section.hard_samples:
+            hard = HardStage(targets, views, course, section.batch_size)
     images = Images(arrays.train, arrays.train_labels, arrays.val, arrays.val_labels)
     trainer = Trainer(
-        name, model, objective, images, look, views, schedule_of(section, seed), pick_device()
+        name, model, objective, images, look, views, course, schedule_of(section, seed), hard
     )
     fitted = run(trainer, work, face)
     data = state_bytes(model)
     work.write(f"{name}.safetensors", data)
-    work.path(f"{name}.checkpoint").unlink(missing_ok=True)
+    for litter in ("checkpoint", "begin", "best", "hard", "snapshot"):
+        work.path(f"{name}.{litter}").unlink(missing_ok=True)
     return {
         "val_top1": fitted.val_top1,
         "steps": fitted.steps,
-        "epochs": section.epochs,
+        "passes": fitted.passes,
+        "epochs": len(fitted.curve),
         "training_seconds": fitted.seconds,
         "weights_sha256": hashlib.sha256(data).hexdigest(),
         "curve": [point.model_dump() for point in fitted.curve],
+        "notes": list(fitted.notes),
+    }
+
+
+def probed_arm(
+    name: str, work: Work, start: Done, spec: StudentSpec, look: Look, arrays: Arrays
+) -> dict[str, Any]:
+    """The start itself, whose head is a linear probe: nothing is trained but that head."""
+    model = new_student(spec)
+    load_state(model, start.folder / START, "the student's start")
+    logits = outputs(model.to(pick_device()), arrays.val, look, pick_device())[1]
+    data = state_bytes(model)
+    work.write(f"{name}.safetensors", data)
+    return {
+        "val_top1": top1(logits, arrays.val_labels),
+        "steps": 0,
+        "passes": 0,
+        "epochs": 0,
+        "training_seconds": start.seconds,
+        "weights_sha256": hashlib.sha256(data).hexdigest(),
+        "curve": [],
+        "notes": [],
     }
 
 
 def run(trainer: Trainer, work: Work, face: Face) -> Fitted:
-    """Train; running out of memory is told as a paragraph with what helps."""
+    """Train; running out of memory with a single image is told as a paragraph with what helps."""
     try:
         return trainer.run(work, face)
-    except torch.OutOfMemoryError:
-        raise EdgedistillOutOfMemory(trainer.name) from None
-    except RuntimeError as error:
-        if "not enough memory" in str(error) or "out of memory" in str(error).lower():
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, MemoryError) or is_out_of_memory(error):
             raise EdgedistillOutOfMemory(trainer.name) from None
         raise
 

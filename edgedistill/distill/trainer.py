@@ -1,120 +1,40 @@
-"""The training engine: one loop for teachers and students, resumable to the bit.
+"""The training engine: one loop for teachers and students, for one process or many, resumable to the bit.
 
-Order, views and learning rate are pure functions of (seed, epoch, step); what is not (weights, optimiser, random
+Order, views and rates are pure functions of (seed, epoch, step); what is not (weights, optimiser, averages, random
 states) is in the checkpoint. Killed anywhere and started again, it ends with the same weights on the same machine.
+Under `accelerate launch` each process takes its part of every batch; `batch_size` is that of all together.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
-from timm.models import group_parameters
 from torch import Tensor, nn
 
+from edgedistill import crew
 from edgedistill.data.views import Views
 from edgedistill.distill.depthwise import speed_up
-from edgedistill.distill.schedules import cosine
+from edgedistill.distill.facts import Fitted, Images, Schedule, is_out_of_memory, kept
+from edgedistill.distill.hard import HardStage
+from edgedistill.distill.network import Network
+from edgedistill.distill.objectives import Batch, Objective
+from edgedistill.distill.optim import freeze, optimizer, param_groups
+from edgedistill.distill.schedules import rate, side
 from edgedistill.errors import StoppedError
-from edgedistill.metrics import top1
-from edgedistill.nets import Ints, Look, Pixels, bn_layers, forward, outputs, torch_bytes
+from edgedistill.nets import Ints, Look, state_bytes, torch_bytes
 from edgedistill.progress import Face
 from edgedistill.result import CurvePoint
 from edgedistill.rundir import Work
+from edgedistill.teacher.course import Course
 
-CHECKPOINT_STEPS = 50
-BN_MOMENTUM = 0.1
-"""TensorFlow-ported nets carry 0.01, with which running statistics do not arrive within a few hundred steps."""
-
-
-@dataclass(frozen=True)
-class Images:
-    """Training canvases (N, K, K, 3) with labels (N,), and validation pixels (M, S, S, 3) with labels (M,)."""
-
-    canvas: Pixels
-    labels: Ints
-    val_pixels: Pixels
-    val_labels: Ints
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Epochs, images a step, peak learning rate, decay, share of warm-up, and the seed of order and dropout.
-
-    `frozen_norm`: BatchNorm layers keep their pretrained statistics (their weights still learn). `frozen_share` of
-    the layers, from the input on, keep everything.
-    """
-
-    epochs: int
-    batch_size: int
-    lr: float
-    weight_decay: float
-    warmup: float
-    seed: int
-    frozen_norm: bool = False
-    frozen_share: float = 0.0
-
-    def steps_per_epoch(self, images: int) -> int:
-        """Whole batches in an epoch; a set smaller than a batch is one step."""
-        return max(1, images // self.batch_size)
-
-
-class Objective(Protocol):
-    """What is minimised: a scalar in nats and its named parts, from features, logits and labels of one batch."""
-
-    modules: Sequence[nn.Module]
-
-    def __call__(
-        self, features: Tensor, logits: Tensor, labels: Tensor, view: int, index: Ints
-    ) -> tuple[Tensor, dict[str, Tensor]]: ...
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A finished training: its curve, steps, seconds, and last validation accuracy. The model holds the weights."""
-
-    curve: tuple[CurvePoint, ...]
-    steps: int
-    seconds: float
-    val_top1: float
-
-
-def param_groups(
-    model: nn.Module, extra: Sequence[nn.Module], lr: float, decay: float, body_ratio: float
-) -> list[dict[str, Any]]:
-    """AdamW groups: matrices decay, vectors do not; the body of a pretrained net may learn at a lower rate."""
-    net: Any = model
-    head = {id(p) for p in net.get_classifier().parameters()}
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for module in (model, *extra):
-        for p in module.parameters():
-            if not p.requires_grad:
-                continue
-            rate = lr * body_ratio if module is model and id(p) not in head else lr
-            groups.setdefault((rate, decay if p.ndim > 1 else 0.0), []).append(p)
-    return [
-        {"params": params, "lr": rate, "peak": rate, "weight_decay": wd}
-        for (rate, wd), params in groups.items()
-    ]
-
-
-def freeze(model: nn.Module, share: float) -> int:
-    """Stop the first `share` of timm's layer groups from learning; returns how many parameters that is."""
-    matcher: Any = getattr(model, "group_matcher", None)
-    if share <= 0 or matcher is None:
-        return 0
-    groups: dict[int, list[str]] = group_parameters(model, matcher(coarse=False))
-    first = sorted(groups)[: int(share * len(groups))]
-    named = dict(model.named_parameters())
-    count = 0
-    for name in (n for group in first for n in groups[group]):
-        named[name].requires_grad_(False)
-        count += named[name].numel()
-    return count
+CHECKPOINT_STEPS = 200
+LOOK_STEPS = 20
+"""A loss that is not finite is noticed after this many steps at most; a look at every one would hold up a GPU."""
+MOST_RESTARTS = 3
+LOWER = 0.5
 
 
 class Trainer:
@@ -128,149 +48,279 @@ class Trainer:
         images: Images,
         look: Look,
         views: Views,
+        course: Course,
         schedule: Schedule,
-        device: torch.device,
-        body_ratio: float = 1.0,
+        hard: HardStage | None = None,
     ) -> None:
         self.name, self.objective, self.images = name, objective, images
-        self.look, self.views, self.schedule, self.device = look, views, schedule, device
-        self.model: nn.Module = model.to(device).to(memory_format=torch.channels_last)
-        for module in objective.modules:
-            module.to(device)
+        self.look, self.views, self.course, self.schedule = look, views, course, schedule
+        self.hard = hard
         freeze(model, schedule.frozen_share)
-        self.frozen = [
-            layer
-            for layer in bn_layers(model)
-            if schedule.frozen_norm or not any(p.requires_grad for p in layer.parameters())
-        ]
-        for layer in bn_layers(model):
-            layer.momentum = BN_MOMENTUM
-        self.optimizer = torch.optim.AdamW(
-            param_groups(model, objective.modules, schedule.lr, schedule.weight_decay, body_ratio),
-            fused=True,
+        self.net = Network(
+            model, objective.modules, schedule.frozen_norm, schedule.ema, schedule.compile
         )
+        self.model = model
+        self.device = self.net.device
+        self.optimizer = optimizer(
+            schedule.optimizer,
+            param_groups(
+                model, objective.modules, schedule.lr, schedule.weight_decay,
+                schedule.body_lr_ratio, schedule.layer_decay,
+            ),
+        )  # fmt: skip
+        self.canvas = self.net.place(images.canvas)
+        learned_from = images.labels >= 0 if objective.labels_only else np.ones_like(images.labels)
+        self.rows: Ints = np.flatnonzero(learned_from)
         self.per_epoch = schedule.steps_per_epoch(len(images.labels))
         self.total = schedule.epochs * self.per_epoch
-        self.step = 0
-        self.seconds = 0.0
+        self.step, self.passes, self.seconds = 0, 0, 0.0
+        self.micro, self.lowered, self.restarts = schedule.batch_size, 1.0, 0
+        self.best, self.best_epoch = -1.0, 0
         self.curve: list[CurvePoint] = []
-        self.sums: dict[str, float] = {}
+        self.notes: list[str] = []
+        self.sums: dict[str, Tensor] = {}
 
     def run(self, work: Work, face: Face) -> Fitted:
-        """Train to the end, with a checkpoint as it goes. Raises `StoppedError` on a loss that is not finite."""
-        torch.manual_seed(self.schedule.seed)
-        self._resume(work)
-        undo = speed_up(self.model)
+        """Train to the end, with checkpoints. Raises `StoppedError` when the loss runs away again and again."""
+        torch.manual_seed(self.schedule.seed + crew.rank())
+        if not self._resume(work, "checkpoint"):
+            self._save(work, "begin")
+        undo = speed_up(self.model) if self.schedule.precision == "float32" else lambda: None
         try:
             self._loop(work, face)
         finally:
             undo()
-        last = self.curve[-1].val_top1
+        if self.schedule.patience is not None:
+            self.net.load(work.path(f"{self.name}.best").read_bytes())
+        self.net.finish()
+        last = self.best if self.schedule.patience is not None else self.curve[-1].val_top1
         assert last is not None
-        return Fitted(tuple(self.curve), self.total, self.seconds, last)
-
-    def _loop(self, work: Work, face: Face) -> None:
-        with face.bar(f"{self.name}: training", self.total) as advance:
-            advance(self.step)
-            while self.step < self.total:
-                start = time.monotonic()
-                epoch = self.step // self.per_epoch
-                self._train_step(epoch)
-                advance(1)
-                if self.step % self.per_epoch == 0:
-                    self._end_epoch(epoch, face)
-                self.seconds += time.monotonic() - start
-                if self.step % CHECKPOINT_STEPS == 0 or self.step % self.per_epoch == 0:
-                    self._save(work)
-
-    def batch(self, epoch: int, step: int) -> Ints:
-        """Indices of one step: a permutation that depends on (seed, epoch) alone."""
-        rng = np.random.default_rng([self.schedule.seed, epoch])
-        order = rng.permutation(len(self.images.labels))
-        at = step % self.per_epoch
-        return order[at * self.schedule.batch_size : (at + 1) * self.schedule.batch_size]
-
-    def _train_step(self, epoch: int) -> None:
-        index = self.batch(epoch, self.step)
-        view = epoch % self.views.count
-        factor = cosine(self.step, self.total, self.schedule.warmup)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["peak"] * factor
-        self.model.train()
-        for layer in self.frozen:
-            layer.eval()
-        x = cut(self.images.canvas, index, view, self.views, self.look, self.device)
-        labels = torch.from_numpy(self.images.labels[index]).to(self.device)
-        features, logits = forward(self.model, x)
-        loss, parts = self.objective(features, logits, labels, view, index)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        value = float(loss.detach())
-        if not np.isfinite(value):
-            raise StoppedError(
-                f"{self.name}: the loss became {value} at step {self.step + 1} of {self.total}. "
-                "Give a lower rate (--set distill.lr=0.0003, or teacher.lr for the teacher) and "
-                "the same command again; what was finished before is kept."
-            )
-        self._add({"loss": value, **{k: float(v.detach()) for k, v in parts.items()}})
-        self.step += 1
-
-    def _add(self, values: Mapping[str, float]) -> None:
-        for key, value in values.items():
-            self.sums[key] = self.sums.get(key, 0.0) + value
-
-    def _end_epoch(self, epoch: int, face: Face) -> None:
-        images = self.images
-        fast = self.step < self.total  # the last figure decides, so it is exact
-        logits = outputs(self.model, images.val_pixels, self.look, self.device, fast=fast)[1]
-        accuracy = top1(logits, images.val_labels)
-        means = {key: value / self.per_epoch for key, value in self.sums.items()}
-        self.sums = {}
-        loss = means.pop("loss")
-        self.curve.append(CurvePoint(epoch=epoch + 1, loss=loss, val_top1=accuracy, parts=means))
-        face.detail(
-            f"{self.name}: epoch {epoch + 1} of {self.schedule.epochs}, loss {loss:.3f}, "
-            f"validation top-1 {accuracy:.3f}"
+        return Fitted(
+            tuple(self.curve), self.step, self.seconds, last, self.passes, tuple(self.notes)
         )
 
-    def _save(self, work: Work) -> None:
-        state = {
+    def _loop(self, work: Work, face: Face) -> None:
+        with face.bar(f"{self.name}: training", self.total) as bar:
+            bar(self.step)
+            while self.step < self.total and not self._given_up():
+                start, before = time.monotonic(), self.step
+                epoch = self.step // self.per_epoch
+                self._enter(epoch, work, face)
+                self._train_step(epoch, face)
+                if self.step == before:  # it did not fit in memory
+                    continue
+                ends = self.step % self.per_epoch == 0
+                if (ends or self.step % LOOK_STEPS == 0) and not self._finite():
+                    self._go_back(work, face)
+                elif ends:
+                    self._end_epoch(epoch, work, face)
+                self.seconds += time.monotonic() - start
+                bar(self.step - before)
+                if ends or self.step % CHECKPOINT_STEPS == 0:
+                    self._save(work, "checkpoint")
+
+    def _given_up(self) -> bool:
+        """Whether validation has not risen for as many epochs as the recipe has patience for."""
+        patience = self.schedule.patience
+        return patience is not None and len(self.curve) - self.best_epoch >= patience > 0
+
+    def _enter(self, epoch: int, work: Work, face: Face) -> None:
+        """At the first step of the last stage: which rows are hard, and how the student answers now."""
+        if self.hard is not None and epoch >= self.hard.first_epoch and not self.hard.begun:
+            note = self.hard.begin(work, self.name, self.net, self.images, self.look, epoch)
+            self.notes.append(note)
+            face.detail(f"{self.name}: {note}")
+
+    def batch(self, epoch: int, step: int) -> Ints:
+        """Rows of one step over all processes: shuffled by (seed, epoch) alone; a short set comes round again."""
+        rng = np.random.default_rng([self.schedule.seed, epoch])
+        rows = self.rows
+        if self.hard is not None and epoch >= self.hard.first_epoch and len(self.hard.rows):
+            rows = self.hard.rows
+        size = min(self.schedule.batch_size, len(self.images.labels))
+        size -= size % crew.size()
+        needed = size * self.per_epoch
+        order = [rng.permutation(rows) for _ in range(max(1, -(-needed // len(rows))))]
+        at = step % self.per_epoch
+        return np.concatenate(order)[at * size : (at + 1) * size]
+
+    def _train_step(self, epoch: int, face: Face) -> None:
+        whole = self.batch(epoch, self.step)
+        index = whole[crew.rank() :: crew.size()]
+        factor = rate(self.step, self.total, self.schedule.warmup, self.schedule.lr_schedule)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * factor * self.lowered
+        try:
+            values = self._learn(index, epoch)
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or crew.size() > 1 or self.micro < 2:
+                raise
+            self._smaller(len(index), face)
+            return
+        for key, value in values.items():
+            self.sums[key] = self.sums[key] + value if key in self.sums else value
+        self.step += 1
+        self.passes += len(whole)
+
+    def _learn(self, index: Ints, epoch: int) -> dict[str, Tensor]:
+        """One step of the optimiser over micro-batches; the loss and its parts, weighted by their images."""
+        self.net.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        values: dict[str, Tensor] = {}
+        for start in range(0, len(index), self.micro):
+            part = index[start : start + self.micro]
+            share = len(part) / len(index)
+            last = start + self.micro >= len(index)
+            with self.net.accumulating(last):
+                loss, parts = self._loss(part, epoch)
+                (loss * share).backward()  # type: ignore[no-untyped-call]
+            for key, value in {"loss": loss, **parts}.items():
+                values[key] = values.get(key, 0) + value.detach() * share
+        if self.schedule.clip is not None:
+            nn.utils.clip_grad_norm_(self.net.parameters(), self.schedule.clip)
+        self.optimizer.step()
+        self.net.average(self.step)
+        return values
+
+    def _loss(self, index: Ints, epoch: int) -> tuple[Tensor, dict[str, Tensor]]:
+        lesson = self.course.lesson(epoch)
+        size = side(epoch, self.schedule.epochs, self.look.size, self.schedule.first_size)
+        pixels = self.views.pixels(self.canvas, index, lesson.view, size, self.device)
+        x = self.look.normalise(pixels).to(self.net.dtype)
+        labels = torch.from_numpy(self.images.labels[index]).to(self.device)
+        anchor = None
+        if self.hard is not None and epoch >= self.hard.first_epoch:
+            anchor = self.hard.answers(x)
+        with torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self.schedule.precision == "bfloat16"
+        ):
+            features, logits = self.net(x)
+        batch = Batch(
+            index, labels, lesson, self.step, self.step / self.total,
+            self._soft(index, lesson.view, logits), anchor,
+        )  # fmt: skip
+        loss, parts = self.objective(features, logits, batch)
+        return loss, parts
+
+    def _soft(self, index: Ints, view: int, logits: Tensor) -> Tensor | None:
+        """Shares of classes (B, C) of views made of two images; a row without a label is all 0."""
+        mixture = self.views.mixture(index, view, len(self.images.labels))
+        if mixture is None:
+            return None
+        mine, other = self.images.labels[index], self.images.labels[mixture.partner]
+        soft = np.zeros((len(index), logits.shape[1]), np.float32)
+        known = np.flatnonzero((mine >= 0) & (other >= 0))
+        soft[known, mine[known]] += mixture.share[known]
+        soft[known, other[known]] += 1 - mixture.share[known]
+        return torch.from_numpy(soft).to(logits.device)
+
+    def _smaller(self, images: int, face: Face) -> None:
+        """Halve what is computed at once; gradients of the parts add up to the same step."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.net.free()
+        self.micro = max(1, min(self.micro, images) // 2)
+        note = (
+            f"a step did not fit in memory: {self.micro} images at once from step {self.step + 1} on, "
+            "gradients accumulated (contrast and BatchNorm see the smaller part)"
+        )
+        self.notes.append(note)
+        face.say(f"{self.name}: {note}")
+
+    def _finite(self) -> bool:
+        mine = bool(torch.isfinite(self.sums["loss"]))
+        return all(crew.gathered(mine))
+
+    def _go_back(self, work: Work, face: Face) -> None:
+        """After a loss that is not finite: the last checkpoint again with half the rate, then from the beginning."""
+        at, lowered, notes = self.step, self.lowered * LOWER, self.notes
+        self.restarts += 1
+        restarts = self.restarts
+        if restarts > MOST_RESTARTS:
+            raise StoppedError(
+                f"{self.name}: the loss is not finite at step {at} of {self.total}, also with a rate "
+                f"{1 / self.lowered:.0f} times lower. Give a lower one (--set distill.lr=0.0001, or "
+                "teacher.lr for the teacher) and the same command again; what was finished is kept."
+            )
+        if restarts > 1 or not self._resume(work, "checkpoint"):
+            self._resume(work, "begin")
+        self.lowered, self.restarts = lowered, restarts
+        self.optimizer.zero_grad(set_to_none=True)
+        note = (
+            f"the loss was not finite at step {at}: back to step {self.step}, "
+            f"with {100 * lowered:.3g} % of the rate"
+        )
+        self.notes = [*notes, note]
+        face.say(f"{self.name}: {note}")
+        self._save(work, "checkpoint")
+
+    def _end_epoch(self, epoch: int, work: Work, face: Face) -> None:
+        accuracy = self.net.top1(
+            self.images.val_pixels, self.images.val_labels, self.look, exact=self.step == self.total
+        )
+        values = {key: float(value) / self.per_epoch for key, value in self.sums.items()}
+        everyone = crew.gathered(values)
+        means = {key: sum(v[key] for v in everyone) / len(everyone) for key in values}
+        self.sums = {}
+        loss = means.pop("loss")
+        self.curve.append(
+            CurvePoint(
+                epoch=epoch + 1, loss=loss, val_top1=accuracy, parts=means,
+                seconds=round(self.seconds, 3),
+            )
+        )  # fmt: skip
+        if accuracy > self.best:
+            self.best, self.best_epoch = accuracy, epoch + 1
+            if self.schedule.patience is not None:
+                work.write(f"{self.name}.best", state_bytes(self.net.learned))
+        if epoch + 1 in self.schedule.keep:
+            work.write(kept(self.name, epoch + 1), state_bytes(self.net.learned))
+        face.curve(self.name, self.curve, self.schedule.epochs)
+
+    def _save(self, work: Work, kind: str) -> None:
+        randomness = crew.gathered(self.net.randomness())
+        if not crew.leads():
+            return
+        state: dict[str, Any] = {
             "step": self.step,
+            "passes": self.passes,
             "seconds": self.seconds,
+            "micro": self.micro,
+            "lowered": self.lowered,
+            "restarts": self.restarts,
+            "best": self.best,
+            "best_epoch": self.best_epoch,
+            "notes": self.notes,
             "sums": self.sums,
             "curve": [point.model_dump() for point in self.curve],
-            "model": self.model.state_dict(),
-            "extra": [m.state_dict() for m in self.objective.modules],
+            "net": self.net.state(),
             "optimizer": self.optimizer.state_dict(),
-            "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "randomness": randomness,
         }
-        work.write(f"{self.name}.checkpoint", torch_bytes(state))
+        work.write(f"{self.name}.{kind}", torch_bytes(state))
 
-    def _resume(self, work: Work) -> None:
-        if not work.has(f"{self.name}.checkpoint"):
-            return
-        path = work.path(f"{self.name}.checkpoint")
+    def _resume(self, work: Work, kind: str) -> bool:
+        """Whether there was such a checkpoint; everything is as it says then."""
+        if not crew.told(work.has(f"{self.name}.{kind}")):
+            return False
+        path = work.path(f"{self.name}.{kind}")
         state = torch.load(path, map_location="cpu", weights_only=True)
-        self.step, self.seconds = int(state["step"]), float(state["seconds"])
-        self.sums = dict(state["sums"])
+        for name in (
+            "step",
+            "passes",
+            "seconds",
+            "micro",
+            "lowered",
+            "restarts",
+            "best",
+            "best_epoch",
+        ):
+            setattr(self, name, state[name])
+        self.notes = list(state["notes"])
+        self.sums = {key: value.to(self.device) for key, value in state["sums"].items()}
         self.curve = [CurvePoint.model_validate(point) for point in state["curve"]]
-        self.model.load_state_dict(state["model"])
-        for module, saved in zip(self.objective.modules, state["extra"], strict=True):
-            module.load_state_dict(saved)
+        self.net.restore(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["rng"])
-        if state["cuda_rng"]:
-            torch.cuda.set_rng_state_all(state["cuda_rng"])
-
-
-def cut(
-    canvas: Pixels, index: Ints, view: int, views: Views, look: Look, device: torch.device
-) -> Tensor:
-    """The view `view` of images `index` as network input (B, 3, S, S): a pure function of its arguments."""
-    return look.normalise(views.pixels(canvas, index, view, look.size, device))
-
-
-ViewOutputs = Callable[[int, Ints], tuple[Tensor, Tensor]]
-"""Stored teacher features (B, D) and logits (B, C) of (view, image indices)."""
+        self.net.set_randomness(state["randomness"][crew.rank() % len(state["randomness"])])
+        if self.hard is not None:
+            self.hard.again(work, self.name, self.model, self.step // self.per_epoch)
+        return True

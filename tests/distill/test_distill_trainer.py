@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,90 +12,41 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from engine_parts import (
+    CLASSES,
+    LOOK,
+    VIEWS,
+    WIDTH,
+    Killed,
+    Killing,
+    Knowing,
+    images,
+    make,
+    network,
+    outcome,
+    schedule,
+    section,
+    taught,
+    work,
+)
 from safetensors.torch import load
 from torch import Tensor, nn
 
+from edgedistill.data.views import Views
 from edgedistill.distill import trainer as engine
-from edgedistill.distill.objectives import Distilled, Plain
+from edgedistill.distill.objectives import Batch, Distilled, Plain
 from edgedistill.distill.stage import EdgedistillOutOfMemory, run
-from edgedistill.distill.trainer import Fitted, Images, Objective, Schedule, Trainer, Views, cut
+from edgedistill.distill.trainer import Trainer
 from edgedistill.errors import StoppedError
 from edgedistill.nets import Ints, Look, state_bytes
-from edgedistill.progress import Advance, Face, silent
-from edgedistill.recipe import DistillSection
-from edgedistill.rundir import Work
+from edgedistill.progress import Face, silent
+from edgedistill.teacher.course import Course
 
-LOOK = Look(32, (0.5, 0.4, 0.3), (0.5, 0.25, 0.2))
-VIEWS = Views(seed=3, min_crop=0.7, flip=True, count=2)
 CPU = torch.device("cpu")
-WIDTH, TEACHER_WIDTH, CLASSES = 256, 12, 3
 
 
-def images(n: int = 20) -> Images:
-    rng = np.random.default_rng(0)
-    labels = np.arange(n, dtype=np.int64) % CLASSES
-    canvas = rng.integers(0, 80, (n, 36, 36, 3), dtype=np.uint8)
-    canvas[np.arange(n), :, :, labels] += 120
-    val = canvas[:6, 2:34, 2:34].copy()
-    return Images(canvas, labels, val, labels[:6])
-
-
-def schedule(**changes: Any) -> Schedule:
-    base: dict[str, Any] = {
-        "epochs": 3, "batch_size": 6, "lr": 2e-3, "weight_decay": 0.01, "warmup": 0.2, "seed": 5,
-    }  # fmt: skip
-    return Schedule(**{**base, **changes})
-
-
-def network() -> nn.Module:
-    """A student with every kind of randomness that a timm net has: dropout and drop path."""
-    torch.manual_seed(1)
-    model: nn.Module = timm.create_model(
-        "test_efficientnet", num_classes=CLASSES, drop_rate=0.3, drop_path_rate=0.2
-    )
-    return model
-
-
-def targets(view: int, index: Ints) -> tuple[Tensor, Tensor]:
-    """A teacher that knows the answer; its features depend on image and view."""
-    rng = np.random.default_rng(view)
-    features = torch.from_numpy(rng.standard_normal((64, TEACHER_WIDTH)).astype(np.float32))
-    logits = torch.eye(CLASSES)[torch.from_numpy(index) % CLASSES] * 5
-    return features[torch.from_numpy(index)], logits
-
-
-def taught() -> Distilled:
-    torch.manual_seed(2)
-    return Distilled(DistillSection(projection_dim=8), WIDTH, TEACHER_WIDTH, targets)
-
-
-def make(objective: Objective, n: int = 20, **changes: Any) -> Trainer:
-    return Trainer(
-        "student", network(), objective, images(n), LOOK, VIEWS, schedule(**changes), CPU
-    )
-
-
-class Killed(BaseException):
-    """Stands for a kill: nothing catches it."""
-
-
-class Killing(Face):
-    """A face under which the process dies after so many steps of this try."""
-
-    def __init__(self, steps: int) -> None:
-        super().__init__(verbosity=0)
-        self.steps = steps
-
-    @contextlib.contextmanager
-    def bar(self, title: str, total: int) -> Iterator[Advance]:
-        left = [self.steps + 1]  # the first call says where this try starts
-
-        def advance(step: int) -> None:
-            left[0] -= 1
-            if left[0] < 0:
-                raise Killed
-
-        yield advance
+def cut(canvas: Any, index: Any, view: int, views: Views, look: Look, device: Any) -> Tensor:
+    return look.normalise(views.pixels(canvas, index, view, look.size, device))
 
 
 class Quiet(Face):
@@ -108,16 +58,6 @@ class Quiet(Face):
 
     def detail(self, text: str) -> None:
         self.lines.append(text)
-
-
-def work(folder: Path) -> Work:
-    folder.mkdir(parents=True, exist_ok=True)
-    return Work(folder)
-
-
-def outcome(fitted: Fitted, trainer: Trainer) -> tuple[Any, ...]:
-    extra = [state_bytes(m) for m in trainer.objective.modules]
-    return state_bytes(trainer.model), extra, fitted.curve, fitted.steps, fitted.val_top1
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +104,7 @@ def test_a_kill_while_the_checkpoint_is_written_leaves_the_one_before(
 
     def dying(self: Path, target: Any) -> Any:
         calls[0] += 1
-        if calls[0] == 2:
+        if calls[0] == 3:  # the first says where the run begins
             raise Killed
         return real(self, target)
 
@@ -240,7 +180,9 @@ def test_training_learns(tmp_path: Path) -> None:
     torch.manual_seed(1)
     model = timm.create_model("test_resnet", num_classes=CLASSES)
     plan = schedule(epochs=5, batch_size=10)
-    trainer = Trainer("student", model, Plain(), images(60), LOOK, VIEWS, plan, CPU)
+    trainer = Trainer(
+        "student", model, Plain(), images(60), LOOK, VIEWS, Course(plan.epochs, 2), plan
+    )
     fitted = trainer.run(work(tmp_path / "stage"), silent())
     assert fitted.curve[-1].loss < 0.5 * fitted.curve[0].loss
     assert fitted.val_top1 == 1.0
@@ -320,58 +262,90 @@ def test_a_view_without_crop_and_mirror_is_the_normalised_image() -> None:
 
 
 def test_each_epoch_asks_the_teacher_for_the_view_that_the_student_sees(tmp_path: Path) -> None:
-    asked: list[tuple[int, int]] = []
-
-    def remember(view: int, index: Ints) -> tuple[Tensor, Tensor]:
-        asked.append((view, len(index)))
-        return targets(view, index)
-
-    objective = Distilled(DistillSection(projection_dim=8), WIDTH, TEACHER_WIDTH, remember)
+    teacher = Knowing()
+    objective = Distilled(section(), WIDTH, teacher, images().labels)
     make(objective).run(work(tmp_path / "stage"), silent())
-    assert asked == [(0, 6)] * 3 + [(1, 6)] * 3 + [(0, 6)] * 3
+    assert teacher.asked == [(0, 6)] * 3 + [(1, 6)] * 3 + [(0, 6)] * 3
 
 
 def test_a_set_smaller_than_a_batch_is_one_step_an_epoch(tmp_path: Path) -> None:
-    trainer = make(taught(), n=4, batch_size=32, epochs=2)
+    trainer = make(taught(), images(4), batch_size=32, epochs=2)
     fitted = trainer.run(work(tmp_path / "stage"), silent())
     assert (trainer.per_epoch, fitted.steps, len(fitted.curve)) == (1, 2, 2)
     assert sorted(trainer.batch(0, 0).tolist()) == [0, 1, 2, 3]
 
 
 class Diverging:
-    """Cross entropy that is no number at one step."""
+    """Cross entropy that is no number at some steps."""
 
     modules: Sequence[nn.Module] = ()
+    labels_only = True
 
-    def __init__(self, at: int, value: float) -> None:
-        self.left, self.value = at, value
+    def __init__(self, at: Sequence[int], value: float) -> None:
+        self.at, self.value, self.calls = set(at), value, -1
 
     def __call__(
-        self, features: Tensor, logits: Tensor, labels: Tensor, view: int, index: Ints
+        self, features: Tensor, logits: Tensor, batch: Batch
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        self.left -= 1
-        loss = F.cross_entropy(logits, labels)
-        return (loss * self.value if self.left < 0 else loss), {}
+        self.calls += 1
+        loss = F.cross_entropy(logits, batch.labels)
+        return (loss * self.value if self.calls in self.at else loss), {}
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_stops_with_what_to_do_and_keeps_the_checkpoint(
+def test_after_a_loss_that_is_not_finite_it_goes_back_and_on_with_half_the_rate_and_says_so(
     value: float, tmp_path: Path
 ) -> None:
     folder = work(tmp_path / "stage")
+    trainer = make(Diverging([4], value))
+    fitted = trainer.run(folder, silent())
+    assert fitted.steps == 9 and len(fitted.curve) == 3
+    assert fitted.notes == (
+        "the loss was not finite at step 6: back to step 3, with 50 % of the rate",
+    )
+    assert trainer.lowered == 0.5
+    assert all(bool(torch.isfinite(v).all()) for v in trainer.model.state_dict().values())
+    state = torch.load(folder.path("student.checkpoint"), weights_only=True)
+    assert (state["step"], state["lowered"], state["restarts"]) == (9, 0.5, 1)
+
+
+def test_a_loss_that_runs_away_in_the_first_epoch_begins_again_from_the_start(
+    tmp_path: Path,
+) -> None:
+    trainer = make(Diverging([0], math.nan))
+    fitted = trainer.run(work(tmp_path / "stage"), silent())
+    assert "back to step 0" in fitted.notes[0] and fitted.steps == 9
+
+
+def test_what_runs_away_again_after_the_checkpoint_begins_anew_with_a_quarter_of_the_rate(
+    tmp_path: Path,
+) -> None:
+    trainer = make(Diverging([4, 7], math.nan))
+    fitted = trainer.run(work(tmp_path / "stage"), silent())
+    assert [note.partition(": ")[2] for note in fitted.notes] == [
+        "back to step 3, with 50 % of the rate",
+        "back to step 0, with 25 % of the rate",
+    ]
+    assert fitted.steps == 9 and len(fitted.curve) == 3
+
+
+def test_a_loss_that_is_never_finite_stops_with_what_to_do_and_keeps_a_good_checkpoint(
+    tmp_path: Path,
+) -> None:
+    folder = work(tmp_path / "stage")
     with pytest.raises(StoppedError) as caught:
-        make(Diverging(4, value)).run(folder, silent())
+        make(Diverging(range(4, 1000), math.nan)).run(folder, silent())
     text = str(caught.value)
-    assert "student: the loss became" in text and "step 5 of 9" in text
+    assert "student: the loss is not finite at step 3 of 9, also with a rate 8 times lower" in text
     assert "--set distill.lr=" in text and "the same command" in text
     assert "\n" not in text and caught.value.exit_code == 3
     state = torch.load(folder.path("student.checkpoint"), weights_only=True)
-    assert state["step"] == 3
-    assert all(bool(torch.isfinite(v).all()) for v in state["model"].values())
+    assert state["step"] == 0
+    assert all(bool(torch.isfinite(v).all()) for v in state["net"]["model"].values())
 
 
 def test_after_a_stop_the_faster_gradient_is_undone(tmp_path: Path) -> None:
-    trainer = make(Diverging(1, math.nan))
+    trainer = make(Diverging(range(1, 1000), math.nan))
     with pytest.raises(StoppedError):
         trainer.run(work(tmp_path / "stage"), silent())
     assert not [m for m in trainer.model.modules() if "forward" in vars(m)]
@@ -390,10 +364,11 @@ def test_running_out_of_memory_is_a_paragraph_and_other_faults_are_not_hidden(
 ) -> None:
     trainer = make(Plain())
 
-    def broken(epoch: int) -> None:
+    def broken(index: Ints, epoch: int) -> None:
         raise error
 
-    monkeypatch.setattr(trainer, "_train_step", broken)
+    trainer.micro = 1
+    monkeypatch.setattr(trainer, "_learn", broken)
     with pytest.raises(EdgedistillOutOfMemory if told else RuntimeError) as caught:
         run(trainer, work(tmp_path / "stage"), silent())
     if told:
@@ -404,7 +379,14 @@ def test_running_out_of_memory_is_a_paragraph_and_other_faults_are_not_hidden(
 def test_matrices_decay_vectors_do_not_and_the_body_may_learn_slower() -> None:
     objective = taught()
     trainer = Trainer(
-        "t", network(), objective, images(), LOOK, VIEWS, schedule(lr=0.1), CPU, body_ratio=0.25
+        "t",
+        network(),
+        objective,
+        images(),
+        LOOK,
+        VIEWS,
+        Course(3, 2),
+        schedule(lr=0.1, body_lr_ratio=0.25),
     )
     rates: dict[int, tuple[float, float]] = {
         id(p): (group["peak"], group["weight_decay"])
@@ -415,7 +397,7 @@ def test_matrices_decay_vectors_do_not_and_the_body_may_learn_slower() -> None:
     for p in trainer.model.parameters():
         own = any(p is q for q in head.parameters())
         assert rates[id(p)] == (0.1 if own else 0.025, 0.01 if p.ndim > 1 else 0.0)
-    for p in objective.align.parameters():
+    for p in objective.embeddings["align_uniform"].parameters():
         assert rates[id(p)] == (0.1, 0.01 if p.ndim > 1 else 0.0)
     assert len(rates) == len(list(trainer.model.parameters())) + 8
 

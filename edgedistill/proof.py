@@ -1,0 +1,121 @@
+"""What the arms turned out to be: accuracy with intervals, gains, and what each part of the work cost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgedistill import metrics
+from edgedistill.arms import DISTILLED, LONGER, PLAIN, PROBE, WORDS, Arm
+from edgedistill.findings import Outcome
+from edgedistill.result import Arm as ArmResult
+from edgedistill.result import CurvePoint, SeedGain, SeedTop1
+from edgedistill.target.students import find_student
+
+if TYPE_CHECKING:
+    from edgedistill.learning import Build
+
+TRAINING = 6
+"""Floating-point operations of training on an image for each multiply-accumulate of its forward pass."""
+
+
+def arms_of(learn: Build, outcome: Outcome) -> list[ArmResult]:
+    """Every arm with intervals, seeds and costs by part; the distilled one with its gains over the others."""
+    return [_arm(learn, arm, outcome) for arm in learn.arms if arm.first]
+
+
+def _arm(learn: Build, arm: Arm, outcome: Outcome) -> ArmResult:
+    facts = learn.arm(arm).facts
+    predictions = metrics.predictions(outcome.networks[arm.key])
+    others = [other.name for other in learn.arms if other.first and other.name != DISTILLED]
+    taught = arm.name == DISTILLED
+    gains = [
+        metrics.paired_gain(outcome.right(arm.key), outcome.right(other), other)
+        for other in others
+        if taught
+    ]
+    seconds = _seconds(learn, arm)
+    return ArmResult(
+        name=arm.name,
+        what=WORDS[arm.name],
+        top1=metrics.proportion(outcome.right(arm.key)),
+        val_top1=facts["val_top1"],
+        balanced_accuracy=metrics.balanced_accuracy(
+            predictions, outcome.labels, learn.spec.classes
+        ),
+        steps=facts["steps"],
+        epochs=facts["epochs"],
+        seconds=sum(seconds.values()),
+        seconds_parts=seconds,
+        flops_parts=_flops(learn, arm),
+        weights_sha256=facts["weights_sha256"],
+        gain=next((gain for gain in gains if gain.against == PLAIN), None),
+        gains=gains,
+        seeds=_seeds(learn, arm.name, outcome),
+        seed_gain=_seed_gain(learn, outcome) if taught and learn.recipe.proof.seeds > 1 else None,
+        notes=facts["notes"],
+        curve=[CurvePoint.model_validate(p) for p in facts["curve"]],
+    )
+
+
+def _seeds(learn: Build, name: str, outcome: Outcome) -> list[SeedTop1]:
+    """Test top-1 of every seed of an arm; empty where there is one seed only."""
+    if learn.recipe.proof.seeds == 1:
+        return []
+    return [
+        SeedTop1(
+            seed=arm.seed,
+            top1=float(outcome.right(arm.key).mean()),
+            val_top1=learn.arm(arm).facts["val_top1"],
+        )
+        for arm in learn.arms
+        if arm.name == name
+    ]
+
+
+def _seed_gain(learn: Build, outcome: Outcome) -> SeedGain:
+    """The distilled arm against plain over seeds."""
+    of = {name: [s.top1 for s in _seeds(learn, name, outcome)] for name in (DISTILLED, PLAIN)}
+    return metrics.seed_gain(of[DISTILLED], of[PLAIN], PLAIN)
+
+
+def _seconds(learn: Build, arm: Arm) -> dict[str, float]:
+    parts = {"training": float(learn.arm(arm).facts["training_seconds"])}
+    if arm.name == DISTILLED:
+        parts["teacher preparation"] = learn.teacher.seconds
+        parts["storing teacher outputs"] = learn.targets.seconds
+    return parts
+
+
+def _flops(learn: Build, arm: Arm) -> dict[str, float]:
+    """Operations of each part of the work that can be counted."""
+    facts = learn.arm(arm).facts
+    macs = find_student(learn.spec.model).macs(learn.spec.size, learn.spec.classes)
+    parts = {} if arm.name == PROBE else {"training": float(TRAINING * macs * facts["passes"])}
+    pass_flops = learn.teacher.facts.get("flops")
+    if arm.name == DISTILLED and pass_flops:
+        parts["storing teacher outputs"] = float(pass_flops * learn.targets.facts.get("passes", 0))
+    return parts
+
+
+def arm_remarks(arms: list[ArmResult]) -> list[str]:
+    """What a reader must know of the arms: the gain at equal steps, at equal seconds, over seeds, and mishaps."""
+    taught = next(arm for arm in arms if arm.name == DISTILLED)
+    assert taught.gain is not None
+    remarks = [f"Distillation, equal steps: {taught.gain.words}", _equal_seconds(arms)]
+    if taught.seed_gain is not None:
+        remarks.append(f"Distillation over seeds, equal steps: {taught.seed_gain.words}")
+    return remarks + [f"{arm.name}: {note}" for arm in arms for note in arm.notes]
+
+
+def _equal_seconds(arms: list[ArmResult]) -> str:
+    """What is known of distillation against plain training of the same duration."""
+    taught = next(arm for arm in arms if arm.name == DISTILLED)
+    plain = next(arm for arm in arms if arm.name == PLAIN)
+    for gain in taught.gains:
+        if gain.against == LONGER:
+            return f"Distillation, equal seconds (teacher and storing counted): {gain.words}"
+    return (
+        f"Distillation, equal seconds: not compared. It took {taught.seconds:.0f} s in all, "
+        f"{taught.seconds_parts['training']:.0f} s of them training, plain training {plain.seconds:.0f} s; "
+        "--set proof.equal_seconds=true trains a plain arm for as long"
+    )
