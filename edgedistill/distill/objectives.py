@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgedistill.distill.losses import AlignUniform, kd
+from edgedistill.distill.contrast import AlignUniform
+from edgedistill.distill.losses import kd
 from edgedistill.distill.trainer import ViewOutputs
 from edgedistill.nets import Ints
 from edgedistill.recipe import DistillSection
