@@ -26,10 +26,14 @@ from edgedistill.result import Attempt, Plan
 from edgedistill.rundir import Done, RunDir, Work, write_atomic
 from edgedistill.stages import STAGES, Request, number, summary
 from edgedistill.target.device import device_to_dict, load_device
+from edgedistill.teacher.course import Lesson
+from edgedistill.teaching import store_targets, targets_key, targets_of, view_count, views_of
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from edgedistill.data.stage import Arrays
-    from edgedistill.data.views import Views
+    from edgedistill.data.views import Ints, Views
     from edgedistill.deploy.stage import Shape
 
 MOST_NAMED = 100
@@ -181,13 +185,7 @@ class Build:
         return open_arrays(self.pixels.folder)
 
     def _views(self, count: int) -> Views:
-        from edgedistill.data.views import Views
-
-        data = self.recipe.data
-        return Views(
-            self.recipe.seed, data.min_crop, data.flip, count, data.randaugment, data.erasing,
-            data.mix, data.mix_alpha,
-        )  # fmt: skip
+        return views_of(self.recipe, count)
 
     @cached_property
     def teacher(self) -> Done:
@@ -217,36 +215,12 @@ class Build:
 
     @cached_property
     def targets(self) -> Done:
-        """05: what the teacher says of every view."""
-
-        def work(folder: Work) -> dict[str, Any]:
-            from edgedistill.distill.trainer import cut
-            from edgedistill.nets import pick_device
-            from edgedistill.teacher.stage import look_of, store
-
-            look, views, device = look_of(self.teacher.facts), self._views(count), pick_device()
-            return store(
-                folder, self.teacher, len(self.arrays.train), count, self.about_views,
-                lambda index, view: cut(self.arrays.train, index, view, views, look, device),
-                self.face,
-            )  # fmt: skip
-
-        count = number(self.recipe.distill.views)
-        data = self.recipe.data
-        key = {
-            "seed": self.recipe.seed,
-            "count": count,
-            "views": data.model_dump(include=VIEW_KEYS),
-        }
-        return self.stage("05-targets", 3, key, [self.pixels, self.teacher], work)
-
-    @cached_property
-    def about_views(self) -> dict[str, str]:
-        """What the stored outputs are of."""
-        from edgedistill.teacher.stage import about_views
-
-        data = self.recipe.data
-        return about_views(self.teacher, self.recipe.seed, data.min_crop, data.flip)
+        """05: what the teacher says of every view; nothing where it is asked at each step."""
+        recipe, pixels, teacher = self.recipe, self.pixels, self.teacher
+        return self.stage(
+            "05-targets", 4, targets_key(recipe, pixels, teacher), [pixels, teacher],
+            lambda work: store_targets(work, recipe, pixels, teacher, self.face),
+        )  # fmt: skip
 
     @cached_property
     def spec(self) -> StudentSpec:
@@ -272,18 +246,20 @@ class Build:
 
     def _arm(self, name: str, folder: Work, taught: bool) -> dict[str, Any]:
         from edgedistill.distill.stage import train_arm
-        from edgedistill.teacher.cache import StoredTargets
         from edgedistill.teacher.stage import look_of
 
-        targets, features = None, 0
+        outputs, features = None, 0
         if taught:
-            count = len(self.arrays.train)
-            targets = StoredTargets(self.targets.folder, self.about_views, count)
-            features = int(self.targets.facts["shapes"]["features"][1])
-        views = self._views(number(self.recipe.distill.views))
+            targets = targets_of(self.recipe, self.pixels, self.teacher, self.targets)
+            features = targets.widths[0]
+
+            def outputs(view: int, index: Ints) -> tuple[Tensor, Tensor]:
+                return targets(Lesson(0, view), index)
+
+        views = self._views(view_count(self.recipe))
         return train_arm(
             name, folder, self.start, self.spec, look_of(self.start.facts), self.arrays, views,
-            self.recipe.distill, self.recipe.seed, self.face, targets, features,
+            self.recipe.distill, self.recipe.seed, self.face, outputs, features,
         )  # fmt: skip
 
     @cached_property
@@ -301,6 +277,7 @@ class Build:
             "frozen_share",
         )
         key["distill"] = {name: key["distill"][name] for name in own}
+        key["distill"]["views"] = view_count(self.recipe)
         return self.stage(
             "07-plain", 1, key, [self.pixels, self.start],
             lambda work: self._arm("plain", work, taught=False),

@@ -29,8 +29,8 @@ BASE = (  # from the lowest up; each may use those before it
 TOP = (  # above the rooms, from the lowest up
     ("derive", "doctor", "planview"),
     ("options", "stages", "planning", "findings", "measuring", "attempts"),
-    ("assemble",),
-    ("learning",),
+    ("assemble", "teaching"),
+    ("learning", "verifying"),
     ("packing",),
     ("shipping",),
     ("pipeline",),
