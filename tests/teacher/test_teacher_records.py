@@ -41,7 +41,9 @@ def test_probabilities_of_full_logits_survive_float16(spread: float) -> None:
     back = unpack_logits(pack_logits(z, None), 50)
     assert back.dtype == torch.float32 and float(back.max()) == 0
     p, q = z.double().softmax(1), back.double().softmax(1)
-    assert float((p - q).abs().max()) < 5e-4  # p * (relative step 2^-11) * logit, at most 1 / e of it
+    assert (
+        float((p - q).abs().max()) < 5e-4
+    )  # p * (relative step 2^-11) * logit, at most 1 / e of it
     assert float(divergence(p, back).max()) < 1e-6
 
 
