@@ -33,7 +33,7 @@ TOP = (  # above the rooms, from the lowest up
     ("proof",),
     ("assemble",),
     ("preparing",),
-    ("learning",),
+    ("learning", "verifying"),
     ("packing",),
     ("shipping",),
     ("pipeline",),

@@ -1,4 +1,4 @@
-"""The teacher's two stages: learn the task, then store what it says of every view that the student will see."""
+"""The teacher's stage: it learns the task."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
 from edgedistill.data.stage import Arrays
 from edgedistill.errors import TeacherError
-from edgedistill.folding import quick
 from edgedistill.metrics import calibration, top1
 from edgedistill.nets import (
-    Cut,
     Ints,
     Look,
     Pixels,
@@ -39,7 +36,6 @@ from edgedistill.teacher.adapt import (
     probe_network,
     set_head,
 )
-from edgedistill.teacher.cache import store_view, view_file
 from edgedistill.teacher.hub import Pretrained, load_pretrained
 
 LARGE_FOR_CPU = 30_000_000
@@ -229,30 +225,3 @@ def restore(done: Done) -> nn.Module:
     )
     load_state(model, done.folder / "teacher.safetensors", "the stored teacher")
     return model
-
-
-def about_views(teacher: Done, seed: int, min_crop: float, flip: bool) -> dict[str, str]:
-    """What stored outputs are of; reading them checks every word of it."""
-    return {
-        "teacher": teacher.fingerprint,
-        "seed": str(seed),
-        "min_crop": repr(min_crop),
-        "flip": str(flip),
-    }
-
-
-def store(
-    work: Work, teacher: Done, images: int, views: int, about: dict[str, str], cut: Cut, face: Face
-) -> dict[str, Any]:
-    """Store features and logits of every view; a view that a broken try finished is kept."""
-    device = pick_device()
-    model = quick(restore(teacher).to(device), int(teacher.facts["look"]["size"]))
-    with face.bar("teacher: storing outputs", images * views) as advance:
-        for view in range(views):
-            if work.has(view_file(view)):
-                advance(images)
-            else:
-                data = store_view(model, cut, images, view, about, device, advance)
-                work.write(view_file(view), data)
-    shapes = {k: list(v.shape) for k, v in load_file(work.path(view_file(0))).items()}
-    return {"views": views, "images": images, "shapes": shapes, "about": about}

@@ -1,0 +1,124 @@
+"""From a resolved recipe to what the teacher says: views, course, the stored outputs, and who asks for them.
+
+Stages are arguments, so that a finished run can be looked at without building anything. Nothing heavy is imported
+until it is needed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edgedistill.progress import Face
+from edgedistill.recipe import Recipe
+from edgedistill.rundir import Done, Work
+from edgedistill.stages import number
+from edgedistill.teacher.course import Course
+
+if TYPE_CHECKING:
+    from edgedistill.data.views import Views
+    from edgedistill.teacher.cache import StoredTargets, Targets
+    from edgedistill.teacher.lecturer import Lecturer
+
+
+def views_of(recipe: Recipe, count: int) -> Views:
+    """How training views are made, `count` different ones of each image."""
+    from edgedistill.data.views import Views
+
+    data = recipe.data
+    return Views(
+        recipe.seed, data.min_crop, data.flip, count, data.randaugment, data.erasing, data.mix,
+        data.mix_alpha,
+    )  # fmt: skip
+
+
+def is_live(recipe: Recipe) -> bool:
+    """Whether the teacher is asked at each step, and nothing is stored."""
+    return recipe.distill.targets == "live"
+
+
+def view_count(recipe: Recipe) -> int:
+    """Different views of each image; with a live teacher every epoch has its own."""
+    return number(recipe.distill.epochs if is_live(recipe) else recipe.distill.views)
+
+
+def course_of(recipe: Recipe, teacher: Done) -> Course:
+    """Which teacher speaks in which epoch, of which view."""
+    teachers = int(teacher.facts.get("teachers", 1))
+    return Course(number(recipe.distill.epochs), view_count(recipe), teachers)
+
+
+def targets_key(recipe: Recipe, pixels: Done, teacher: Done) -> dict[str, Any]:
+    """What stored outputs depend on."""
+    if is_live(recipe):
+        return {"live": True}
+    lessons = course_of(recipe, teacher).lessons()
+    about = about_of(recipe, pixels, teacher)
+    return {"lessons": [vars(lesson) for lesson in lessons], "about": about}
+
+
+def about_of(recipe: Recipe, pixels: Done, teacher: Done) -> dict[str, str]:
+    """What the stored outputs are of."""
+    from edgedistill.teacher.storing import about_views
+
+    return about_views(teacher, pixels, views_of(recipe, 0), _top_k(recipe))
+
+
+def _top_k(recipe: Recipe) -> int | None:
+    top_k = recipe.distill.top_k
+    assert top_k != "auto", "distill.top_k is not resolved"
+    return top_k
+
+
+def lecturers_of(recipe: Recipe, pixels: Done, teacher: Done) -> list[Lecturer]:
+    """The teachers of a finished stage, each ready to speak of the training images."""
+    from edgedistill.data.stage import open_arrays
+    from edgedistill.nets import pick_device
+    from edgedistill.teacher.lecturer import lecturers
+
+    views = views_of(recipe, view_count(recipe))
+    return lecturers(teacher, open_arrays(pixels.folder).train, views, pick_device())
+
+
+def store_targets(
+    work: Work, recipe: Recipe, pixels: Done, teacher: Done, face: Face
+) -> dict[str, Any]:
+    """The work of stage 05. A live teacher leaves nothing on disk."""
+    from edgedistill.teacher.records import Content
+    from edgedistill.teacher.storing import store
+
+    course, images = course_of(recipe, teacher), _images(pixels)
+    if is_live(recipe):
+        return {"views": course.views, "images": images, "passes": 0, "bytes": 0}
+    found = lecturers_of(recipe, pixels, teacher)
+    widths = tuple(lecturer.features for lecturer in found)
+    content = Content(
+        tuple(course.lessons()), images, widths, int(teacher.facts["classes"]), _top_k(recipe),
+        about_of(recipe, pixels, teacher),
+    )  # fmt: skip
+    return store(work, content, found, face)
+
+
+def stored_targets(recipe: Recipe, pixels: Done, teacher: Done, stored: Done) -> StoredTargets:
+    """The outputs that stage 05 stored. Raises `DocumentError` when they are of something else."""
+    from edgedistill.teacher.cache import StoredTargets
+
+    return StoredTargets(
+        stored.folder, about_of(recipe, pixels, teacher), course_of(recipe, teacher).lessons(),
+        _images(pixels), int(teacher.facts["classes"]),
+    )  # fmt: skip
+
+
+def targets_of(recipe: Recipe, pixels: Done, teacher: Done, stored: Done) -> Targets:
+    """What the distilled arm asks for the teacher's outputs: the stored ones, or the teacher itself."""
+    from edgedistill.teacher.cache import LiveTargets
+
+    if is_live(recipe):
+        classes = int(teacher.facts["classes"])
+        return LiveTargets(lecturers_of(recipe, pixels, teacher), classes)
+    return stored_targets(recipe, pixels, teacher, stored)
+
+
+def _images(pixels: Done) -> int:
+    from edgedistill.data.stage import open_arrays
+
+    return len(open_arrays(pixels.folder).train_labels)
