@@ -201,10 +201,13 @@ class Build:
             views = self._views(max(1, number(section.epochs)))
             tune = finetuner(folder, section, self.arrays, views, self.recipe.seed, self.face)
             size = number(section.input_size)
-            return teach(folder, section, self.arrays, size, self.recipe.seed, tune, self.face)
+            names = self.dataset.classes
+            return teach(
+                folder, section, self.arrays, names, size, self.recipe.seed, tune, self.face
+            )
 
         key = {**self._look_key("teacher"), **teacher_files(self.layered.recipe.teacher)}
-        return self.stage("04-teacher", 3, key, [self.pixels], work)
+        return self.stage("04-teacher", 4, key, [self.pixels], work)
 
     def _look_key(self, section: str) -> dict[str, Any]:
         """A recipe section with the seed and the rule of views."""
