@@ -32,7 +32,16 @@ MOST_STORED_CLASSES = 1_000
 STORED_TOP_K = 100
 """More classes than this are stored as the largest logits; TinyViT (Wu et al. 2022) keeps 100 of 21,841."""
 
-TEACHER_KEYS = ("model", "weights", "input_size", "epochs", "revision", "frozen_share")
+TEACHER_KEYS = (
+    "model",
+    "others",
+    "checkpoints",
+    "weights",
+    "input_size",
+    "epochs",
+    "revision",
+    "frozen_share",
+)
 
 Values = dict[str, tuple[Any, str]]
 

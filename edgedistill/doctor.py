@@ -142,6 +142,7 @@ CHECKS: tuple[Callable[[], Check], ...] = (
     torch_check,
     driver_check,
     package_check("timm", "train", "teachers and students"),
+    package_check("transformers", "hf", "teachers given as hf:..."),
     package_check("onnx", "cpu", "export"),
     onnxruntime_check,
     package_check("diffusers", "synth", "synthetic images"),

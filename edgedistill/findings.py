@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from edgedistill.result import (
     Data,
     Environment,
     Gain,
+    Member,
     Student,
     Teacher,
 )
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 FEW_TEST_IMAGES = 100
 """Under this many, the 95 % interval of an accuracy is wider than 10 points on each side at worst."""
 
@@ -47,22 +49,10 @@ class Outcome:
 
 
 def teacher_of(learn: Build, outcome: Outcome, gain: Gain) -> Teacher:
-    """The teacher, and in words whether it is better than the plain student; `gain` is the distilled arm's."""
+    """The teacher, its members, how soft it is on test, and in words whether it is better than the plain student."""
     facts = learn.teacher.facts
-    against = metrics.paired_gain(outcome.right("teacher"), outcome.right("plain"), "plain")
-    better = metrics.measurable(against) and against.value > 0
     student = metrics.predictions(outcome.networks[learn.chosen_arm])
     agreement = float(np.mean(student == metrics.predictions(outcome.networks["teacher"])))
-    if outcome.right("teacher").all() and outcome.right("plain").all():
-        words = "teacher and plain student are right on every test image: nothing is left to learn"
-    elif better:
-        words = f"the teacher is better than the plain student: {against.words}"
-    else:
-        words = f"the teacher is not measurably better than the plain student ({against.words})"
-        if metrics.measurable(gain) and gain.value > 0:
-            words += "; the distilled arm gained all the same, and a stronger teacher may give more"
-        else:
-            words += ", so there is little to learn from it: take a stronger one"
     return Teacher(
         model=facts["model"],
         source=facts["source"],
@@ -76,11 +66,48 @@ def teacher_of(learn: Build, outcome: Outcome, gain: Gain) -> Teacher:
         calibration=Calibration.model_validate(
             metrics.calibration(outcome.networks["teacher"], outcome.labels).model_dump()
         ),
+        entropy=metrics.entropy(outcome.networks["teacher"]),
         student_agreement=agreement,
+        combine=facts["combine"],
+        members=[_member(member) for member in facts["members"]],
+        members_agreement=facts["softness"]["agreement"],
         seconds=learn.teacher.seconds,
         licence=facts["licence"],
-        words=words,
+        words=teacher_words(outcome.right("teacher"), outcome.right("plain"), gain),
     )
+
+
+def _member(facts: Mapping[str, Any]) -> Member:
+    """One teacher of several; its figures are of the validation split."""
+    return Member(
+        model=facts["name"],
+        adaptation=facts["adaptation"],
+        adaptation_reason=facts["reason"],
+        params=facts["params"],
+        flops=facts["flops"],
+        input_size=facts["look"]["size"],
+        val_top1=facts["val_top1"],
+        calibration=Calibration.model_validate(facts["calibration"]),
+        entropy=facts["softness"]["entropy"],
+        licence=facts["licence"],
+    )
+
+
+def teacher_words(teacher: Bools, plain: Bools, gain: Gain) -> str:
+    """Whether the teacher is better than the plain student, from which images each has right (N,).
+
+    What it can give is not judged against what it gave: `gain` is the distilled arm's.
+    """
+    if teacher.all() and plain.all():
+        return "teacher and plain student are right on every test image: nothing is left to learn"
+    against = metrics.paired_gain(teacher, plain, "plain")
+    if metrics.measurable(against) and against.value > 0:
+        return f"the teacher is better than the plain student: {against.words}"
+    how = "worse than" if metrics.measurable(against) else "not measurably better than"
+    words = f"the teacher is {how} the plain student ({against.words})"
+    if metrics.measurable(gain) and gain.value > 0:
+        return f"{words}; the distilled arm gained from it all the same"
+    return f"{words}, and the distilled arm shows no gain from it: a stronger teacher may help"
 
 
 def student_of(learn: Build) -> Student:

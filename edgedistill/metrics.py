@@ -140,6 +140,14 @@ def nll(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     return float((log_total - shifted[np.arange(len(truth)), truth]).mean())
 
 
+def entropy(logits: npt.ArrayLike) -> float:
+    """Mean entropy of the predicted probabilities, in nats: 0 is certain, log C knows nothing."""
+    shares = softmax(logits)
+    if not shares.size:
+        raise ValueError("there are no images")
+    return float(-(shares * np.log(np.maximum(shares, 1e-300))).sum(axis=1).mean())
+
+
 def calibration(logits: npt.ArrayLike, labels: npt.ArrayLike) -> Calibration:
     """Expected calibration error over 15 equal-width bins, and the mean confidence.
 

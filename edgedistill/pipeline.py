@@ -22,7 +22,6 @@ from edgedistill.shipping import Shipping
 from edgedistill.stages import STAGES, Request
 from edgedistill.target.device import load_device
 
-
 LAST_TOGETHER = "08-distilled"
 """The last stage that several processes work at; from then on the leader goes on alone."""
 

@@ -101,9 +101,13 @@ def _machine_and_teacher(recipe: Recipe) -> tuple[TeacherShape, bool]:
 
 
 def teacher_files(section: TeacherSection) -> dict[str, str]:
-    """SHA-256 of each local file that the teacher is loaded from; empty for one that has a name only."""
+    """SHA-256 of each local file that a teacher is loaded from; empty for those that have a name only."""
     files = [Path(section.weights)] if section.weights else []
-    if section.model.startswith("local-dir:"):
-        folder = Path(section.model.removeprefix("local-dir:"))
-        files += [path for path in sorted(folder.glob("*")) if path.suffix in TEACHER_FILES]
+    for name in (section.model, *section.others):
+        kind, _, place = name.partition(":")
+        path = Path(place).expanduser()
+        if kind == "onnx":
+            files.append(path)
+        elif kind in ("local-dir", "hf") and path.is_dir():
+            files += [found for found in sorted(path.glob("*")) if found.suffix in TEACHER_FILES]
     return {str(path): sha256_file(path) for path in files if path.is_file()}

@@ -202,7 +202,10 @@ class Preparation:
             views = views_of(self.recipe, max(1, number(section.epochs)))
             tune = finetuner(folder, section, self.arrays, views, self.recipe.seed, self.face)
             size = number(section.input_size)
-            return teach(folder, section, self.arrays, size, self.recipe.seed, tune, self.face)
+            return teach(
+                folder, section, self.arrays, self.dataset.classes, size, self.recipe.seed, tune,
+                self.face,
+            )  # fmt: skip
 
         key = {**self.look_key("teacher"), **teacher_files(self.layered.recipe.teacher)}
         return self.stage("04-teacher", 4, key, [self.pixels], work, together=True)

@@ -134,7 +134,26 @@ class Data(Document):
     licence: str | None = None
 
 
+class Member(Document):
+    """One of several teachers, or an early state of one; accuracy, calibration and entropy (nats) on validation."""
+
+    model: str
+    adaptation: str
+    adaptation_reason: str = ""
+    params: Count
+    flops: Count | None = None
+    input_size: Count
+    val_top1: Fraction | None = None
+    calibration: Calibration | None = None
+    entropy: Finite | None = None
+    licence: str | None = None
+
+
 class Teacher(Document):
+    """Who taught: one network, or `members` used as `combine` says. `entropy` is in nats; agreement between members is
+    of their top-1 on validation, over all pairs.
+    """
+
     model: str
     source: str
     revision: str | None = None
@@ -145,7 +164,11 @@ class Teacher(Document):
     top1: Proportion
     val_top1: Fraction | None = None
     calibration: Calibration | None = None
+    entropy: Finite | None = None
     student_agreement: Fraction | None = None
+    combine: Literal["single", "ensemble", "ladder", "checkpoints"] = "single"
+    members: list[Member] = []
+    members_agreement: Fraction | None = None
     seconds: Seconds | None = None
     licence: str | None = None
     words: str

@@ -90,6 +90,7 @@ class Trainer:
             self._loop(work, face)
         finally:
             undo()
+        crew.told("trained")  # what the leader wrote is there
         if self.schedule.patience is not None:
             self.net.load(work.path(f"{self.name}.best").read_bytes())
         self.net.finish()

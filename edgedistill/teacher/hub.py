@@ -1,22 +1,26 @@
 """Who teaches: pretrained networks from a package, a hub, a folder or a file. Users' files are hostile until parsed.
 
+What timm builds is loaded here; the rest is in `huggingface.py` and `onnxfile.py`.
+
 bundled:efficientnet_lite2      weights that an installed package carries (no network)
 vit_small_patch16_224           any timm name; its weights come from the Hugging Face hub or its cache
 hf-hub:timm/resnet50.a1_in1k    a timm model on the hub; `teacher.revision` pins a branch, tag or commit
 local-dir:./folder              a folder with config.json and model.safetensors, as timm saves it
 any of these names + weights    a local checkpoint (.safetensors, or .pth/.pt/.bin read with weights_only)
+hf:owner/model, hf:./folder     a model of Hugging Face transformers: a classifier, or a vision backbone
+onnx:FILE.onnx                  an ONNX file: its outputs only
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
+from timm.data import ImageNetInfo, infer_imagenet_subset
 from torch import nn
 
 from edgedistill.errors import TeacherError, nearest
@@ -24,44 +28,42 @@ from edgedistill.nets import check_fit, count_params
 from edgedistill.recipe import TeacherSection
 from edgedistill.teacher.bundled import BUNDLED, bundled_file, bundled_names
 from edgedistill.teacher.checkpoint import read_checkpoint
+from edgedistill.teacher.huggingface import load_hf
+from edgedistill.teacher.onnxfile import load_onnx
+from edgedistill.teacher.pretrained import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Origin,
+    Pretrained,
+    hub_origin,
+    names_of,
+    sections_of,
+    triple,
+    unreachable,
+)
 
+OTHERS: dict[str, Callable[[TeacherSection], Pretrained]] = {"hf:": load_hf, "onnx:": load_onnx}
+"""Names that are not timm's."""
 REBUILD_KEYS = ("architecture", "tag", "input_size", "fixed_input_size", "first_conv", "classifier")
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Where weights came from: `source` for a person, the commit of a hub, and the licence; `None` is unknown."""
+def load_pretrained(section: TeacherSection, name: str | None = None) -> Pretrained:
+    """The network that `section` names, or the one of its teachers called `name`, with its weights.
 
-    source: str
-    revision: str | None
-    licence: str | None
-
-
-@dataclass(frozen=True)
-class Pretrained:
-    """A loaded network with what it expects: `mean` and `std` of 0..1 pixels, its own square size in pixels.
-
-    `rebuild` is what timm needs beside `architecture` to build the same network again, as JSON.
+    Raises `TeacherError` in one paragraph, or `MissingExtraError`.
     """
-
-    model: nn.Module
-    architecture: str
-    origin: Origin
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    size: int
-    fixed_size: bool
-    features: int
-    classes: int
-    params: int
-    rebuild: dict[str, Any] = field(default_factory=dict)
-
-
-def load_pretrained(section: TeacherSection) -> Pretrained:
-    """The network that `section` names, with its weights. Raises `TeacherError` in one paragraph."""
+    if name is not None:
+        section = next(one for one in sections_of(section) if one.model == name)
     name = section.model
+    other = next((load for prefix, load in OTHERS.items() if name.startswith(prefix)), None)
     if section.weights is not None:
+        if other is not None:
+            raise TeacherError(
+                f"teacher.weights is for models that timm builds, and {name} has its own; give one of both"
+            )
         return _from_checkpoint(name, Path(section.weights), section.licence)
+    if other is not None:
+        return other(section)
     if name.startswith("bundled:"):
         return load_bundled(name.removeprefix("bundled:"))
     if name.startswith("local-dir:"):
@@ -76,7 +78,7 @@ def load_pretrained(section: TeacherSection) -> Pretrained:
         hint = nearest(name, [*timm.list_models(), *bundled_names()]) or "."
         raise TeacherError(
             f'unknown teacher "{name}"{hint} Allowed: a timm model name, hf-hub:owner/model, '
-            f"local-dir:folder, or {', '.join(bundled_names())}."
+            f"hf:owner/model, local-dir:folder, onnx:FILE.onnx, or {', '.join(bundled_names())}."
         )
     return _from_hub(section)
 
@@ -100,11 +102,15 @@ def load_bundled(name: str) -> Pretrained:
         raise TeacherError(f"{path.name} does not have the tensors of {entry.architecture}")
     model.load_state_dict(dict(zip(own, saved.values(), strict=True)))
     origin = Origin(f"package {entry.package}", None, entry.licence)
-    return _described(model, entry.architecture, origin)
+    return _described(model, entry.architecture, origin, labels=_imagenet(model))
 
 
 def _described(
-    model: nn.Module, name: str, origin: Origin, args: Mapping[str, Any] | None = None
+    model: nn.Module,
+    name: str,
+    origin: Origin,
+    args: Mapping[str, Any] | None = None,
+    labels: Sequence[str] | None = None,
 ) -> Pretrained:
     """What is known of a loaded network. Raises `TeacherError` for a description that cannot be used."""
     net: Any = model
@@ -114,8 +120,8 @@ def _described(
             model=model,
             architecture=str(cfg.get("architecture") or name),
             origin=origin,
-            mean=_triple(cfg.get("mean", (0.485, 0.456, 0.406))),
-            std=_triple(cfg.get("std", (0.229, 0.224, 0.225)), above=0),
+            mean=triple(cfg.get("mean", IMAGENET_MEAN)),
+            std=triple(cfg.get("std", IMAGENET_STD), above=0),
             size=int(cfg.get("input_size", (3, 224, 224))[-1]),
             fixed_size=bool(cfg.get("fixed_input_size", False)),
             features=int(getattr(net, "head_hidden_size", net.num_features)),
@@ -125,17 +131,16 @@ def _described(
                 **{k: v for k, v in (args or {}).items() if k not in ("num_classes", "pretrained")},
                 "pretrained_cfg": {k: cfg[k] for k in REBUILD_KEYS if k in cfg},
             },
+            labels=names_of(labels or cfg.get("label_names"), int(net.num_classes)),
         )
     except (TypeError, ValueError, IndexError) as error:
         raise TeacherError(f"{name} says of itself what cannot be used: {error}") from None
 
 
-def _triple(values: Any, above: float = -1e6) -> tuple[float, float, float]:
-    """Three finite numbers, one for each colour."""
-    a, b, c = (float(v) for v in values)
-    if not all(above < v < 1e6 for v in (a, b, c)):
-        raise ValueError(f"mean and std of the colours must be finite, std above 0; got {values}")
-    return a, b, c
+def _imagenet(model: nn.Module) -> Sequence[str] | None:
+    """Class names of timm's own weights, which are of an ImageNet: synonyms with commas; `None` for another number."""
+    subset = infer_imagenet_subset(model)
+    return ImageNetInfo(subset).label_descriptions() if subset else None
 
 
 def _from_folder(name: str, folder: Path, licence: str | None) -> Pretrained:
@@ -164,7 +169,7 @@ def _from_hub(section: TeacherSection) -> Pretrained:
     revision = section.revision or pinned or None
     try:
         repo = _repo_of(name)
-        origin, config = _hub_origin(repo, revision, section.licence)
+        origin, config = hub_origin("hf-hub", repo, revision, section.licence)
         hub_name = f"hf-hub:{repo}@{origin.revision or revision or 'main'}"
         from_timm = not name.startswith("hf-hub:") and revision is None
         model = timm.create_model(name if from_timm else hub_name, pretrained=True)
@@ -172,14 +177,10 @@ def _from_hub(section: TeacherSection) -> Pretrained:
     except TeacherError:
         raise
     except Exception as error:  # the hub's client raises many kinds, none of them ours
-        text = " ".join(str(error).split())[:300]
-        raise TeacherError(
-            f"{name} could not be loaded from the Hugging Face hub or its cache "
-            f"({type(error).__name__}: {text}). Without a hub: take a teacher that an installed package "
-            f"carries ({', '.join(bundled_names())}), or pass local weights with "
-            "--set teacher.weights=FILE beside the model's timm name."
-        ) from None
-    return _described(model, name, origin, args)
+        how = "pass local weights with --set teacher.weights=FILE beside the model's timm name"
+        raise unreachable(name, error, how) from None
+    labels = _imagenet(model) if repo.startswith("timm/") else None
+    return _described(model, name, origin, args, labels)
 
 
 def _repo_of(name: str) -> str:
@@ -193,22 +194,6 @@ def _repo_of(name: str) -> str:
             f"timm knows no pretrained weights for {name}; give --set teacher.weights=FILE"
         )
     return repo if "/" in repo.rstrip("/") else f"{repo.rstrip('/')}/{name}"
-
-
-def _hub_origin(repo: str, revision: str | None, licence: str | None) -> tuple[Origin, Path]:
-    """Where hub weights come from, and the small config that says so (all that is asked of the hub here)."""
-    from huggingface_hub import ModelCard, hf_hub_download
-
-    config = Path(hf_hub_download(repo, "config.json", revision=revision))
-    commit = config.parent.name if config.parent.parent.name == "snapshots" else None
-    if licence is None:
-        try:
-            readme = hf_hub_download(repo, "README.md", revision=commit or revision)
-            found: Any = ModelCard.load(readme).data
-            licence = str(found.license) if found.license else None
-        except Exception:  # a model without a readable card has no known licence
-            licence = None
-    return Origin(f"hf-hub:{repo}", commit, licence), config
 
 
 def _from_checkpoint(name: str, path: Path, licence: str | None) -> Pretrained:

@@ -1,37 +1,67 @@
-"""A teacher that speaks: its features and logits of any view of any training image."""
+"""Teachers at work: what they say of any view of the training images, one lecturer for each step of a course."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from edgedistill.data.views import Views
 from edgedistill.folding import quick
-from edgedistill.nets import Ints, Look, Pixels, forward, inference
+from edgedistill.nets import Ints, Pixels, inference
 from edgedistill.rundir import Done
-from edgedistill.teacher.stage import look_of, restore
+from edgedistill.teacher.restore import members_of, voice_of
+from edgedistill.teacher.voice import Voice, check_finite, speak
+
+STEPS = ("ladder", "checkpoints")
+"""Ways to use several teachers in which they speak one after the other."""
 
 
 class Lecturer:
-    """One network that says what it sees in views of `canvas` (N, K, K, 3)."""
+    """The teacher, or the teachers together, that give the lessons of one step; `features` is the width of theirs."""
 
     def __init__(
-        self, model: nn.Module, look: Look, canvas: Pixels, views: Views, device: torch.device
+        self,
+        voices: Sequence[Voice],
+        features: int,
+        canvas: Pixels,
+        views: Views,
+        device: torch.device,
     ) -> None:
-        self.model = quick(model.to(device).eval(), look.size)
-        self.look, self.canvas, self.views, self.device = look, canvas, views, device
-        net: Any = model
-        self.features = int(getattr(net, "head_hidden_size", net.num_features))
+        self.voices = [
+            Voice(v.name, quick(v.network.to(device).eval(), v.look.size), v.look) for v in voices
+        ]
+        self.name = " + ".join(voice.name for voice in voices)
+        self.features, self.canvas, self.views, self.device = features, canvas, views, device
 
     def __call__(self, index: Ints, view: int) -> tuple[Tensor, Tensor]:
-        """Features (B, D) and logits (B, C) of view `view` of images `index`."""
-        pixels = self.views.pixels(self.canvas, index, view, self.look.size, self.device)
+        """Features (B, D) and logits (B, C), float32, of view `view` of images `index`.
+
+        Raises `TeacherError` where one of them is not finite.
+        """
+
+        def pixels(size: int) -> Tensor:
+            return self.views.pixels(self.canvas, index, view, size, self.device)
+
         with inference(self.device, fast=True):
-            return forward(self.model, self.look.normalise(pixels))
+            features, logits = speak(self.voices, pixels)
+            said = features.float(), logits.float()
+        check_finite(self.name, said, f"of view {view}")
+        return said
 
 
 def lecturers(done: Done, canvas: Pixels, views: Views, device: torch.device) -> list[Lecturer]:
-    """The teacher of a finished stage, as one lecturer."""
-    return [Lecturer(restore(done), look_of(done.facts), canvas, views, device)]
+    """Who speaks in a finished teacher stage: one for a single teacher or an ensemble, one a step for the others.
+
+    `canvas` (N, K, K, 3) holds the training images that `views` are cut from.
+    """
+    members = members_of(done.facts)
+    voices = [voice_of(done, member) for member in members]
+    widths = [int(member["features"]) for member in members]
+    if done.facts.get("combine") in STEPS:
+        return [
+            Lecturer([voice], width, canvas, views, device)
+            for voice, width in zip(voices, widths, strict=True)
+        ]
+    return [Lecturer(voices, sum(widths), canvas, views, device)]

@@ -1,4 +1,4 @@
-"""What is known of a teacher before its weights are loaded: its native input size. Planning asks this."""
+"""What is known of teachers before their weights are loaded: their native input size. Planning asks this."""
 
 from __future__ import annotations
 
@@ -11,10 +11,27 @@ from edgedistill.errors import TeacherError
 from edgedistill.recipe import TeacherSection
 from edgedistill.teacher.bundled import BUNDLED
 from edgedistill.teacher.hub import load_pretrained
+from edgedistill.teacher.huggingface import PREFIX as HF
+from edgedistill.teacher.huggingface import hf_shape
+from edgedistill.teacher.pretrained import sections_of
 
 
 def shape_of(section: TeacherSection) -> tuple[int, bool]:
-    """Native square size in pixels, and whether the teacher takes no other. Raises `TeacherError`."""
+    """Native square size in pixels, and whether the teacher takes no other. Raises `TeacherError`.
+
+    Of several teachers: the largest size of those that take one only, else the largest native size.
+    """
+    if section.others and section.checkpoints:
+        raise TeacherError(
+            f"teacher.checkpoints is {section.checkpoints} and teacher.others names {len(section.others)} more: "
+            "early states are kept of one teacher alone. Give --set teacher.checkpoints=0, or no others."
+        )
+    found = [_one(single) for single in sections_of(section)]
+    fixed = [size for size, only in found if only]
+    return max(fixed or [size for size, _ in found]), bool(fixed)
+
+
+def _one(section: TeacherSection) -> tuple[int, bool]:
     name = section.model
     if name.startswith("bundled:"):
         entry = BUNDLED.get(name.removeprefix("bundled:"))
@@ -22,6 +39,8 @@ def shape_of(section: TeacherSection) -> tuple[int, bool]:
             found = load_pretrained(section)
             return found.size, found.fixed_size
         name = entry.architecture
+    if name.startswith(HF) and section.weights is None:
+        return hf_shape(section)
     if name.startswith("local-dir:"):
         return _of_folder(Path(name.removeprefix("local-dir:")), section)
     if name.startswith("hf-hub:") or section.weights is not None or not timm.is_model(name):

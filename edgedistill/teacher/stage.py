@@ -1,227 +1,95 @@
-"""The teacher's stage: it learns the task."""
+"""The teacher's two stages: learn the task, then store what it says of every view that the student will see."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from collections.abc import Sequence
 
 import torch
-from torch import nn
 
+from edgedistill import metrics
 from edgedistill.data.stage import Arrays
-from edgedistill.errors import TeacherError
-from edgedistill.metrics import calibration, top1
-from edgedistill.nets import (
-    Ints,
-    Look,
-    Pixels,
-    load_state,
-    outputs,
-    pick_device,
-    state_bytes,
-    torch_bytes,
-)
+from edgedistill.nets import Floats, pick_device
 from edgedistill.progress import Face
 from edgedistill.recipe import TeacherSection
-from edgedistill.result import CurvePoint
-from edgedistill.rundir import Done, Work
-from edgedistill.teacher.adapt import (
-    Adapted,
-    Probe,
-    adapt,
-    check_head,
-    for_a_head,
-    probe_network,
-    set_head,
-)
-from edgedistill.teacher.hub import Pretrained, load_pretrained
-
-LARGE_FOR_CPU = 30_000_000
-Labelled = tuple[Pixels, Ints]
-"""Training canvases (N, K, K, 3) and labels (N,)."""
-FineTune = Callable[[nn.Module, Look], tuple[float, list[CurvePoint], float]]
-"""Trains a network in place; gives validation top-1, the curve and the seconds."""
+from edgedistill.rundir import Work
+from edgedistill.teacher.member import Facts, make_members, softness
+from edgedistill.teacher.pretrained import sections_of
+from edgedistill.teacher.pupil import FineTune as FineTune
+from edgedistill.teacher.pupil import Task
+from edgedistill.teacher.restore import look_of as look_of
+from edgedistill.teacher.restore import restore as restore
+from edgedistill.teacher.voice import together
 
 
 def teach(
     work: Work,
     section: TeacherSection,
     arrays: Arrays,
+    names: Sequence[str],
     size: int,
     seed: int,
     finetune: FineTune,
     face: Face,
-) -> dict[str, Any]:
-    """Load the teacher, adapt it to the task, and leave `teacher.safetensors` and what is known of it."""
-    device = pick_device()
-    pretrained = load_pretrained(section)
-    look = _look(pretrained, section.model, size)
-    classes = int(arrays.train_labels.max()) + 1
-    curve: list[CurvePoint] = []
-    spent: dict[str, float] = {}
+) -> Facts:
+    """Load each teacher, adapt it to the task, and leave its files and what is known of it.
 
-    def fresh() -> nn.Module:
-        torch.manual_seed(seed)
-        model: Any = copy.deepcopy(pretrained.model)
-        model.reset_classifier(classes)
-        return model  # type: ignore[no-any-return]
-
-    def tune(model: nn.Module) -> float:
-        score, points, seconds = finetune(model, look)
-        curve.extend(points)
-        spent["fine-tuning"] = seconds
-        return score
-
-    if section.adapt == "none":
-        model, how, why = _as_it_is(pretrained, classes, section.model)
-        probe, val_top1 = None, None
-    else:
-        check_head(fresh(), size, classes, section.model)
-        skip = _why_not_tune(section, pretrained, device)
-        adapted, probe = _adapted(
-            section, skip, fresh, tune,
-            lambda name, train: _probe(
-                work, name, pretrained, train, arrays, look, classes, device, face
-            ),
-            (arrays.train, arrays.train_labels), classes, seed,
-        )  # fmt: skip
-        model, how, why = adapted.model, adapted.adaptation, adapted.reason
-        val_top1 = adapted.val_top1
-    logits = outputs(model.to(device), arrays.teacher_val, look, device, fast=True)[1]
-    work.write("teacher.safetensors", state_bytes(model))
-    work.path("teacher.checkpoint").unlink(missing_ok=True)
-    return {
-        **_origin(section, pretrained),
-        "adaptation": how,
-        "reason": why,
-        "classes": classes,
-        "look": {"size": size, "mean": look.mean, "std": look.std},
-        "val_top1": top1(logits, arrays.val_labels) if val_top1 is None else val_top1,
-        "probe_val_top1": probe.val_top1 if probe else None,
-        "calibration": calibration(logits, arrays.val_labels).model_dump(),
-        "curve": [p.model_dump() for p in curve],
-        "seconds_parts": spent,
-    }
-
-
-def _adapted(
-    section: TeacherSection,
-    skip: str,
-    fresh: Callable[[], nn.Module],
-    tune: Callable[[nn.Module], float],
-    probe_on: Callable[[str, Labelled], Probe],
-    train: Labelled,
-    classes: int,
-    seed: int,
-) -> tuple[Adapted, Probe | None]:
-    """The adapted teacher, and the probe where there was one.
-
-    A head that fine-tuning starts from is fitted on some of the images; one that stays, on all of them.
+    `names` are the classes of the data. `members` of the facts has every teacher in the order in which it speaks; what
+    stands beside it is about the teacher as a whole: the only one, the ensemble, or the last of a ladder or of early
+    states.
     """
-    head = train if skip else for_a_head(train, classes, seed)
-    probe = probe_on("probe", head) if skip or section.adapt != "finetune" else None
-    adapted = adapt(fresh, probe, None if skip else tune, skip, section.frozen_norm)
-    tuned_in_vain = not skip and adapted.adaptation == "linear probe"
-    if not tuned_in_vain or head is train or probe is None or probe.val_top1 == 1.0:
-        return adapted, probe
-    whole = probe_on("whole", train)
-    set_head(adapted.model, whole)
-    count, score = len(train[1]), whole.val_top1
-    reason = f"{adapted.reason}; refitted on all {count:,} training images it reaches {score:.3f}"
-    return replace(adapted, reason=reason, val_top1=score), whole
+    task = Task(work, arrays, names, size, seed, finetune, face, pick_device())
+    every = sections_of(section)
+    found: list[tuple[Facts, Floats]] = []
+    for index, one in enumerate(every):
+        if len(every) > 1:
+            face.detail(f"teacher {index + 1} of {len(every)}: {one.model}")
+        found += make_members(task, one, index, len(every) == 1)
+    combine = section.combine if len(every) > 1 else "checkpoints" if len(found) > 1 else "single"
+    if combine == "ladder":
+        found.sort(key=lambda pair: pair[0]["params"])
+    members, logits = [pair[0] for pair in found], [pair[1] for pair in found]
+    whole = dict(members[-1])
+    if combine == "ensemble":
+        whole = _ensemble(members, logits, size, arrays)
+    whole["softness"] = {**whole["softness"], "agreement": agreement(logits)}
+    if combine == "ladder":
+        whole["reason"] += "; the last of a ladder from few to many parameters"
+    return {**whole, "combine": combine, "members": members}
 
 
-def _look(pretrained: Pretrained, name: str, size: int) -> Look:
-    """How the teacher sees images of `size` pixels. Raises `TeacherError` for a size that it does not take."""
-    if pretrained.fixed_size and size != pretrained.size:
-        raise TeacherError(
-            f"{name} takes {pretrained.size} px only, and teacher.input_size is {size}; "
-            f"give --set teacher.input_size={pretrained.size}"
-        )
-    return Look(size, pretrained.mean, pretrained.std)
-
-
-def _origin(section: TeacherSection, pretrained: Pretrained) -> dict[str, Any]:
-    """Where the teacher comes from, and what it takes to build it again."""
+def _ensemble(members: list[Facts], logits: list[Floats], size: int, arrays: Arrays) -> Facts:
+    """What is known of several teachers as one: the log of their mean probabilities."""
+    said = [(torch.zeros(len(z), 1), torch.from_numpy(z)) for z in logits]
+    mean = together(said)[1].numpy()
+    licences = [member["licence"] for member in members]
+    parts: dict[str, float] = {}
+    for member in members:
+        for what, seconds in member["seconds_parts"].items():
+            parts[what] = parts.get(what, 0.0) + seconds
+    flops = [member["flops"] for member in members]
     return {
-        "model": section.model,
-        "architecture": pretrained.architecture,
-        "source": pretrained.origin.source,
-        "revision": pretrained.origin.revision,
-        "licence": section.licence or pretrained.origin.licence,
-        "params": pretrained.params,
-        "features": pretrained.features,
-        "rebuild": pretrained.rebuild,
+        "model": " + ".join(member["model"] for member in members),
+        "source": " + ".join(member["source"] for member in members),
+        "revision": None,
+        "licence": None if None in licences else ", ".join(dict.fromkeys(licences)),
+        "params": sum(member["params"] for member in members),
+        "features": sum(member["features"] for member in members),
+        "classes": members[0]["classes"],
+        "look": {**members[0]["look"], "size": size},
+        "adaptation": f"ensemble of {len(members)}",
+        "reason": "; ".join(f"{m['model']}: {m['adaptation']}, {m['reason']}" for m in members),
+        "val_top1": metrics.top1(mean, arrays.val_labels),
+        "probe_val_top1": None,
+        "calibration": metrics.calibration(mean, arrays.val_labels).model_dump(),
+        "softness": softness(mean, arrays.val_labels),
+        "flops": None if None in flops else sum(flops),
+        "curve": [],
+        "seconds_parts": parts,
     }
 
 
-def _as_it_is(pretrained: Pretrained, classes: int, name: str) -> tuple[nn.Module, str, str]:
-    if pretrained.classes != classes:
-        raise TeacherError(
-            f"{name} has {pretrained.classes} classes and the images have {classes}; "
-            "teacher.adapt=none needs the same classes, in the same order. Use probe or finetune."
-        )
-    return pretrained.model, "none", "asked for; its own classes are used"
-
-
-def _why_not_tune(section: TeacherSection, pretrained: Pretrained, device: torch.device) -> str:
-    """Why fine-tuning is not tried, or the empty text when it is."""
-    if section.adapt == "probe":
-        return "asked for"
-    if section.adapt == "auto" and device.type == "cpu" and pretrained.params > LARGE_FOR_CPU:
-        return (
-            f"{pretrained.params / 1e6:.0f} million parameters are too many to fine-tune without a GPU; "
-            "--set teacher.adapt=finetune does it all the same"
-        )
-    if section.epochs == 0:
-        return "teacher.epochs is 0"
-    return ""
-
-
-def _probe(
-    work: Work,
-    name: str,
-    pretrained: Pretrained,
-    train: Labelled,
-    arrays: Arrays,
-    look: Look,
-    classes: int,
-    device: torch.device,
-    face: Face,
-) -> Probe:
-    """The linear probe, from its file where a broken try left one."""
-    if work.has(f"{name}.pt"):
-        saved = torch.load(work.path(f"{name}.pt"), weights_only=True)
-        return Probe(**saved)
-    model = pretrained.model.to(device)
-    total = len(train[1]) + len(arrays.teacher_val)
-    with face.bar("teacher: features for the probe", total) as advance:
-        probe = probe_network(
-            model, train, (arrays.teacher_val, arrays.val_labels), look, classes, device, advance,
-        )  # fmt: skip
-    work.write(f"{name}.pt", torch_bytes(vars(probe)))
-    face.detail(f"teacher: linear probe, validation top-1 {probe.val_top1:.3f}")
-    return probe
-
-
-def look_of(facts: Any) -> Look:
-    """The `Look` that a stage wrote into its facts."""
-    size, mean, std = facts["look"]["size"], facts["look"]["mean"], facts["look"]["std"]
-    return Look(int(size), (mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
-
-
-def restore(done: Done) -> nn.Module:
-    """The adapted teacher of a finished stage."""
-    import timm
-
-    facts = done.facts
-    model: nn.Module = timm.create_model(
-        str(facts["architecture"]),
-        pretrained=False,
-        num_classes=int(facts["classes"]),
-        **facts.get("rebuild", {}),
-    )
-    load_state(model, done.folder / "teacher.safetensors", "the stored teacher")
-    return model
+def agreement(logits: Sequence[Floats]) -> float | None:
+    """Share of images on which two teachers give the same class, over all pairs; `None` for one teacher."""
+    said = [metrics.predictions(z) for z in logits]
+    pairs = [(a, b) for i, a in enumerate(said) for b in said[i + 1 :]]
+    return sum(float((a == b).mean()) for a, b in pairs) / len(pairs) if pairs else None

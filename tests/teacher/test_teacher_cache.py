@@ -28,7 +28,6 @@ from tests.teacher.cache_parts import (
     ROWS,
     WIDTH,
     Formula,
-    all_of,
     content,
     forge,
     formulas,
