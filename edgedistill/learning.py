@@ -54,6 +54,7 @@ class Build:
             self.layered.recipe.seed,
             run.path / "cache" / "images.json",
             face.counter("images"),
+            face.say,
         )
 
     def stage(
@@ -337,4 +338,5 @@ class Build:
 
 
 def _splits(dataset: Dataset) -> list[tuple[str, Any]]:
-    return [("train", dataset.train), ("val", dataset.val), ("test", dataset.test)]
+    splits = [("train", dataset.train), ("val", dataset.val), ("test", dataset.test)]
+    return [*splits, ("unlabelled", dataset.unlabelled)]

@@ -36,7 +36,7 @@ def finetuner(
             section.frozen_norm,
             float(section.frozen_share),
         )
-        images = Images(arrays.train, arrays.train_labels, arrays.teacher_val, arrays.val_labels)
+        images = Images(*arrays.labelled_train, arrays.teacher_val, arrays.val_labels)
         trainer = Trainer(
             "teacher", model, Plain(section.label_smoothing), images, look, views, schedule,
             pick_device(), section.body_lr_ratio,

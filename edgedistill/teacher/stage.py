@@ -62,7 +62,7 @@ def teach(
     device = pick_device()
     pretrained = load_pretrained(section)
     look = _look(pretrained, section.model, size)
-    classes = int(arrays.train_labels.max()) + 1
+    classes = int(arrays.labelled_train[1].max()) + 1
     curve: list[CurvePoint] = []
     spent: dict[str, float] = {}
 
@@ -89,7 +89,7 @@ def teach(
             lambda name, train: _probe(
                 work, name, pretrained, train, arrays, look, classes, device, face
             ),
-            (arrays.train, arrays.train_labels), classes, seed,
+            arrays.labelled_train, classes, seed,
         )  # fmt: skip
         model, how, why = adapted.model, adapted.adaptation, adapted.reason
         val_top1 = adapted.val_top1
