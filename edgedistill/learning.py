@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from edgedistill.data.dataset import Dataset, printable
+from edgedistill.data.dataset import printable
 from edgedistill.data.sources import open_source
 from edgedistill.derive import (
     known_student,
@@ -92,7 +92,7 @@ class Build:
             folder.write("skipped.tsv", "".join(line + "\n" for line in lines))
             rows = [
                 f"{split}\t{item.label}\t{item.sha256}\t{printable(item.key)}\n"
-                for split, items in _splits(self.dataset)
+                for split, items in self.dataset.parts()
                 for item in items
             ]
             folder.write("split.tsv", "".join(rows))
@@ -335,8 +335,3 @@ class Build:
             "student": self.start.facts["licence"],
             "data": self.recipe.data.licence or self.dataset.licence,
         }
-
-
-def _splits(dataset: Dataset) -> list[tuple[str, Any]]:
-    splits = [("train", dataset.train), ("val", dataset.val), ("test", dataset.test)]
-    return [*splits, ("unlabelled", dataset.unlabelled)]

@@ -99,6 +99,11 @@ class Dataset:
         """The images of one split."""
         return {"train": self.train, "val": self.val, "test": self.test}[split]
 
+    def parts(self) -> list[tuple[str, tuple[Item, ...]]]:
+        """Every image, by split, the unlabelled ones last."""
+        splits = [(str(split), self.items(split)) for split in SPLITS]
+        return [*splits, ("unlabelled", self.unlabelled)]
+
     def read(self, item: Item) -> Image:
         """The image as RGB, upright. Raises DataError when its file has changed since."""
         return self.store.read(item)

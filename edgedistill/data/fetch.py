@@ -6,10 +6,10 @@ import contextlib
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from edgedistill.data.dataset import printable
 from edgedistill.data.kinds import shown_url
@@ -21,6 +21,7 @@ Say = Callable[[str], None]
 """Tells a person one line."""
 _CHUNK = 1 << 22
 _MB = 1e6
+_TELL_EVERY_S = 5.0
 
 
 def fetch_shards(urls: Sequence[str], folder: Path, say: Say) -> list[Path]:
@@ -44,10 +45,18 @@ def fetch_shards(urls: Sequence[str], folder: Path, say: Say) -> list[Path]:
             "shards; then give the same command again."
         )
     say(f"fetching {len(todo):,} shards, {amount}, into {folder}")
-    done = 0
-    for number, ((url, path), size) in enumerate(zip(todo, sizes, strict=True), 1):
-        done += _fetch(url, path, size)
-        say(f"fetched {number:,} of {len(todo):,} shards, {done / _MB:,.1f} MB")
+    done, told = 0, time.monotonic()
+
+    def count(size: int) -> None:
+        nonlocal done, told
+        done += size
+        if time.monotonic() - told > _TELL_EVERY_S:
+            told = time.monotonic()
+            say(f"fetched {done / _MB:,.1f} MB of {amount}")
+
+    for (url, path), size in zip(todo, sizes, strict=True):
+        _fetch(url, path, size, count)
+    say(f"fetched {len(todo):,} shards, {done / _MB:,.1f} MB")
     for name in CLASS_FILES:
         _beside(urls[0], places[0], name)
     return places
@@ -55,9 +64,8 @@ def fetch_shards(urls: Sequence[str], folder: Path, say: Say) -> list[Path]:
 
 def _place(url: str, folder: Path) -> Path:
     """Where a file goes: its name, under its folder's name, under what tells its address from all others."""
-    parts = urlsplit(url)
-    head, _, name = parts.path.rpartition("/")
-    origin = hashlib.sha256(f"{parts.scheme}://{parts.netloc}{head}".encode()).hexdigest()[:16]
+    head, _, name = shown_url(url).rpartition("/")
+    origin = hashlib.sha256(head.encode("utf-8", "surrogateescape")).hexdigest()[:16]
     safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)[-100:]
     last = "".join(c if c.isalnum() or c in "-_" else "_" for c in head.rpartition("/")[2])[-50:]
     return folder / origin / (last or "shards") / safe
@@ -69,7 +77,7 @@ def _open(url: str) -> tuple[Any, str]:
 
     try:
         fs, path = fsspec.core.url_to_fs(url)
-    except (ImportError, ValueError) as error:
+    except Exception as error:  # each file system raises kinds of its own, even for a bad address
         raise DataError(
             f"{printable(shown_url(url))} cannot be read here: {_text(error)}. Install what it names, or fetch the "
             "files first and give their folder."
@@ -87,8 +95,8 @@ def _size(url: str) -> int | None:
     return int(size) if isinstance(size, int) and size >= 0 else None
 
 
-def _fetch(url: str, path: Path, size: int | None) -> int:
-    """Fetch one file aside and rename it; gives its bytes. Raises DataError when it does not come whole."""
+def _fetch(url: str, path: Path, size: int | None, count: Callable[[int], None]) -> None:
+    """Fetch one file aside and rename it; `count` gets the bytes that came. Raises DataError when it is not whole."""
     fs, source = _open(url)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -98,6 +106,7 @@ def _fetch(url: str, path: Path, size: int | None) -> int:
             while chunk := remote.read(_CHUNK):
                 local.write(chunk)
                 done += len(chunk)
+                count(len(chunk))
             local.flush()
             os.fsync(local.fileno())
         if size is not None and done != size:
@@ -113,14 +122,13 @@ def _fetch(url: str, path: Path, size: int | None) -> int:
     finally:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
-    return done
 
 
 def _beside(url: str, path: Path, name: str) -> None:
     """Fetch a small file that may lie beside a shard."""
     other = url.partition("?")[0].rpartition("/")[0] + f"/{name}"
     with contextlib.suppress(DataError):
-        _fetch(other, path.with_name(name), _size(other))
+        _fetch(other, path.with_name(name), _size(other), lambda _: None)
 
 
 def _failed(url: str, error: Exception) -> DataError:

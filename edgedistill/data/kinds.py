@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit, urlunsplit
 
 from edgedistill.data.dataset import printable
 from edgedistill.data.folder import CLUTTER
 from edgedistill.data.idx import has_idx
 from edgedistill.data.labelling import SPLIT_NAMES
+from edgedistill.data.tarindex import IMAGE_SUFFIXES
 from edgedistill.errors import DataError, MissingExtraError, UsageError
 
 BUILTIN = "builtin:"
+BUILTINS = ("fashion-mnist",)
 HUB = "hf-dataset:"
 EXTRA = "data"
 MAX_SHARDS = 100_000
@@ -33,7 +34,10 @@ Kind = Literal["builtin", "hub", "shards", "saved", "parquet", "table", "idx", "
 _HUB_NAME = re.compile(
     r"(?P<id>[\w.-]+(?:/[\w.-]+)?)(?::(?P<config>[^@:]+))?(?:@(?P<revision>[^@]+))?"
 )
-_RANGE = re.compile(r"\{(-?\d{1,9})\.\.(-?\d{1,9})(?:\.\.-?\d+)?\}")
+_LOOKED = 1_000
+_RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.-?\d+)?")
+_GROUP = re.compile(r"\{([^{}]*)\}")
+_DIGITS = 9
 
 
 @dataclass(frozen=True)
@@ -64,29 +68,32 @@ def locate(source: str) -> Source:
         raise DataError(f"the data source {source!r} is no path. {ALLOWED}")
     if "://" in source:
         return _at_urls(source)
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     try:
         if "{" in source and not path.exists():
             return _pattern(str(path))
         if path.is_file():
             return _file(path)
         if not path.exists():
-            raise DataError(f"data source {path} does not exist. {ALLOWED}")
+            hint = f' The built-in set is called "{BUILTIN}{source}".' if source in BUILTINS else ""
+            raise DataError(f"data source {printable(str(path))} does not exist.{hint} {ALLOWED}")
         root = path.resolve()
         next(root.iterdir(), None)
         return _folder(root)
     except OSError as error:
-        raise DataError(f"data source {path} cannot be read: {error.strerror}. {ALLOWED}") from None
+        raise DataError(f"data source {printable(str(path))} cannot be read: {error.strerror}. {ALLOWED}") from None
 
 
 def short_name(source: str) -> str:
     """What to call a source: the last part of its path that says something."""
     if source.startswith(HUB):
-        return re.split(r"[:@]", source.removeprefix(HUB))[0].rpartition("/")[2]
+        return printable(re.split(r"[:@]", source.removeprefix(HUB))[0].rpartition("/")[2])
     path = shown_url(source) if "://" in source else source
     for part in reversed(re.sub(r"\{[^}]*\}", "", path).split("/")):
-        stem = re.sub(r"\.(tar|parquet|csv|tsv)$", "", part).strip("-_. 0123456789")
-        if stem and stem.lower() not in {*SPLIT_NAMES, *GENERIC}:
+        stem = re.sub(r"\.(csv|tsv)$", "", part)
+        if part.endswith((".tar", ".parquet")):
+            stem = re.sub(r"[-_.]?(\d+(-of-\d+)?)?\.(tar|parquet)$", "", part)
+        if stem.strip(".") and stem.lower() not in {*SPLIT_NAMES, *GENERIC}:
             return printable(stem)
     return "data"
 
@@ -108,8 +115,9 @@ GENERIC = (
 
 def shown_url(url: str) -> str:
     """An address without what may be secret: user, password and query."""
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    scheme, _, rest = url.partition("://")
+    host, slash, path = re.split(r"[?#]", rest)[0].partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
 
 
 def need_extra(what: str, *modules: str) -> None:
@@ -125,11 +133,7 @@ def expand(pattern: str) -> list[str]:
     need_extra("a pattern of shards", "braceexpand")
     from braceexpand import braceexpand
 
-    sizes = [abs(int(a) - int(b)) + 1 for a, b in _RANGE.findall(pattern)]
-    if (
-        math.prod(sizes) * 2 ** pattern.count(",") > MAX_SHARDS * 2**10
-        or max(sizes, default=1) > MAX_SHARDS
-    ):
+    if _most(pattern) > MAX_SHARDS:
         raise DataError(
             f"the pattern {printable(pattern)} stands for more than {MAX_SHARDS:,} files."
         )
@@ -139,11 +143,22 @@ def expand(pattern: str) -> list[str]:
         raise DataError(
             f"the pattern {printable(pattern)} cannot be read: {error}. Write it as in train-{{000..012}}.tar"
         ) from None
-    if len(names) > MAX_SHARDS:
-        raise DataError(
-            f"the pattern {printable(pattern)} stands for more than {MAX_SHARDS:,} files."
-        )
     return names
+
+
+def _most(pattern: str) -> int:
+    """At least as many names as a pattern can stand for, without making them."""
+    most = 1
+    while groups := _GROUP.findall(pattern):
+        for group in groups:
+            ends = _RANGE.fullmatch(group)
+            if ends and max(map(len, ends.groups())) > _DIGITS:
+                return MAX_SHARDS + 1
+            most *= abs(int(ends[1]) - int(ends[2])) + 1 if ends else group.count(",") + 1
+        pattern = _GROUP.sub("", pattern)
+        if most > MAX_SHARDS:
+            break
+    return most
 
 
 def _on_hub(source: str) -> Source:
@@ -160,7 +175,7 @@ def _on_hub(source: str) -> Source:
 
 def _at_urls(source: str) -> Source:
     urls = expand(source)
-    strange = [url for url in urls if not urlsplit(url).path.lower().endswith(".tar")]
+    strange = [url for url in urls if not shown_url(url).lower().endswith(".tar")]
     if strange:
         raise DataError(
             f"data source {printable(shown_url(strange[0]))} is an address, and of addresses only WebDataset shards "
@@ -199,7 +214,7 @@ def _file(path: Path) -> Source:
     kind = kinds.get(path.suffix.lower())
     if kind is None:
         raise DataError(
-            f"data source {path} is a file that cannot be read as data. Unpack archives; shards must be plain .tar, "
+            f"data source {printable(str(path))} is a file that cannot be read as data. Unpack archives; shards must be plain .tar, "
             f"as an image of a compressed one cannot be found again. {ALLOWED}"
         )
     return Source(kind, str(path), root=path.parent, files=(path.name,))
@@ -217,7 +232,7 @@ def _folder(root: Path) -> Source:
     tables = tuple(sorted(name for name in found if name.lower().endswith(".parquet")))
     if shards and tables:
         raise DataError(
-            f"data folder {root} holds both shards ({printable(shards[0])}) and Parquet files "
+            f"data folder {printable(str(root))} holds both shards ({printable(shards[0])}) and Parquet files "
             f"({printable(tables[0])}). Give a folder for each, or name the files that count."
         )
     if shards:
@@ -228,18 +243,32 @@ def _folder(root: Path) -> Source:
 
 
 def _packed(root: Path) -> Iterator[str]:
-    """Files of a folder without class folders: those in it, and in its folders `train`, `val`, `test` and `data`."""
-    entries = [
-        e for e in root.iterdir() if not e.name.startswith(".") and e.name.lower() not in CLUTTER
-    ]
-    inner = [entry for entry in entries if entry.is_dir()]
-    if any(entry.name.lower() not in {*SPLIT_NAMES, "data"} for entry in inner):
-        return
-    for folder in inner:
-        below = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-        if any(entry.is_dir() for entry in below):
+    """Files that may be shards or tables: those in a folder, and in its folders `train`, `val`, `test` and `data`.
+
+    None where its folders hold images: then it is an image folder, and an archive beside them is just that.
+    """
+    entries = list(_shown(root))
+    for folder in [entry for entry in entries if entry.is_dir()]:
+        if folder.name.lower() in {*SPLIT_NAMES, "data"}:
+            below = list(_shown(folder))
+            if any(entry.is_dir() for entry in below):
+                return
+            entries += below
+        elif _has_image(folder):
             return
-        entries += below
     for entry in entries:
         if entry.is_file() and entry.resolve().is_relative_to(root):
             yield entry.relative_to(root).as_posix()
+
+
+def _shown(folder: Path) -> Iterator[Path]:
+    """What lies in a folder and is neither hidden nor left there by an operating system."""
+    for entry in folder.iterdir():
+        if not entry.name.startswith(".") and entry.name.lower() not in CLUTTER:
+            yield entry
+
+
+def _has_image(folder: Path) -> bool:
+    """Whether one of the first files below a folder is called an image."""
+    names = (name for _, _, files in os.walk(folder) for name in files)
+    return any(Path(name).suffix.lower()[1:] in IMAGE_SUFFIXES for name in islice(names, _LOOKED))

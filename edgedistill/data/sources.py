@@ -38,7 +38,7 @@ from edgedistill.data.idx import (
     array_items,
     gather_idx,
 )
-from edgedistill.data.kinds import BUILTIN, Source, locate, need_extra
+from edgedistill.data.kinds import BUILTIN, BUILTINS, Source, locate, need_extra
 from edgedistill.data.shards import gather_shards
 from edgedistill.data.split import (
     by_label,
@@ -94,7 +94,7 @@ def open_source(
 def check_source(section: DataSection) -> None:
     """Raise DataError or UsageError, as `open_source` does, for a source that is not there at all."""
     source = locate(section.source)
-    if source.kind == "builtin" and source.name not in _BUILTINS:
+    if source.kind == "builtin" and source.name not in BUILTINS:
         _builtin(source.name)
     if source.kind in ("hub", "saved", "parquet"):
         need_extra(f"the data source {source.shown}", "datasets")
@@ -132,8 +132,8 @@ def _gather(
 
 
 def _builtin(name: str) -> Gathered:
-    if name not in _BUILTINS:
-        raise UsageError(unknown("built-in data set", name, _BUILTINS))
+    if name not in BUILTINS:
+        raise UsageError(unknown("built-in data set", name, BUILTINS))
     parts: dict[Split, Sequence[Item]] = {}
     arrays, rows = {}, {}
     with np.load(SAMPLE_FILE, allow_pickle=False) as sample:
@@ -154,9 +154,6 @@ def _builtin(name: str) -> Gathered:
         words="drawn once for the built-in set: train and val from the 60,000 training images of "
         "Fashion-MNIST, test from its 10,000 test images",
     )
-
-
-_BUILTINS = ("fashion-mnist",)
 
 
 def assemble(gathered: Gathered, section: DataSection, seed: int) -> Dataset:

@@ -91,7 +91,7 @@ def prepare(
     if needed > free:
         raise StoppedError(
             f"the images take {needed / 1e9:.1f} GB as pixels and the disk has {free / 1e9:.1f} GB free. "
-            "Free some space, use fewer images (--set data.max_train=..., data.max_unlabelled), or a smaller input size; "
+            "Free some space, use fewer images (--set data.max_train=...), or a smaller input size; "
             "then give the same command again."
         )
     work.path("test").mkdir(exist_ok=True)

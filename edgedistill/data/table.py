@@ -134,7 +134,7 @@ def _entries(root: Path, rows: Sequence[_Row], numbers: bool) -> tuple[list[Entr
     paths = [_inside(root, real, row.path) for row in rows]
     said: dict[str | None, set[str]] = {}
     for row, path in zip(rows, paths, strict=True):
-        said.setdefault(path, set()).add(row.label)
+        said.setdefault(path, set()).update([row.label] if row.label else [])
     lines: dict[str, int] = {}
     for row, path in zip(rows, paths, strict=True):
         split: Split | None = None if row.split is None else SPLIT_NAMES.get(row.split.lower())

@@ -124,7 +124,7 @@ def _members(file: BinaryIO, size: int, index: Index) -> Iterator[tuple[str, Pla
     try:
         with tarfile.open(fileobj=_Window(file), mode="r:") as tar:
             while (member := tar.next()) is not None:
-                tar.members = []
+                tar.members = []  # type: ignore[attr-defined]
                 count += 1
                 place = (member.offset_data, member.size)
                 if place[0] <= last or place[1] < 0:
