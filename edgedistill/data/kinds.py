@@ -81,7 +81,9 @@ def locate(source: str) -> Source:
         next(root.iterdir(), None)
         return _folder(root)
     except OSError as error:
-        raise DataError(f"data source {printable(str(path))} cannot be read: {error.strerror}. {ALLOWED}") from None
+        raise DataError(
+            f"data source {printable(str(path))} cannot be read: {error.strerror}. {ALLOWED}"
+        ) from None
 
 
 def short_name(source: str) -> str:

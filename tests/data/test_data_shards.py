@@ -119,9 +119,7 @@ def test_class_names_beside_the_shards_name_the_numbers(tmp_path: Path) -> None:
     assert opened(tmp_path).classes == ("0", "1")
 
 
-@pytest.mark.parametrize(
-    "text", ["cat\ncat\n", "", "\xff"], ids=["twice", "nothing", "not UTF-8"]
-)
+@pytest.mark.parametrize("text", ["cat\ncat\n", "", "\xff"], ids=["twice", "nothing", "not UTF-8"])
 def test_class_names_that_cannot_be_used_are_refused(tmp_path: Path, text: str) -> None:
     tar(tmp_path / "a.tar", samples(12))
     (tmp_path / "classes.txt").write_bytes(text.encode("latin-1"))
@@ -299,7 +297,11 @@ def test_no_bytes_break_the_index(tmp_path: Path, data: st.DataObject) -> None:
         some = data.draw(st.binary(min_size=1, max_size=12))
         whole[at : at + len(some)] = some
         if data.draw(st.booleans()):  # a checksum that fits, so that the header is believed
-            head = bytes(whole[block : block + 148]) + b" " * 8 + bytes(whole[block + 156 : block + 512])
+            head = (
+                bytes(whole[block : block + 148])
+                + b" " * 8
+                + bytes(whole[block + 156 : block + 512])
+            )
             whole[block + 148 : block + 156] = b"%06o\0 " % sum(head)
     path = tmp_path / "x.tar"
     path.write_bytes(whole[: data.draw(st.integers(0, len(whole)))])
