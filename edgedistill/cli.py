@@ -73,7 +73,8 @@ def build(
         Path | None, typer.Argument(help="A recipe (YAML); options override it.", metavar="RECIPE")
     ] = None,
     data: Annotated[
-        str | None, typer.Option(help="Folder with one folder a class, or idx files.")
+        str | None,
+        typer.Option(help="Folder of images, .tar shards, .parquet, .csv, hf-dataset:OWNER/NAME."),
     ] = None,
     teacher: Annotated[
         str | None,
@@ -163,7 +164,7 @@ def plan(
     recipe: Annotated[
         Path | None, typer.Argument(help="A recipe (YAML).", metavar="RECIPE")
     ] = None,
-    data: Annotated[str | None, typer.Option(help="Folder with one folder a class.")] = None,
+    data: Annotated[str | None, typer.Option(help="As for build.")] = None,
     teacher: Annotated[str | None, typer.Option(help="As for build.")] = None,
     device: Annotated[str | None, typer.Option(help="Device name or profile (.yaml).")] = None,
     latency_ms: Annotated[float | None, typer.Option(help="Most milliseconds an image.")] = None,

@@ -79,8 +79,10 @@ def out_folder(recipe: Recipe, out: Path | None) -> Path:
         return out
     name = recipe.name
     if name is None:
+        from edgedistill.data.kinds import short_name
+
         source = recipe.data.source
-        data = source.partition(":")[2] if source.startswith("builtin:") else Path(source).name
+        data = source.partition(":")[2] if source.startswith("builtin:") else short_name(source)
         device = Path(recipe.device).stem
         name = f"{data or 'data'}-{device}"
     safe = "".join(c if c.isalnum() or c in "-_." else "-" for c in name).strip(".-") or "run"

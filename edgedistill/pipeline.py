@@ -152,7 +152,9 @@ def preview(layered: Layered, face: Face) -> tuple[Plan, Resolved, Dataset]:
     require_parts(layered.recipe.bench.provider)
     device = load_device(layered.recipe.device)
     known_student(layered.recipe.student.model)
-    dataset = open_source(layered.recipe.data, layered.recipe.seed, None, face.counter("images"))
+    dataset = open_source(
+        layered.recipe.data, layered.recipe.seed, None, face.counter("images"), face.say
+    )
     planned, values = make_plan(layered, device, dataset)
     return planned, resolve(layered, {**limits_from(layered, device), **values}), dataset
 
@@ -161,7 +163,9 @@ def preview_plan(layered: Layered, measure: int, face: Face) -> tuple[Plan, Limi
     """The plan alone (`edgedistill plan`) and its limits; torch is needed only to time the `measure` best here."""
     device = load_device(layered.recipe.device)
     known_student(layered.recipe.student.model)
-    dataset = open_source(layered.recipe.data, layered.recipe.seed, None, face.counter("images"))
+    dataset = open_source(
+        layered.recipe.data, layered.recipe.seed, None, face.counter("images"), face.say
+    )
     planned = choose_student(layered, device, dataset)
     limits = resolve(layered, limits_from(layered, device)).recipe.budget.limits()
     if measure:

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from edgedistill import crew
-from edgedistill.data.dataset import Dataset, printable
+from edgedistill.data.dataset import printable
 from edgedistill.data.sources import open_source
 from edgedistill.derive import (
     known_student,
@@ -56,6 +56,7 @@ class Preparation:
             self.layered.recipe.seed,
             run.path / "cache" / "images.json",
             face.counter("images"),
+            face.say,
         )
 
     def stage(
@@ -102,7 +103,7 @@ class Preparation:
             folder.write("skipped.tsv", "".join(line + "\n" for line in lines))
             rows = [
                 f"{split}\t{item.label}\t{item.sha256}\t{printable(item.key)}\n"
-                for split, items in _splits(self.dataset)
+                for split, items in self.dataset.parts()
                 for item in items
             ]
             folder.write("split.tsv", "".join(rows))
@@ -236,7 +237,3 @@ class Preparation:
         return StudentSpec(
             student.model, number(student.input_size), classes, student.weights == "pretrained"
         )
-
-
-def _splits(dataset: Dataset) -> list[tuple[str, Any]]:
-    return [("train", dataset.train), ("val", dataset.val), ("test", dataset.test)]

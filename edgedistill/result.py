@@ -132,6 +132,7 @@ class Data(Document):
     split: str
     per_class_train: list[Count] = []
     licence: str | None = None
+    unlabelled: Count = 0
 
 
 class Member(Document):

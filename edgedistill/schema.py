@@ -40,9 +40,13 @@ def _f(default: Any, text: str, **limits: Any) -> Any:
 class DataSection(Section):
     """What the student sees, and how it is split."""
 
-    source: str = _f(BUILTIN_DATA, "Image folder, folder of idx files, or the built-in set.")
-    val_fraction: float = _f(0.15, "Share for validation where the folder has none.", gt=0, lt=0.5)
-    test_fraction: float = _f(0.2, "Share for testing where the folder has none.", gt=0, lt=0.5)
+    source: str = _f(
+        BUILTIN_DATA, "Folder, .tar shards, .parquet, .csv, hf-dataset:OWNER/NAME, built-in set."
+    )
+    image_column: str | None = _f(None, "Column of the images (shards: suffix); else found.")
+    label_column: str | None = _f(None, "Column of the labels (shards: key in .json); else found.")
+    val_fraction: float = _f(0.15, "Share for validation where the data has none.", gt=0, lt=0.5)
+    test_fraction: float = _f(0.2, "Share for testing where the data has none.", gt=0, lt=0.5)
     max_bad_fraction: float = _f(0.1, "More undecodable files than this is an error.", ge=0, le=1)
     max_pixels: int = _f(100_000_000, "Images with more pixels are left out.", ge=1)
     flip: bool = _f(True, "Mirror training views left to right.")
@@ -54,6 +58,10 @@ class DataSection(Section):
     mix: Literal["none", "mixup", "cutmix"] | Auto = _f("auto", "Views made of two images.")
     mix_alpha: float = _f(1.0, "Beta(a, a) of the share that the second image gets.", gt=0, le=10)
     max_train: int | None = _f(None, "Use at most this many training images.", ge=1)
+    unlabelled: str | None = _f(
+        None, "Further images without labels, that only the teacher speaks about."
+    )
+    max_unlabelled: int | None = _f(None, "Use at most this many unlabelled images.", ge=1)
     licence: str | None = _f(None, "Licence of the images, for the model card.")
 
 

@@ -68,7 +68,7 @@ def test_what_is_missing_comes_with_the_command_that_installs_it(
     monkeypatch.setattr(shutil, "which", lambda _: None)
     found = {check.name: check for check in doctor.checks()}
     extras = {"torch": "train", "timm": "train", "onnxruntime": "cpu", "diffusers": "synth",
-              "tensorrt": "tensorrt", "bundled weights": "sample"}  # fmt: skip
+              "tensorrt": "tensorrt", "datasets": "data", "bundled weights": "sample"}  # fmt: skip
     for name, extra in extras.items():
         assert found[name].status == "missing"
         assert f'pip install "edgedistill[{extra}]"' in found[name].advice

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+UNLABELLED = -1
+"""The label of an image that has none."""
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) from time to time."""
@@ -34,7 +36,7 @@ B = TypeVar("B")
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One image: `key` finds it in its store, `label` indexes the classes, `sha256` is of its
+    """One image: `key` finds it in its store, `label` indexes the classes (-1: it has none), `sha256` is of its
     content.
     """
 
@@ -52,7 +54,10 @@ class Store(Protocol):
 
 @dataclass(frozen=True)
 class Gathered:
-    """What a source holds before it is split: items of the parts that it came with."""
+    """What a source holds before it is split: items of the parts that it came with.
+
+    `empty` and `need` are the words of an error: what it means that there is no image, and what to give.
+    """
 
     name: str
     source: str
@@ -64,11 +69,16 @@ class Gathered:
     bad: tuple[Skipped, ...] = ()
     outside: tuple[Skipped, ...] = ()
     words: str = ""
+    empty: str = "its folders are empty"
+    need: str = "Give one folder of images (JPEG, PNG, WebP, ...) for each class."
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images and labels, split. `image_side` is the median short side over train, in pixels."""
+    """Images and labels, split. `image_side` is the median short side over train, in pixels.
+
+    `unlabelled` are further images to learn from, with label -1 and of content that stands in no split.
+    """
 
     name: str
     source: str
@@ -83,10 +93,16 @@ class Dataset:
     image_side: int
     sha256: str
     store: Store = field(repr=False, compare=False)
+    unlabelled: tuple[Item, ...] = ()
 
     def items(self, split: Split) -> tuple[Item, ...]:
         """The images of one split."""
         return {"train": self.train, "val": self.val, "test": self.test}[split]
+
+    def parts(self) -> list[tuple[str, tuple[Item, ...]]]:
+        """Every image, by split, the unlabelled ones last."""
+        splits = [(str(split), self.items(split)) for split in SPLITS]
+        return [*splits, ("unlabelled", self.unlabelled)]
 
     def read(self, item: Item) -> Image:
         """The image as RGB, upright. Raises DataError when its file has changed since."""
@@ -109,6 +125,7 @@ class Dataset:
             split=self.split,
             per_class_train=[int(count) for count in per_class],
             licence=self.licence,
+            unlabelled=len(self.unlabelled),
         )
 
 
@@ -117,13 +134,15 @@ def labels(items: Sequence[Item]) -> npt.NDArray[np.int64]:
     return np.array([item.label for item in items], dtype=np.int64)
 
 
-def content_hash(classes: Sequence[str], parts: Mapping[Split, Sequence[Item]]) -> str:
+def content_hash(
+    classes: Sequence[str], parts: Mapping[Split, Sequence[Item]], unlabelled: Sequence[Item] = ()
+) -> str:
     """SHA-256 over class names and the key, label, content and split of every image."""
     digest = hashlib.sha256()
     for name in classes:
         digest.update(f"class\0{name}\n".encode("utf-8", "surrogateescape"))
-    for split in SPLITS:
-        for item in sorted(parts[split], key=lambda item: item.key):
+    for split, items in [*((str(s), parts[s]) for s in SPLITS), ("unlabelled", unlabelled)]:
+        for item in sorted(items, key=lambda item: item.key):
             line = f"{split}\0{item.key}\0{item.label}\0{item.sha256}\n"
             digest.update(line.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()

@@ -28,6 +28,7 @@ from edgedistill.data.dataset import (
     Split,
     printable,
 )
+from edgedistill.data.labelling import SPLIT_NAMES, skip
 from edgedistill.data.scan import scan
 from edgedistill.errors import DataError
 from edgedistill.result import Skipped
@@ -35,7 +36,7 @@ from edgedistill.result import Skipped
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_CLUTTER = frozenset(
+CLUTTER = frozenset(
     (
         "__macosx",
         "@eadir",
@@ -46,15 +47,6 @@ _CLUTTER = frozenset(
         "desktop.ini",
     )
 )
-_SPLIT_NAMES: Mapping[str, Split] = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
 
 
 @dataclass(frozen=True)
@@ -115,10 +107,10 @@ def walk(root: Path) -> Tree:
         except OSError as error:
             if not folder:
                 raise DataError(f"data folder {root} cannot be listed: {error.strerror}.") from None
-            tree.odd.append(_skip(folder, f"cannot be listed: {error.strerror}"))
+            tree.odd.append(skip(folder, f"cannot be listed: {error.strerror}"))
             continue
         for entry in found:
-            if entry.name.startswith(".") or entry.name.lower() in _CLUTTER:
+            if entry.name.startswith(".") or entry.name.lower() in CLUTTER:
                 continue
             path = f"{folder}/{entry.name}" if folder else entry.name
             if entry.is_symlink():
@@ -129,7 +121,7 @@ def walk(root: Path) -> Tree:
             elif entry.is_file(follow_symlinks=False):
                 tree.files.append(path)
             else:
-                tree.odd.append(_skip(path, "not a regular file"))
+                tree.odd.append(skip(path, "not a regular file"))
     for names in (tree.files, tree.folders, tree.linked_folders):
         names.sort()
     tree.odd.sort(key=lambda skipped: skipped.path)
@@ -140,17 +132,17 @@ def _follow(root: Path, path: str, tree: Tree) -> None:
     try:
         target = (root / path).resolve(strict=True)
     except (OSError, RuntimeError):
-        tree.odd.append(_skip(path, "a link that leads nowhere"))
+        tree.odd.append(skip(path, "a link that leads nowhere"))
         return
     if target.is_dir():
         tree.linked_folders.append(path)
-        tree.odd.append(_skip(path, "a link to a folder; such links are not followed"))
+        tree.odd.append(skip(path, "a link to a folder; such links are not followed"))
     elif not target.is_relative_to(root.resolve()):
-        tree.odd.append(_skip(path, "a link that leaves the data folder; it is not followed"))
+        tree.odd.append(skip(path, "a link that leaves the data folder; it is not followed"))
     elif target.is_file():
         tree.files.append(path)
     else:
-        tree.odd.append(_skip(path, "not a regular file"))
+        tree.odd.append(skip(path, "not a regular file"))
 
 
 def layout(root: Path, tree: Tree) -> Layout:
@@ -162,7 +154,7 @@ def layout(root: Path, tree: Tree) -> Layout:
             f"data folder {root} holds {held}. It must have one folder for each class with that "
             "class's images in it, or such folders inside train, val and test."
         )
-    roles = {name: _SPLIT_NAMES[name.lower()] for name in top if name.lower() in _SPLIT_NAMES}
+    roles = {name: SPLIT_NAMES[name.lower()] for name in top if name.lower() in SPLIT_NAMES}
     inner = {name: [f for f in tree.folders if f.startswith(f"{name}/")] for name in roles}
     trains = [name for name, split in roles.items() if split == "train"]
     split = len(roles) == len(top) or any(inner[name] for name in trains)
@@ -212,14 +204,10 @@ def _under(files: Sequence[str], folder: str) -> list[str]:
 def _outside(files: Sequence[str], depth: int, roles: Mapping[str, Split]) -> list[Skipped]:
     reason = "outside the class folders"
     return [
-        _skip(file, reason)
+        skip(file, reason)
         for file in files
         if file.count("/") < depth or (roles and file.partition("/")[0] not in roles)
     ]
-
-
-def _skip(path: str, reason: str) -> Skipped:
-    return Skipped(path=printable(path), reason=reason)
 
 
 def gather_folder(
@@ -243,7 +231,7 @@ def gather_folder(
             ),
             key=lambda item: item.key,
         )
-    bad = [_skip(file, reason) for file in files if (reason := facts[file].reason) is not None]
+    bad = [skip(file, reason) for file in files if (reason := facts[file].reason) is not None]
     return Gathered(
         name=printable(root.name) or "data",
         source=printable(str(root)),

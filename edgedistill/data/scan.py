@@ -10,7 +10,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ MAX_ASPECT = 50
 
 INDEX_SCHEMA = "edgedistill.index/1"
 _FILE_SLACK_BYTES = 64_000_000
+State = list[int]
+"""Three numbers that change when what lies behind a key does."""
 _SAVE_EVERY_S = 30.0
 
 
@@ -38,25 +40,43 @@ class Facts:
     reason: str | None
 
 
+def most_bytes(max_pixels: int) -> int:
+    """Largest encoded image that is read into memory."""
+    return 8 * max_pixels + _FILE_SLACK_BYTES
+
+
 def inspect(path: Path, max_pixels: int) -> Facts:
     """Hash and decode one file. Never raises for what a file may hold."""
-    most_bytes = 8 * max_pixels + _FILE_SLACK_BYTES
     try:
         with path.open("rb") as file:
-            if (size := os.fstat(file.fileno()).st_size) > most_bytes:
-                return Facts(
-                    None, 0, 0, f"too large: {size:,} bytes, at most {most_bytes:,} are read"
-                )
+            if (size := os.fstat(file.fileno()).st_size) > most_bytes(max_pixels):
+                return too_large(size, max_pixels)
             data = file.read(size)
-        image = decode(io.BytesIO(data), max_pixels)
     except OSError as error:
-        return Facts(None, 0, 0, f"cannot be read: {error.strerror or error}")
+        return unusable(f"cannot be read: {error.strerror or error}")
+    return inspect_bytes(data, max_pixels)
+
+
+def inspect_bytes(data: bytes, max_pixels: int) -> Facts:
+    """Hash and decode one encoded image. Never raises for what it may hold."""
+    try:
+        image = decode(io.BytesIO(data), max_pixels)
     except DecodeError as error:
-        return Facts(None, 0, 0, str(error))
+        return unusable(str(error))
     width, height = image.size
     if max(width, height) > MAX_ASPECT * min(width, height):
-        return Facts(None, 0, 0, f"too long: {width} x {height} pixels, at most {MAX_ASPECT} to 1")
+        return unusable(f"too long: {width} x {height} pixels, at most {MAX_ASPECT} to 1")
     return Facts(hashlib.sha256(data).hexdigest(), width, height, None)
+
+
+def unusable(reason: str) -> Facts:
+    """Facts about what cannot be used."""
+    return Facts(None, 0, 0, reason)
+
+
+def too_large(size: int, max_pixels: int) -> Facts:
+    """Facts about an encoded image of more bytes than are read."""
+    return unusable(f"too large: {size:,} bytes, at most {most_bytes(max_pixels):,} are read")
 
 
 def scan(
@@ -66,37 +86,49 @@ def scan(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Facts]:
-    """Facts about each of `files` (paths relative to `root`), decoding only what `cache` does not
-    know.
+    """Facts about each of `files` (paths relative to `root`), decoding only what `cache` does not know."""
+    states = {file: file_state(root / file) for file in files}
+    return scan_keys(
+        files, lambda file: inspect(root / file, max_pixels), states, max_pixels, cache, progress
+    )
 
-    The cache is a JSON file: size, time, inode and facts of each file. A damaged one, or one made
-    with another limit or another Pillow, is made again. It is saved every half minute, so that a
-    scan that was stopped goes on.
+
+def scan_keys(
+    keys: Sequence[str],
+    look: Callable[[str], Facts],
+    states: Mapping[str, State | None],
+    max_pixels: int,
+    cache: Path | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Facts]:
+    """Facts about each of `keys` by `look`, asked only for what `cache` does not know in this state.
+
+    The cache is a JSON file: state (of a file: size, time, inode) and facts of each key. A damaged one, or one made
+    with another limit or another Pillow, is made again. It is saved every half minute, so that a scan that was stopped
+    goes on.
     """
     stamp = _stamp(max_pixels)
     known = _load(cache, stamp) if cache else {}
-    states = {file: _state(root / file) for file in files}
     entries = {
-        file: known[file]
-        for file in files
-        if file in known and states[file] and known[file][:3] == states[file]
+        key: known[key]
+        for key in keys
+        if key in known and states[key] and known[key][:3] == states[key]
     }
-    todo = [file for file in files if file not in entries]
-    done, saved = len(files) - len(todo), time.monotonic()
+    todo = [key for key in keys if key not in entries]
+    done, saved = len(keys) - len(todo), time.monotonic()
     with quiet():
-        facts = threaded(lambda file: inspect(root / file, max_pixels), todo)
-        for file, fact in zip(todo, facts, strict=True):
-            state = states[file] or [0, 0, 0]
-            entries[file] = [*state, fact.sha256, fact.width, fact.height, fact.reason]
+        for key, fact in zip(todo, threaded(look, todo), strict=True):
+            state = states[key] or [0, 0, 0]
+            entries[key] = [*state, fact.sha256, fact.width, fact.height, fact.reason]
             done += 1
             if progress:
-                progress(done, len(files))
+                progress(done, len(keys))
             if cache and time.monotonic() - saved > _SAVE_EVERY_S:
                 _save(cache, stamp, entries)
                 saved = time.monotonic()
     if cache and (todo or entries.keys() != known.keys()):
         _save(cache, stamp, entries)
-    return {file: Facts(*entries[file][3:]) for file in files}
+    return {key: Facts(*entries[key][3:]) for key in keys}
 
 
 def _stamp(max_pixels: int) -> dict[str, Any]:
@@ -110,7 +142,8 @@ def _stamp(max_pixels: int) -> dict[str, Any]:
     }
 
 
-def _state(path: Path) -> list[int] | None:
+def file_state(path: Path) -> State | None:
+    """Size, time and inode of a file; `None` when it is not there."""
     try:
         status = path.stat()
     except OSError:

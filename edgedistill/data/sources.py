@@ -1,4 +1,4 @@
-"""From a name to a data set: the built-in sample, a folder of idx files, or an image folder.
+"""From a name to a data set: the built-in sample, folders, shards, tables, Parquet files, or a hub.
 
 Whatever the source, the same rules hold: content under two labels is left out, the same bytes never
 stand on two sides of a split, missing splits are drawn by content, and each class has an image to
@@ -7,9 +7,13 @@ learn from.
 
 from __future__ import annotations
 
+import atexit
+import functools
 import statistics
+import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,15 +28,18 @@ from edgedistill.data.dataset import (
     content_hash,
     printable,
 )
+from edgedistill.data.fetch import Say
 from edgedistill.data.folder import gather_folder
+from edgedistill.data.hfdata import gather_rows
 from edgedistill.data.idx import (
     FASHION_CLASSES,
     FASHION_LICENCE,
     ArrayStore,
     array_items,
     gather_idx,
-    has_idx,
 )
+from edgedistill.data.kinds import BUILTIN, BUILTINS, Source, locate, need_extra
+from edgedistill.data.shards import gather_shards
 from edgedistill.data.split import (
     by_label,
     cap,
@@ -42,13 +49,23 @@ from edgedistill.data.split import (
     extra_copies,
     leaks,
 )
+from edgedistill.data.table import gather_table
+from edgedistill.data.unlabelled import gather_unlabelled, with_unlabelled
 from edgedistill.errors import DataError, UsageError, unknown
 from edgedistill.recipe import DataSection
 from edgedistill.result import Skipped
 
-BUILTIN = "builtin:"
 SAMPLE_FILE = Path(__file__).parent / "sample" / "fashion_mnist.npz"
 _NAMED = 5
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What reading a source may use: a folder for what is fetched, and how to tell a person."""
+
+    folder: Path
+    progress: Progress | None
+    say: Say
 
 
 def open_source(
@@ -56,58 +73,67 @@ def open_source(
     seed: int,
     cache: Path | None = None,
     progress: Progress | None = None,
+    say: Say = lambda _: None,
 ) -> Dataset:
     """The data set that `section` names, split by `seed`.
 
-    `cache` is a file where facts about the images of a large folder are kept between two starts.
+    `cache` is a file where facts about the images of a large source are kept between two starts; what is fetched lies
+    beside it, or without one in a folder that goes with this process. `say` tells a person one line.
     Raises DataError for images or labels that cannot be used, UsageError for a name that does not
     exist.
     """
-    return assemble(_gather(section, cache, progress), section, seed)
+    run = _Run(cache.parent if cache else _for_now(), progress, say)
+    dataset = assemble(_gather(locate(section.source), section, True, run, cache), section, seed)
+    if section.unlabelled is None:
+        return dataset
+    beside = cache.with_name(f"unlabelled-{cache.name}") if cache else None
+    more = _gather(locate(section.unlabelled), section, False, run, beside)
+    return with_unlabelled(dataset, more, section, seed)
 
 
 def check_source(section: DataSection) -> None:
     """Raise DataError or UsageError, as `open_source` does, for a source that is not there at all."""
-    if not section.source.startswith(BUILTIN):
-        _folder(section.source)
-    elif section.source.removeprefix(BUILTIN) not in _BUILTINS:
-        _builtin(section.source.removeprefix(BUILTIN))
+    source = locate(section.source)
+    if source.kind == "builtin" and source.name not in BUILTINS:
+        _builtin(source.name)
+    if source.kind in ("hub", "saved", "parquet"):
+        need_extra(f"the data source {source.shown}", "datasets")
+    if section.unlabelled is not None:
+        check_source(section.model_copy(update={"source": section.unlabelled, "unlabelled": None}))
 
 
-def _gather(section: DataSection, cache: Path | None, progress: Progress | None) -> Gathered:
-    if section.source.startswith(BUILTIN):
-        return _builtin(section.source.removeprefix(BUILTIN))
-    root = _folder(section.source)
-    if has_idx(root):
-        return gather_idx(root, section.max_pixels)
-    return gather_folder(root, section.max_pixels, cache, progress)
+@functools.cache
+def _for_now() -> Path:
+    """A folder that is removed when this process ends; nothing is made until it is asked for."""
+    folder = tempfile.TemporaryDirectory(prefix="edgedistill-")
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
 
 
-def _folder(source: str) -> Path:
-    need = "Give a folder with one folder of images for each class."
-    if "://" in source:
-        raise DataError(f'data source "{source}" is an address. Fetch it first. {need}')
-    if not source.strip() or "\0" in source:
-        raise DataError(f"the data source {source!r} is no path. {need}")
-    path = Path(source).expanduser()
-    try:
-        if path.is_file():
-            raise DataError(f"data source {path} is a file, not a folder. Unpack archives. {need}")
-        if not path.exists():
-            hint = (
-                f' The built-in set is called "{BUILTIN}{source}".' if source in _BUILTINS else ""
-            )
-            raise DataError(f"data folder {path} does not exist.{hint} {need}")
-        root = path.resolve()
-        next(root.iterdir(), None)
-    except OSError as error:
-        raise DataError(f"data folder {path} cannot be read: {error.strerror}. {need}") from None
-    return root
+def _gather(
+    source: Source, section: DataSection, labelled: bool, run: _Run, cache: Path | None
+) -> Gathered:
+    """What a source holds; without labels, all of it is `train` and of label -1."""
+    if source.kind == "shards":
+        return gather_shards(
+            source, section, labelled, run.folder / "shards", cache, run.progress, run.say
+        )
+    if source.kind in ("hub", "saved", "parquet"):
+        return gather_rows(source, section, labelled, run.folder / "rows", cache, run.progress)
+    if not labelled:
+        return gather_unlabelled(source, section, cache, run.progress)
+    if source.kind == "table":
+        return gather_table(source, section, cache, run.progress)
+    if source.kind == "builtin":
+        return _builtin(source.name)
+    if source.kind == "idx":
+        return gather_idx(source.root, section.max_pixels)
+    return gather_folder(source.root, section.max_pixels, cache, run.progress)
 
 
 def _builtin(name: str) -> Gathered:
-    if name not in _BUILTINS:
-        raise UsageError(unknown("built-in data set", name, _BUILTINS))
+    if name not in BUILTINS:
+        raise UsageError(unknown("built-in data set", name, BUILTINS))
     parts: dict[Split, Sequence[Item]] = {}
     arrays, rows = {}, {}
     with np.load(SAMPLE_FILE, allow_pickle=False) as sample:
@@ -128,9 +154,6 @@ def _builtin(name: str) -> Gathered:
         words="drawn once for the built-in set: train and val from the 60,000 training images of "
         "Fashion-MNIST, test from its 10,000 test images",
     )
-
-
-_BUILTINS = ("fashion-mnist",)
 
 
 def assemble(gathered: Gathered, section: DataSection, seed: int) -> Dataset:
@@ -193,10 +216,9 @@ def _some(names: Sequence[str]) -> str:
 def _check_bad(gathered: Gathered, bad: Sequence[Skipped], usable: int, allowed: float) -> None:
     first = _some([f"{skipped.path} ({skipped.reason})" for skipped in bad])
     if not usable:
-        held = f"all {len(bad):,} files in it fail: {first}" if bad else "its folders are empty"
+        held = f"all {len(bad):,} files in it fail: {first}" if bad else gathered.empty
         raise DataError(
-            f"data folder {gathered.source} has no image that can be used: {held}. "
-            "Give one folder of images (JPEG, PNG, WebP, ...) for each class."
+            f"data source {gathered.source} has no image that can be used: {held}. {gathered.need}"
         )
     share = len(bad) / (len(bad) + usable)
     if share > allowed:
@@ -214,7 +236,7 @@ def _check_classes(gathered: Gathered, parts: Mapping[Split, Sequence[Item]], le
         count = sum(map(len, parts.values()))
         raise DataError(
             f"{gathered.source} has one class only ({only}, {count:,} images). A classifier "
-            "needs two or more: one folder of images for each class."
+            f"needs two or more. {gathered.need}"
         )
     train = by_label(parts["train"])
     held = {name: contents(train.get(k, [])) for k, name in enumerate(gathered.classes)}

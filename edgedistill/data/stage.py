@@ -1,6 +1,7 @@
 """The stage between files and training: every split as arrays of pixels on disk, made once.
 
-train.npy                   canvases (N, K, K, 3) that training views are cut from
+train.npy                   canvases (N, K, K, 3) that training views are cut from; images without labels stand last
+train-labels.npy            their labels (N,), -1 for an image without one
 val.npy, test/pixels.npy    (N, S, S, 3), exactly as the device will see them
 teacher-val.npy, -test.npy  the same images at the teacher's size, where that is another one
 """
@@ -19,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from ontarget.contract import EVALSET_SCHEMA
 
-from edgedistill.data.dataset import Dataset, labels
+from edgedistill.data.dataset import UNLABELLED, Dataset, labels
 from edgedistill.data.pixels import open_pixels, pixels_bytes, write_pixels
 from edgedistill.errors import StoppedError
 from edgedistill.rundir import Work, sha256_file
@@ -40,7 +41,10 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Arrays:
-    """What the stage left, mapped from disk: pixels (N, S, S, 3) and labels (N,) of each split."""
+    """What the stage left, mapped from disk: pixels (N, S, S, 3) and labels (N,) of each split.
+
+    The rows of `train` are the labelled images, then those without a label, whose label is -1.
+    """
 
     folder: Path
     train: Pixels
@@ -51,6 +55,16 @@ class Arrays:
     train_labels: Ints
     val_labels: Ints
     test_labels: Ints
+
+    @property
+    def labelled(self) -> int:
+        """How many rows of `train` have a label; they are the first."""
+        return int(np.count_nonzero(self.train_labels != UNLABELLED))
+
+    @property
+    def labelled_train(self) -> tuple[Pixels, Ints]:
+        """Canvases (L, K, K, 3) and labels (L,) of the training images that have a label."""
+        return self.train[: self.labelled], self.train_labels[: self.labelled]
 
 
 def canvas_side(student: int, teacher: int, image_side: int) -> int:
@@ -63,7 +77,8 @@ def prepare(
     work: Work, dataset: Dataset, sizes: Sizes, counter: Callable[[int, int], None]
 ) -> dict[str, Any]:
     """Write every array of the stage; files of a broken try are kept. Raises `StoppedError` when the disk is short."""
-    train, val, test = dataset.train, dataset.val, dataset.test
+    train = (*dataset.train, *dataset.unlabelled)
+    val, test = dataset.val, dataset.test
     jobs = [
         ("train.npy", train, sizes.canvas),
         ("val.npy", val, sizes.student),

@@ -46,7 +46,7 @@ def finetuner(
             body_lr_ratio=section.body_lr_ratio,
             keep=keep,
         )
-        images = Images(arrays.train, arrays.train_labels, arrays.teacher_val, arrays.val_labels)
+        images = Images(*arrays.labelled_train, arrays.teacher_val, arrays.val_labels)
         trainer = Trainer(
             "teacher", model, Plain(section.label_smoothing), images, look, views,
             Course(section.epochs, section.epochs), schedule,

@@ -105,7 +105,7 @@ def _probe(model: nn.Module, spec: StudentSpec, arrays: Arrays, seed: int, face:
     """A linear probe on the student's pretrained features; a part of a large set is enough for a first head."""
     cfg = getattr(model, "pretrained_cfg", {})
     look, device = Look(spec.size, cfg["mean"], cfg["std"]), pick_device()
-    train = for_a_head((arrays.train, arrays.train_labels), spec.classes, seed)
+    train = for_a_head(arrays.labelled_train, spec.classes, seed)
     with face.bar("start: features for the head", len(train[1]) + len(arrays.val)) as advance:
         return probe_network(
             model.to(device), train, (arrays.val, arrays.val_labels), look, spec.classes, device,

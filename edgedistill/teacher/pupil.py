@@ -218,7 +218,7 @@ class Pupil:
         """
         section, task = self.section, self.task
         skip = _why_not_tune(section, self.pretrained, self.look.size != task.size, task.device)
-        train = (task.arrays.train, task.arrays.train_labels)
+        train = task.arrays.labelled_train
         head = train if skip else for_a_head(train, task.classes, task.seed)
         if skip or section.adapt != "finetune":
             self.probe = heads[LINEAR_PROBE] = self.fit("probe", head)

@@ -107,7 +107,7 @@ def test_a_path_that_is_no_folder_says_what_it_is(tmp_path: Path) -> None:
     archive.write_bytes(b"PK")
     for source, words in (
         (tmp_path / "missing", "does not exist"),
-        (archive, "is a file, not a folder"),
+        (archive, "is a file that cannot be read as data"),
         (archive / "inside", "does not exist|cannot be read"),
         ("x" * 5000, "cannot be read: File name too long"),
         ("https://example.org/data", "is an address"),
