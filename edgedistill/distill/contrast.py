@@ -18,7 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgedistill.distill.gather import gather
+from edgedistill.distill.closed import AlignedUniform, UnitPerceptron
+from edgedistill.distill.gather import gather, several
 from edgedistill.distill.losses import full, in_full
 
 ProjectorKind = Literal["mocov2", "linear", "simclr", "simclrv2"]
@@ -31,7 +32,7 @@ def alignment(x: Tensor, y: Tensor, alpha: float = 2.0) -> Tensor:
     Wang & Isola 2020, equation 4: 0 when they agree, `2 - 2 cos` for `alpha` 2.
     """
     squared = (x - y).square().sum(1)
-    return (squared if alpha == 2 else squared.clamp_min(1e-12).pow(alpha / 2)).mean()
+    return (squared if alpha == 2 else squared.clamp_min(1e-24).pow(alpha / 2)).mean()
 
 
 @in_full
@@ -65,6 +66,7 @@ class Projector(nn.Module):
 
     def __init__(self, features: int, width: int = 128, kind: ProjectorKind = "mocov2") -> None:
         super().__init__()
+        self.kind = kind
         layers: list[nn.Module] = []
         if kind == "mocov2":
             layers = [nn.Linear(features, features), nn.ReLU()]
@@ -78,7 +80,10 @@ class Projector(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         with torch.autocast(features.device.type, enabled=False):
-            return F.normalize(self.layers(full(features)), dim=1)
+            if self.kind != "mocov2":
+                return F.normalize(self.layers(full(features)), dim=1)
+            unit: Tensor = UnitPerceptron.apply(full(features), *self.layers.parameters())
+            return unit
 
 
 class Projectors(nn.Module):
@@ -99,12 +104,14 @@ class Projectors(nn.Module):
 
 def everyones(z_s: Tensor, z_t: Tensor) -> tuple[Tensor, Tensor]:
     """Embeddings (B, D) of both sides over all processes, by one exchange."""
+    if not several():
+        return z_s, z_t
     both_s, both_t = gather(torch.cat([z_s, z_t], 1)).chunk(2, 1)
     return both_s, both_t
 
 
 class AlignUniform(nn.Module):
-    """Alignment plus mean uniformity between projected student and teacher features.
+    """`alignment` plus mean `uniformity` between projected student and teacher features, in closed form.
 
     Farhat & Chen 2024: the teacher is frozen, both projectors are trained (the teacher's too: its uniformity is what
     keeps the two from collapsing onto one point), and both are thrown away after training.
@@ -133,8 +140,9 @@ class AlignUniform(nn.Module):
     ) -> Tensor:
         """Scalar; `index` and `step` are not used."""
         z_s, z_t = everyones(*self.projectors(student, teacher, which))
-        uniform = (uniformity(z_s, self.t) + uniformity(z_t, self.t)) / 2
-        return alignment(z_s, z_t, self.alpha) + uniform
+        with torch.autocast(student.device.type, enabled=False):
+            loss: Tensor = AlignedUniform.apply(z_s, z_t, self.alpha, self.t)
+            return loss
 
 
 @in_full
