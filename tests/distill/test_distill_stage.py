@@ -10,31 +10,28 @@ import numpy as np
 import pytest
 import timm
 import torch
+from engine_parts import Knowing, section, work
 from huggingface_hub import constants
 from safetensors.torch import load_file
-from torch import Tensor
 
 from edgedistill.data.stage import Arrays
+from edgedistill.data.views import Views
+from edgedistill.distill.facts import kept
 from edgedistill.distill.finetune import finetuner
 from edgedistill.distill.spec import StudentSpec
 from edgedistill.distill.stage import START, make_start, new_student, restore, train_arm
-from edgedistill.distill.trainer import Views
 from edgedistill.errors import TeacherError, UsageError
 from edgedistill.metrics import top1
-from edgedistill.nets import Ints, Look, outputs, state_bytes
+from edgedistill.nets import Look, outputs, state_bytes
 from edgedistill.progress import silent
 from edgedistill.recipe import DistillSection, TeacherSection
-from edgedistill.rundir import Done, Work
+from edgedistill.rundir import Done
 from edgedistill.teacher.bundled import bundled_file
+from edgedistill.teacher.course import Course
 
 SPEC = StudentSpec("mobilenetv3_small_050", 32, 3, pretrained=False)
 CPU = torch.device("cpu")
 VIEWS = Views(seed=0, min_crop=0.7, flip=True, count=2)
-
-
-def work(folder: Path) -> Work:
-    folder.mkdir(parents=True, exist_ok=True)
-    return Work(folder)
 
 
 def arrays(folder: Path, n: int = 24, size: int = 32) -> Arrays:
@@ -125,21 +122,21 @@ def test_pretrained_weights_out_of_reach_name_the_way_out(
     assert "\n" not in text
 
 
-def knows(view: int, index: Ints) -> tuple[Tensor, Tensor]:
-    rng = np.random.default_rng(view)
-    features = torch.from_numpy(rng.standard_normal((24, 10)).astype(np.float32))
-    return features[torch.from_numpy(index)], 5 * torch.eye(3)[torch.from_numpy(index) % 3]
+COURSE = Course(2, 2)
+
+
+def settings(**changes: Any) -> DistillSection:
+    return section(epochs=2, batch_size=8, lr=1e-3, frozen_share=0.0, **changes)
 
 
 def test_both_arms_start_from_the_same_weights_and_leave_their_own(tmp_path: Path) -> None:
     begin, data = start(tmp_path / "start"), arrays(tmp_path)
-    section = DistillSection(epochs=2, batch_size=8, lr=1e-3, frozen_share=0.0, projection_dim=8)
     found = {}
-    for name, targets in (("plain", None), ("distilled", knows)):
+    for name, targets in (("plain", None), ("distilled", Knowing())):
         folder = work(tmp_path / name)
         facts = train_arm(
-            name, folder, begin, SPEC, look(begin.facts), data, VIEWS, section, 0, silent(),
-            targets, 10,
+            name, folder, begin, SPEC, look(begin.facts), data, VIEWS, COURSE, settings(), 0,
+            silent(), targets,
         )  # fmt: skip
         raw = folder.path(f"{name}.safetensors").read_bytes()
         assert facts["weights_sha256"] == hashlib.sha256(raw).hexdigest()
@@ -158,15 +155,13 @@ def test_both_arms_start_from_the_same_weights_and_leave_their_own(tmp_path: Pat
 def test_with_the_teachers_terms_switched_off_the_arms_are_the_same(tmp_path: Path) -> None:
     """So what the distilled arm gains is the teacher's doing, and nothing else differs."""
     begin, data = start(tmp_path / "start"), arrays(tmp_path)
-    section = DistillSection(
-        epochs=2, batch_size=8, lr=1e-3, frozen_share=0.0, projection_dim=8, kd=0, align_uniform=0
-    )
+    off = settings(weights={"kd": 0, "align_uniform": 0})
     hashes = [
         train_arm(
-            name, work(tmp_path / name), begin, SPEC, look(begin.facts), data, VIEWS, section, 0,
-            silent(), targets, 10,
+            name, work(tmp_path / name), begin, SPEC, look(begin.facts), data, VIEWS, COURSE, off,
+            0, silent(), targets,
         )["weights_sha256"]
-        for name, targets in (("plain", None), ("distilled", knows))
+        for name, targets in (("plain", None), ("distilled", Knowing()))
     ]  # fmt: skip
     assert hashes[0] == hashes[1]
 
@@ -174,11 +169,10 @@ def test_with_the_teachers_terms_switched_off_the_arms_are_the_same(tmp_path: Pa
 def test_a_start_of_another_student_is_refused(tmp_path: Path) -> None:
     begin = start(tmp_path / "start")
     other = StudentSpec("mobilenetv2_050", 32, 3, pretrained=False)
-    section = DistillSection(epochs=1, batch_size=8, lr=1e-3, frozen_share=0.0)
     with pytest.raises(TeacherError, match="another architecture"):
         train_arm(
             "plain", work(tmp_path / "a"), begin, other, look(begin.facts), arrays(tmp_path),
-            VIEWS, section, 0, silent(),
+            VIEWS, COURSE, settings(), 0, silent(),
         )  # fmt: skip
 
 
@@ -186,9 +180,12 @@ def test_fine_tuning_trains_the_given_network_in_place(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = timm.create_model("test_resnet", num_classes=3)
     before = state_bytes(model)
-    section = TeacherSection(epochs=6, batch_size=8, lr=2e-3, frozen_norm=False, frozen_share=0.0)
-    tune = finetuner(work(tmp_path), section, arrays(tmp_path), VIEWS, 0, silent())
-    score, curve, seconds = tune(model, Look(32, (0.5,) * 3, (0.5,) * 3))
+    tuned = TeacherSection(epochs=6, batch_size=8, lr=2e-3, frozen_norm=False, frozen_share=0.0)
+    tune = finetuner(work(tmp_path), tuned, arrays(tmp_path), VIEWS, 0, silent())
+    score, curve, seconds = tune(model, Look(32, (0.5,) * 3, (0.5,) * 3), (2, 6))
+    early = [load_file(tmp_path / kept("teacher", epoch)) for epoch in (2, 6)]
+    assert torch.equal(early[1]["fc.weight"], model.state_dict()["fc.weight"])
+    assert not torch.equal(early[0]["fc.weight"], early[1]["fc.weight"])
     assert state_bytes(model) != before
     assert len(curve) == 6 and seconds > 0
     assert score == curve[-1].val_top1 and score > 0.6
