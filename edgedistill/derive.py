@@ -28,6 +28,7 @@ GPU_FACTOR = 20
 MOST_EPOCHS = 300
 MOST_VIEWS = 8
 HUB_TIMEOUT_S = 3.0
+EARLY_STATES = 3
 MOST_STORED_CLASSES = 1_000
 STORED_TOP_K = 100
 """More classes than this are stored as the largest logits; TinyViT (Wu et al. 2022) keeps 100 of 21,841."""
@@ -171,6 +172,10 @@ def effort_values(
         why = "a short training moves them away from" if plan.chosen.pretrained else "there are no"
         frozen = plan.chosen.pretrained
         values["distill.frozen_norm"] = (frozen, f"{why} good pretrained statistics")
+    if recipe.teacher.checkpoints == "auto":
+        early = recipe.distill.curriculum == "teacher_checkpoints"
+        words = "for the curriculum" if early else "no curriculum asks for them"
+        values["teacher.checkpoints"] = (EARLY_STATES if early else 0, words)
     if recipe.teacher.frozen_share == "auto":
         values["teacher.frozen_share"] = _frozen_share(pretrained=True, gpu=gpu)
     if recipe.distill.frozen_share == "auto":
@@ -247,7 +252,7 @@ def plan_key(recipe: Recipe, device_facts: dict[str, Any], data: dict[str, Any])
     teacher = recipe.teacher.model_dump()
     names = (
         "epochs", "views", "lr", "frozen_norm", "frozen_share", "method", "temperature", "weight_schedule",
-        "targets", "top_k", "precision",
+        "targets", "top_k", "precision", "curriculum",
     )  # fmt: skip
     distill = {name: getattr(recipe.distill, name) for name in names}
     distill["weights"] = recipe.distill.weights.model_dump()

@@ -80,7 +80,9 @@ class TeacherSection(Section):
     adapt: Literal["auto", "none", "zero_shot", "probe", "finetune"] = _f(
         "auto", "How it learns the task."
     )
-    checkpoints: int = _f(0, "Early states of fine-tuning that are kept.", ge=0, le=20)
+    checkpoints: Annotated[int, Field(ge=0, le=20)] | Auto = _f(
+        "auto", "Early states of fine-tuning that are kept, for a curriculum."
+    )
     input_size: Annotated[int, Field(ge=32, le=1024)] | Auto = _f("auto", "Square input in pixels.")
     epochs: Annotated[int, Field(ge=0, le=1000)] | Auto = _f("auto", "Epochs of fine-tuning.")
     batch_size: int = _f(32, "Images a step of fine-tuning.", ge=2, le=4096)

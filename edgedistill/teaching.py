@@ -43,8 +43,14 @@ def view_count(recipe: Recipe) -> int:
 
 def course_of(recipe: Recipe, teacher: Done) -> Course:
     """Which teacher speaks in which epoch, of which view."""
-    teachers = int(teacher.facts.get("teachers", 1))
-    return Course(number(recipe.distill.epochs), view_count(recipe), teachers)
+    return Course(number(recipe.distill.epochs), view_count(recipe), _teachers(recipe, teacher))
+
+
+def _teachers(recipe: Recipe, teacher: Done) -> int:
+    """How many teachers speak one after the other: those of a ladder, or early states and the last one."""
+    combine, early = teacher.facts["combine"], recipe.distill.curriculum == "teacher_checkpoints"
+    several = combine == "ladder" or (combine == "checkpoints" and early)
+    return len(teacher.facts["members"]) if several else 1
 
 
 def targets_key(recipe: Recipe, pixels: Done, teacher: Done) -> dict[str, Any]:
@@ -76,7 +82,8 @@ def lecturers_of(recipe: Recipe, pixels: Done, teacher: Done) -> list[Lecturer]:
     from edgedistill.teacher.lecturer import lecturers
 
     views = views_of(recipe, view_count(recipe))
-    return lecturers(teacher, open_arrays(pixels.folder).train, views, pick_device())
+    found = lecturers(teacher, open_arrays(pixels.folder).train, views, pick_device())
+    return found[-_teachers(recipe, teacher) :]  # without a curriculum, the last state alone
 
 
 def store_targets(

@@ -17,7 +17,7 @@ from edgedistill import crew, metrics
 from edgedistill.nets import Floats, Ints, load_state, state_bytes
 from edgedistill.recipe import TeacherSection
 from edgedistill.teacher.adapt import TUNED, Adapted
-from edgedistill.teacher.pupil import Pupil, Task
+from edgedistill.teacher.pupil import Pupil, Task, forget_training
 
 Facts = dict[str, Any]
 
@@ -37,7 +37,7 @@ def make_members(
         final = _written(pupil, found, found.model, f"{stem}.safetensors", None)
         early = _early_states(pupil) if found.adaptation == TUNED else []
         work.write(f"{stem}.json", json.dumps([*early, final]))
-        work.path("teacher.checkpoint").unlink(missing_ok=True)
+        forget_training(work)
     crew.told("written")
     members: list[Facts] = json.loads(work.path(f"{stem}.json").read_text("utf-8"))
     return [(member, np.load(work.path(_val_file(member["file"])))) for member in members]

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from edgedistill import crew
 from edgedistill.data.stage import Arrays
 from edgedistill.errors import TeacherError
 from edgedistill.metrics import top1
@@ -67,6 +68,13 @@ class Task:
     def classes(self) -> int:
         """Number of classes of the data."""
         return len(self.names)
+
+
+def forget_training(work: Work) -> None:
+    """Remove what the engine needs to go on with a teacher's fine-tuning."""
+    if crew.leads():
+        for name in ("teacher.checkpoint", "teacher.begin"):
+            work.path(name).unlink(missing_ok=True)
 
 
 class Pupil:
@@ -159,8 +167,9 @@ class Pupil:
     def tune(self, model: nn.Module) -> float:
         """Fine-tune in place; a checkpoint that another teacher of the stage left is not gone on with."""
         work = self.task.work
-        if work.has("tuned.txt") and work.path("tuned.txt").read_text("utf-8") != self.stem:
-            work.path("teacher.checkpoint").unlink(missing_ok=True)
+        if crew.told(work.has("tuned.txt")) and work.path("tuned.txt").read_text("utf-8") != self.stem:
+            forget_training(work)
+        crew.told("read")
         work.write("tuned.txt", self.stem)
         score, points, seconds = self.task.finetune(model, self.look, self.early())
         self.curve.extend(points)
@@ -171,6 +180,7 @@ class Pupil:
         """Epochs after which the weights are kept: evenly spaced, the last epoch is the teacher itself."""
         epochs, count = self.section.epochs, self.section.checkpoints
         assert isinstance(epochs, int)
+        count = 0 if count == "auto" else count
         asked = {round(epochs * (i + 1) / (count + 1)) for i in range(count)}
         return tuple(sorted(epoch for epoch in asked if 0 < epoch < epochs))
 
