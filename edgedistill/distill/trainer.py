@@ -22,6 +22,7 @@ from edgedistill.distill.hard import HardStage
 from edgedistill.distill.network import Network
 from edgedistill.distill.objectives import Batch, Objective
 from edgedistill.distill.optim import freeze, optimizer, param_groups
+from edgedistill.distill.pruning import Pruner
 from edgedistill.distill.schedules import rate, side
 from edgedistill.errors import StoppedError
 from edgedistill.nets import Ints, Look, state_bytes, torch_bytes
@@ -51,14 +52,14 @@ class Trainer:
         course: Course,
         schedule: Schedule,
         hard: HardStage | None = None,
+        pruner: Pruner | None = None,
     ) -> None:
         self.name, self.objective, self.images = name, objective, images
         self.look, self.views, self.course, self.schedule = look, views, course, schedule
-        self.hard = hard
+        self.hard, self.pruner = hard, pruner
         freeze(model, schedule.frozen_share)
-        self.net = Network(
-            model, objective.modules, schedule.frozen_norm, schedule.ema, schedule.compile
-        )
+        extras = [*objective.modules, *([pruner] if pruner is not None else [])]
+        self.net = Network(model, extras, schedule.frozen_norm, schedule.ema, schedule.compile)
         self.model = model
         self.device = self.net.device
         self.optimizer = optimizer(
@@ -179,7 +180,11 @@ class Trainer:
                 values[key] = values.get(key, 0) + value.detach() * share
         if self.schedule.clip is not None:
             nn.utils.clip_grad_norm_(self.net.parameters(), self.schedule.clip)
+        if self.pruner is not None:
+            self.pruner.observe(self.model)
         self.optimizer.step()
+        if self.pruner is not None:
+            self.pruner.prune(self.model, (self.step + 1) / self.total)
         self.net.average(self.step)
         return values
 

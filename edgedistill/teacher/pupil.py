@@ -167,7 +167,10 @@ class Pupil:
     def tune(self, model: nn.Module) -> float:
         """Fine-tune in place; a checkpoint that another teacher of the stage left is not gone on with."""
         work = self.task.work
-        if crew.told(work.has("tuned.txt")) and work.path("tuned.txt").read_text("utf-8") != self.stem:
+        if (
+            crew.told(work.has("tuned.txt"))
+            and work.path("tuned.txt").read_text("utf-8") != self.stem
+        ):
             forget_training(work)
         crew.told("read")
         work.write("tuned.txt", self.stem)
