@@ -119,7 +119,9 @@ def _gather(
             source, section, labelled, run.folder / "shards", cache, run.progress, run.say
         )
     if source.kind in ("hub", "saved", "parquet"):
-        return gather_rows(source, section, labelled, run.folder / "rows", cache, run.progress)
+        return gather_rows(
+            source, section, labelled, run.folder / "rows", cache, run.progress, run.say
+        )
     if not labelled:
         return gather_unlabelled(source, section, cache, run.progress)
     if source.kind == "table":
