@@ -139,7 +139,7 @@ def _next_attempt(learn: Build, ship: Shipping, face: Face) -> Attempt | None:
 
 def sweep(folder: Path) -> None:
     """Remove what a killed build left half written, or half removed, outside the folders of its stages."""
-    for pattern in (".*.tmp", ".trash-*", "cache/*.tmp", "stages/.trash-*"):
+    for pattern in (".*.tmp", ".trash-*", "cache/**/*.tmp", "stages/.trash-*"):
         for litter in folder.glob(pattern):
             if litter.is_dir():
                 shutil.rmtree(litter, ignore_errors=True)

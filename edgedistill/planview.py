@@ -125,6 +125,7 @@ def plan_view(plan: Plan, resolved: Resolved, dataset: Dataset) -> RenderableTyp
     data = Text(
         f"{visible(dataset.name)}: {counts} images, {len(dataset.classes)} classes, "
         f"{len(dataset.skipped)} files left out"
+        + (f", {len(dataset.unlabelled):,} more without labels" if dataset.unlabelled else "")
     )
     return Group(data, candidates_view(plan), Text(resolved.dump()))
 

@@ -39,6 +39,8 @@ def summary(name: str, done: Done) -> str:
     facts = done.facts
     if name == "01-data":
         left_out = f", {facts['skipped']} left out" if facts["skipped"] else ""
+        if facts.get("unlabelled"):
+            left_out += f", {facts['unlabelled']:,} more without labels"
         return (
             f"{facts['train']:,} train, {facts['val']:,} val, {facts['test']:,} test, "
             f"{len(facts['classes'])} classes{left_out}"

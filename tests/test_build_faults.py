@@ -81,7 +81,9 @@ def test_a_data_folder_with_too_many_bad_files_says_how_to_allow_them(tmp_path: 
 
 def test_an_archive_in_the_place_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "data.zip").write_bytes(b"PK")
-    refused(build(tmp_path, "--data", tmp_path / "data.zip"), 2, "is a file, not a folder")
+    refused(
+        build(tmp_path, "--data", tmp_path / "data.zip"), 2, "is a file that cannot be read as data"
+    )
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from ontarget.preprocess import DecodeError, decode
 
 from edgedistill.data.columns import find_columns
 from edgedistill.data.dataset import Gathered, Item, Progress, Split, printable
+from edgedistill.data.fetch import Say
 from edgedistill.data.hfload import load_rows
 from edgedistill.data.kinds import Source, short_name
 from edgedistill.data.labelling import (
@@ -101,10 +102,11 @@ def gather_rows(
     folder: Path,
     cache: Path | None,
     progress: Progress | None,
+    say: Say,
 ) -> Gathered:
     """Images and labels of a data set of rows; what is made of Parquet files goes to `folder`. Raises DataError."""
     shown = printable(source.shown)
-    found, licence, trusted = load_rows(source, folder, labelled)
+    found, licence, trusted = load_rows(source, folder, labelled, say)
     splits, outside = _roles(found, shown, labelled)
     first = next(iter(splits.values()))[1]
     columns = find_columns(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgedistill.data.dataset import printable
+from edgedistill.data.fetch import Say
 from edgedistill.data.kinds import Source, need_extra
 from edgedistill.data.labelling import splits_of
 from edgedistill.errors import DataError, EdgedistillError
@@ -21,7 +22,7 @@ MAX_STATE_BYTES = 64_000_000
 
 
 def load_rows(
-    source: Source, folder: Path, labelled: bool
+    source: Source, folder: Path, labelled: bool, say: Say
 ) -> tuple[Mapping[str, Any], str | None, Path | None]:
     """The data sets of a source by name, its licence, and the folder of files that rows may name."""
     need_extra(f"the data source {printable(source.shown)}", "datasets")
@@ -32,6 +33,7 @@ def load_rows(
     try:
         with _hushed(datasets):
             if source.kind == "hub":
+                say(f"asking the Hugging Face hub for {printable(source.name)}")
                 found = datasets.load_dataset(source.name, source.config, revision=source.revision)
                 trusted = Path(huggingface_hub.constants.HF_HUB_CACHE)
             elif source.kind == "saved":
@@ -76,13 +78,17 @@ def _failed(source: Source, error: Exception) -> DataError:
 @contextlib.contextmanager
 def _hushed(datasets: Any) -> Iterator[None]:
     """Keep the library's bars and log lines off the screen; what counts is in the error."""
-    bars, level = datasets.utils.are_progress_bars_disabled(), datasets.logging.get_verbosity()
+    bars = datasets.utils.are_progress_bars_disabled()
+    loggers = [logging.getLogger(name) for name in ("datasets", "huggingface_hub")]
+    levels = [logger.level for logger in loggers]
     datasets.disable_progress_bars()
-    datasets.logging.set_verbosity(logging.CRITICAL)
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        datasets.logging.set_verbosity(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
         if not bars:
             datasets.enable_progress_bars()
 

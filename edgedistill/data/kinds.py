@@ -216,8 +216,8 @@ def _file(path: Path) -> Source:
     kind = kinds.get(path.suffix.lower())
     if kind is None:
         raise DataError(
-            f"data source {printable(str(path))} is a file that cannot be read as data. Unpack archives; "
-            f"shards must be plain .tar, as an image of a compressed one cannot be found again. {ALLOWED}"
+            f"data source {printable(str(path))} is a file that cannot be read as data. Unpack archives; shards "
+            f"must be plain .tar, as an image of a compressed one cannot be found again. {ALLOWED}"
         )
     return Source(kind, str(path), root=path.parent, files=(path.name,))
 

@@ -61,11 +61,15 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class _Run:
-    """What reading a source may use: a folder for what is fetched, and how to tell a person."""
+    """What reading a source may use: a folder for what is fetched (`None`: for now only), and how to tell a person."""
 
-    folder: Path
+    kept: Path | None
     progress: Progress | None
     say: Say
+
+    def folder(self, name: str) -> Path:
+        """Where what is fetched or made goes."""
+        return (self.kept or _for_now()) / name
 
 
 def open_source(
@@ -82,7 +86,7 @@ def open_source(
     Raises DataError for images or labels that cannot be used, UsageError for a name that does not
     exist.
     """
-    run = _Run(cache.parent if cache else _for_now(), progress, say)
+    run = _Run(cache.parent if cache else None, progress, say)
     dataset = assemble(_gather(locate(section.source), section, True, run, cache), section, seed)
     if section.unlabelled is None:
         return dataset
@@ -104,7 +108,7 @@ def check_source(section: DataSection) -> None:
 
 @functools.cache
 def _for_now() -> Path:
-    """A folder that is removed when this process ends; nothing is made until it is asked for."""
+    """A folder that is removed when this process ends."""
     folder = tempfile.TemporaryDirectory(prefix="edgedistill-")
     atexit.register(folder.cleanup)
     return Path(folder.name)
@@ -115,11 +119,12 @@ def _gather(
 ) -> Gathered:
     """What a source holds; without labels, all of it is `train` and of label -1."""
     if source.kind == "shards":
-        return gather_shards(
-            source, section, labelled, run.folder / "shards", cache, run.progress, run.say
-        )
+        folder = run.folder("shards") if source.urls else source.root
+        return gather_shards(source, section, labelled, folder, cache, run.progress, run.say)
     if source.kind in ("hub", "saved", "parquet"):
-        return gather_rows(source, section, labelled, run.folder / "rows", cache, run.progress)
+        return gather_rows(
+            source, section, labelled, run.folder("rows"), cache, run.progress, run.say
+        )
     if not labelled:
         return gather_unlabelled(source, section, cache, run.progress)
     if source.kind == "table":

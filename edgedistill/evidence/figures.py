@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Callable
 from typing import Any
 
-from edgedistill.result import Evidence, Gain, Latency, Proportion, Result, Status, VerdictRow
+from edgedistill.result import Data, Evidence, Gain, Latency, Proportion, Result, Status, VerdictRow
 
 UNKNOWN = "not measured"
 RUNS_NEEDED = {"p50": 11, "p90": 64, "p95": 130, "p99": 662}
@@ -50,6 +50,12 @@ def _spell(char: str) -> str:
 def visible(text: str) -> str:
     """`text` with control, bidirectional and private characters spelled out, as `\\u{202e}`."""
     return "".join(map(_spell, text))
+
+
+def beside(data: Data) -> str:
+    """What stands beside the splits: files left out, and images without labels."""
+    more = f"; {data.unlabelled:,} more images without labels" if data.unlabelled else ""
+    return f"{data.skipped:,} files left out{more}"
 
 
 def short(text: str, limit: int = 80) -> str:

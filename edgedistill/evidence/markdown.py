@@ -145,7 +145,7 @@ def _origins(result: Result) -> list[str]:
     env = result.environment
     rows = [
         ["Data", f"{name(data.name)}, {data.train:,} / {data.val:,} / {data.test:,} images "
-         f"for training, validation, test; {data.skipped:,} files left out"],
+         f"for training, validation, test; {figures.beside(data)}"],
         ["Teacher", f"{name(teacher.model)}, top-1 {figures.accuracy(teacher.top1)} "
          f"({figures.interval(teacher.top1)})"],
         ["Student", f"{name(student.model)} at {student.input_size} px, "

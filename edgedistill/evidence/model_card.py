@@ -112,7 +112,7 @@ def _training(result: Result) -> list[str]:
         f"{figures.accuracy(teacher.top1)} ({figures.interval(teacher.top1)}, "
         f"{teacher.top1.n:,} images). {prose(teacher.words)}",
         f"- Data: {name(data.name)}: {data.train:,} training, {data.val:,} validation and "
-        f"{data.test:,} test images; {data.skipped:,} files left out. {prose(data.split)}",
+        f"{data.test:,} test images; {figures.beside(data)}. {prose(data.split)}",
         f"- The weights are those of the arm {name(result.chosen_arm)}; seed {result.seed}.",
     ]
     gains = [prose(arm.gain.words) for arm in result.arms if arm.gain is not None]

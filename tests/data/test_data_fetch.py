@@ -6,6 +6,7 @@ import contextlib
 import functools
 import http.server
 import shutil
+import tempfile
 import threading
 from collections import namedtuple
 from collections.abc import Iterator
@@ -13,11 +14,12 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from data_parts import opened, samples, section, tar
+from data_parts import images, opened, samples, section, tar
 
 from edgedistill.data.fetch import fetch_shards
 from edgedistill.data.sources import open_source
 from edgedistill.errors import DataError, StoppedError
+from edgedistill.pipeline import sweep
 
 
 class _Files(http.server.SimpleHTTPRequestHandler):
@@ -148,3 +150,26 @@ def test_a_name_from_an_address_stays_in_the_cache(
     [path] = fetch_shards(["memory://a b/..%2f..%2fx.tar"], tmp_path / "cache", print)
     assert path.resolve().is_relative_to(tmp_path / "cache")
     assert path.parent.name == "a_b"
+
+
+def test_what_a_killed_transfer_left_is_swept_before_the_next_build(tmp_path: Path) -> None:
+    left = tmp_path / "cache" / "shards" / "0" / "pets" / ".a.tar.77.tmp"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(b"half")
+    (left.parent / "b.tar").write_bytes(b"whole")
+    sweep(tmp_path)
+    assert [p.name for p in left.parent.iterdir()] == ["b.tar"]
+
+
+def test_nothing_is_written_for_data_that_lies_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("a folder was made")
+
+    tar(tmp_path / "x" / "a.tar", samples(12))
+    images(tmp_path / "pets" / "cat", 6)
+    images(tmp_path / "pets" / "dog", 6, 50)
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", never)
+    for name in ("x", "pets"):
+        assert len(opened(tmp_path / name).train) > 0

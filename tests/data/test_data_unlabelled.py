@@ -158,3 +158,17 @@ def test_their_pixels_stand_after_the_labelled_ones(tmp_path: Path) -> None:
     plain = open_arrays(tmp_path / "plain")
     assert np.array_equal(plain.train, canvas)
     assert plain.labelled == len(plain.train)
+
+
+def test_every_view_of_the_data_says_how_many_there_are(tmp_path: Path) -> None:
+    from evidence_samples import make_result
+
+    from edgedistill.evidence.model_card import model_card
+    from edgedistill.evidence.report import html, markdown
+
+    result = make_result()
+    assert "without labels" not in html(result) + markdown(result) + model_card(result)
+    more = result.model_copy(update={"data": result.data.model_copy(update={"unlabelled": 1234})})
+    assert "1,234 more images" in html(more)
+    assert "1,234 more images without labels" in markdown(more)
+    assert "1,234 more images without labels" in model_card(more)
