@@ -165,13 +165,16 @@ def effort_values(
         kind = "pretrained" if plan.chosen.pretrained else "random"
         values["distill.epochs"] = _epochs(kind, images, size, gpu, MOST_EPOCHS)
         epochs = values["distill.epochs"][0]
-    start = "pretrained" if plan.chosen.pretrained else "random"
+    pruned = recipe.student.prune_from is not None
+    start = "pretrained" if plan.chosen.pretrained or pruned else "random"
     if recipe.distill.lr == "auto":
         values["distill.lr"] = (LEARNING_RATES[start], f"for a student from {start} weights")
     if recipe.distill.frozen_norm == "auto":
         why = "a short training moves them away from" if plan.chosen.pretrained else "there are no"
-        frozen = plan.chosen.pretrained
-        values["distill.frozen_norm"] = (frozen, f"{why} good pretrained statistics")
+        frozen, why = plan.chosen.pretrained, f"{why} good pretrained statistics"
+        if pruned:
+            frozen, why = False, "channels that fall away move them"
+        values["distill.frozen_norm"] = (frozen, why)
     if recipe.teacher.checkpoints == "auto":
         early = recipe.distill.curriculum == "teacher_checkpoints"
         words = "for the curriculum" if early else "no curriculum asks for them"
@@ -179,7 +182,8 @@ def effort_values(
     if recipe.teacher.frozen_share == "auto":
         values["teacher.frozen_share"] = _frozen_share(pretrained=True, gpu=gpu)
     if recipe.distill.frozen_share == "auto":
-        values["distill.frozen_share"] = _frozen_share(pretrained=plan.chosen.pretrained, gpu=gpu)
+        share = _frozen_share(pretrained=plan.chosen.pretrained, gpu=gpu)
+        values["distill.frozen_share"] = (0.0, "every layer is pruned") if pruned else share
     if recipe.distill.views == "auto":
         views = min(math.ceil(epochs / 2), MOST_VIEWS)
         seen = math.ceil(epochs / views)

@@ -135,6 +135,8 @@ def data_of(learn: Build) -> Data:
 def remarks_of(learn: Build, teacher: Teacher, artifacts: list[Artifact]) -> list[str]:
     """What a reader must know beside the limits and the arms."""
     remarks = [f"Teacher: {teacher.words}"]
+    if learn.selection is not None:
+        remarks.append(f"Teacher chosen {learn.selection.facts['words']}")
     recipe = learn.recipe
     views, epochs = int(str(recipe.distill.views)), int(str(recipe.distill.epochs))
     if views == 1 and epochs > 2:

@@ -18,11 +18,13 @@ from edgedistill.preparing import Preparation
 from edgedistill.recipe import DistillSection
 from edgedistill.rundir import Done, Work
 from edgedistill.stages import number
-from edgedistill.teaching import course_of, targets_of, view_count, views_of
+from edgedistill.teaching import course_of, live_targets, targets_of, view_count, views_of
 
 if TYPE_CHECKING:
     from edgedistill.deploy.stage import Shape
 
+PROXY_SHARE = 0.2
+"""A student that tells which teacher is best trains for this share of the epochs."""
 MOST_LONGER = 50
 """The arm of equal seconds trains at most this many times the epochs of the others."""
 
@@ -34,6 +36,64 @@ class Build(Preparation):
     def arms(self) -> list[Arm]:
         """Every arm of this build, in the order of training."""
         return arms_of(self.recipe, self.spec.pretrained)
+
+    @cached_property
+    def teacher(self) -> Done:
+        """04: the teacher; of several to select from, the one whose students a short training says are best."""
+        if self.selection is None:
+            return self.teacher_of(self.recipe.teacher)
+        return self.candidates[int(self.selection.facts["chosen"])]
+
+    @cached_property
+    def candidates(self) -> list[Done]:
+        """04: the teachers to select from, each adapted to the task; empty where there is nothing to select."""
+        section = self.recipe.teacher
+        if section.combine != "select" or not section.others:
+            return []
+        ones = [
+            section.model_copy(update={"model": name, "others": [], "combine": "ensemble"})
+            for name in (section.model, *section.others)
+        ]
+        return [self.teacher_of(one, f"candidate{k + 1}") for k, one in enumerate(ones)]
+
+    @cached_property
+    def selection(self) -> Done | None:
+        """04: what short trainings say of the teachers to select from (`teacher.combine: select`)."""
+        if not self.candidates:
+            return None
+        key = {**self.look_key("distill"), "seed": self.recipe.seed, "share": PROXY_SHARE}
+        inputs = [self.pixels, self.start, *self.candidates]
+        return self.stage(
+            "04-teacher", 1, key, inputs, self._select, variant="select", together=True
+        )
+
+    def _select(self, folder: Work) -> dict[str, Any]:
+        from edgedistill.distill.stage import train_arm
+        from edgedistill.teacher.course import Course
+        from edgedistill.teacher.stage import look_of
+
+        epochs = max(1, round(PROXY_SHARE * number(self.recipe.distill.epochs)))
+        section = self.recipe.distill.model_copy(update={"epochs": epochs})
+        course, views = Course(epochs, epochs), views_of(self.recipe, epochs)
+        found = []
+        for k, candidate in enumerate(self.candidates):
+            facts = train_arm(
+                f"proxy{k + 1}", folder, self.start, self.spec, look_of(self.start.facts),
+                self.arrays, views, course, section, self.recipe.seed, self.face,
+                live_targets(self.recipe, self.pixels, candidate),
+            )  # fmt: skip
+            found.append({"model": candidate.facts["model"], "student_val_top1": facts["val_top1"]})
+        scores = [one["student_val_top1"] for one in found]
+        chosen = scores.index(max(scores))
+        words = ", ".join(f"{one['model']} {one['student_val_top1']:.3f}" for one in found)
+        return {
+            "adaptation": f"{found[chosen]['model']} is taken",
+            "val_top1": self.candidates[chosen].facts["val_top1"],
+            "chosen": chosen,
+            "candidates": found,
+            "words": f"of {len(found)} teachers, by the validation top-1 of students after "
+            f"{epochs} epoch{'' if epochs == 1 else 's'}: {words}",
+        }
 
     @cached_property
     def start(self) -> Done:

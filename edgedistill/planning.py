@@ -83,6 +83,10 @@ def make_plan(
     limited = resolve(layered, limits_from(layered, device)).recipe
     planned = choose_student(layered, device, dataset, tried)
     teacher, gpu = _machine_and_teacher(limited)
+    if limited.student.prune_from is not None:
+        from edgedistill.distill.pruning import check_sibling
+
+        check_sibling(limited.student.prune_from, planned.chosen.model)
     values = student_values(limited, planned)
     values |= effort_values(
         limited, planned, device, len(dataset.train), dataset.image_side, len(dataset.classes),

@@ -22,7 +22,7 @@ from edgedistill.derive import (
 from edgedistill.distill.spec import StudentSpec
 from edgedistill.planning import make_plan, require_parts, teacher_files
 from edgedistill.progress import Face
-from edgedistill.recipe import Recipe, Resolved, hash_of
+from edgedistill.recipe import Recipe, Resolved, TeacherSection, hash_of
 from edgedistill.result import Attempt, Plan
 from edgedistill.rundir import Done, RunDir, Work, write_atomic
 from edgedistill.stages import STAGES, Request, number, summary
@@ -194,12 +194,15 @@ class Preparation:
     @cached_property
     def teacher(self) -> Done:
         """04: the teacher, adapted to the task."""
+        return self.teacher_of(self.recipe.teacher)
+
+    def teacher_of(self, section: TeacherSection, variant: str = "") -> Done:
+        """04: the teacher that `section` names, adapted to the task."""
 
         def work(folder: Work) -> dict[str, Any]:
             from edgedistill.distill.finetune import finetuner
             from edgedistill.teacher.stage import teach
 
-            section = self.recipe.teacher
             views = views_of(self.recipe, max(1, number(section.epochs)))
             tune = finetuner(folder, section, self.arrays, views, self.recipe.seed, self.face)
             size = number(section.input_size)
@@ -208,8 +211,9 @@ class Preparation:
                 self.face,
             )  # fmt: skip
 
-        key = {**self.look_key("teacher"), **teacher_files(self.layered.recipe.teacher)}
-        return self.stage("04-teacher", 4, key, [self.pixels], work, together=True)
+        key = {**self.look_key("teacher"), **teacher_files(section)}
+        key["teacher"] = section.model_dump()
+        return self.stage("04-teacher", 4, key, [self.pixels], work, variant=variant, together=True)
 
     def look_key(self, section: str) -> dict[str, Any]:
         """A recipe section with the seed and the rule of views."""
@@ -235,5 +239,6 @@ class Preparation:
         student = self.recipe.student
         classes = len(self.dataset.classes)
         return StudentSpec(
-            student.model, number(student.input_size), classes, student.weights == "pretrained"
-        )
+            student.model, number(student.input_size), classes, student.weights == "pretrained",
+            student.prune_from, student.prune_weights,
+        )  # fmt: skip

@@ -105,6 +105,7 @@ class StudentSection(Section):
     prune_from: str | None = _f(
         None, "Wider sibling with pretrained weights that is pruned to the student while it learns."
     )
+    prune_weights: str | None = _f(None, "Local checkpoint for `prune_from`; else its own weights.")
 
 
 class PlanSection(Section):

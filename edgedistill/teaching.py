@@ -117,12 +117,17 @@ def stored_targets(recipe: Recipe, pixels: Done, teacher: Done, stored: Done) ->
 
 def targets_of(recipe: Recipe, pixels: Done, teacher: Done, stored: Done) -> Targets:
     """What the distilled arm asks for the teacher's outputs: the stored ones, or the teacher itself."""
+    if is_live(recipe):
+        return live_targets(recipe, pixels, teacher)
+    return stored_targets(recipe, pixels, teacher, stored)
+
+
+def live_targets(recipe: Recipe, pixels: Done, teacher: Done) -> Targets:
+    """The teacher itself, asked at each step."""
     from edgedistill.teacher.cache import LiveTargets
 
-    if is_live(recipe):
-        classes = int(teacher.facts["classes"])
-        return LiveTargets(lecturers_of(recipe, pixels, teacher), classes)
-    return stored_targets(recipe, pixels, teacher, stored)
+    classes = int(teacher.facts["classes"])
+    return LiveTargets(lecturers_of(recipe, pixels, teacher), classes)
 
 
 def _images(pixels: Done) -> int:

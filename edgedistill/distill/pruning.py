@@ -12,12 +12,13 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
+import timm
 import torch
 from timm.layers import SelectAdaptivePool2d
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from edgedistill.errors import UsageError
+from edgedistill.errors import UsageError, nearest
 
 UNTIL = 0.6
 """The share of the run after which the student has its final width."""
@@ -91,8 +92,8 @@ def groups_of(wide: nn.Module, narrow: nn.Module, name: str, student: str) -> li
     big, small = wide.state_dict(), narrow.state_dict()
     if big.keys() != small.keys() or found.steps != other.steps:
         raise UsageError(
-            f"student.prune_from: {name} has other layers or connections than {student}, so it is no wider sibling. Take the same "
-            "family with a larger width, such as mobilenetv2_140 for mobilenetv2_100, or none."
+            f"student.prune_from: {name} has other layers or connections than {student}, so it is no wider sibling. "
+            "Take the same family with a larger width, such as mobilenetv2_140 for mobilenetv2_100, or none."
         )
     gathered: dict[int, tuple[list[Place], list[str]]] = {}
     for group in found.places:
@@ -110,6 +111,14 @@ def groups_of(wide: nn.Module, narrow: nn.Module, name: str, student: str) -> li
             )
         result.append(Group(*pair, tuple(places), tuple(makers)))
     return result
+
+
+def check_sibling(name: str, student: str) -> None:
+    """Raise `UsageError` unless timm has `name` and it is a wider sibling of `student`."""
+    if not timm.is_model(name):
+        hint = nearest(name, timm.list_models()) or "."
+        raise UsageError(f'student.prune_from: unknown model "{name}"{hint} Give a timm name.')
+    groups_of(timm.create_model(name), timm.create_model(student), name, student)
 
 
 def _walk(model: nn.Module) -> _Found:

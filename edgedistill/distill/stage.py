@@ -14,6 +14,7 @@ from edgedistill.data.views import Views
 from edgedistill.distill.facts import Fitted, Images, Schedule, is_out_of_memory
 from edgedistill.distill.hard import HardStage
 from edgedistill.distill.objectives import Distilled, Objective, Plain, Targets
+from edgedistill.distill.pruning import Pruner, groups_of
 from edgedistill.distill.spec import StudentSpec
 from edgedistill.distill.trainer import Trainer
 from edgedistill.errors import EdgedistillError, TeacherError, UsageError
@@ -26,6 +27,7 @@ from edgedistill.teacher.adapt import Probe, for_a_head, probe_network, set_head
 from edgedistill.teacher.bundled import bundled_for
 from edgedistill.teacher.course import Course
 from edgedistill.teacher.hub import load_bundled, load_pretrained
+from edgedistill.teacher.pretrained import Pretrained
 
 START = "start.safetensors"
 
@@ -65,19 +67,8 @@ def make_start(
     probe_top1 = None
     torch.manual_seed(seed)
     source, licence = "random values (seed in the recipe)", None
-    if spec.pretrained:
-        bundled = bundled_for(spec.model)
-        try:
-            found = (
-                load_bundled(bundled)
-                if bundled
-                else load_pretrained(TeacherSection(model=spec.model))
-            )
-        except TeacherError as error:
-            raise UsageError(
-                f"pretrained weights of the student {spec.model} cannot be loaded: {error} "
-                "Or start from random weights: --set student.weights=random"
-            ) from None
+    if spec.pretrained or spec.prune_from:
+        found = _pretrained(spec)
         model: Any = found.model
         torch.manual_seed(seed)
         model.reset_classifier(spec.classes)
@@ -87,7 +78,7 @@ def make_start(
             set_head(model, probe)
             probe_top1 = probe.val_top1
     else:
-        model = timm.create_model(spec.model, pretrained=False, num_classes=spec.classes)
+        model = new_student(spec)
     cfg = model.pretrained_cfg
     work.write(START, state_bytes(model))
     features = int(getattr(model, "head_hidden_size", model.num_features))
@@ -99,6 +90,22 @@ def make_start(
         "params": sum(p.numel() for p in model.parameters()),
         "look": {"size": spec.size, "mean": list(cfg["mean"]), "std": list(cfg["std"])},
     }
+
+
+def _pretrained(spec: StudentSpec) -> Pretrained:
+    """The pretrained student, or the wider sibling that it is cut out of."""
+    name = spec.prune_from or spec.model
+    bundled = bundled_for(name)
+    try:
+        if bundled and spec.prune_weights is None:
+            return load_bundled(bundled)
+        return load_pretrained(TeacherSection(model=name, weights=spec.prune_weights))
+    except TeacherError as error:
+        without = "student.prune_from=null" if spec.prune_from else "student.weights=random"
+        raise UsageError(
+            f"pretrained weights of the student {name} cannot be loaded: {error} "
+            f"Or go without them: --set {without}"
+        ) from None
 
 
 def _probe(model: nn.Module, spec: StudentSpec, arrays: Arrays, seed: int, face: Face) -> Probe:
@@ -134,7 +141,10 @@ def train_arm(
     targets: Targets | None = None,
 ) -> dict[str, Any]:
     """Train one arm from the common start and leave `<name>.safetensors` and its facts."""
-    model = new_student(spec)
+    model, pruner = new_student(spec), None
+    if spec.prune_from:
+        narrow, model = model, timm.create_model(spec.prune_from, num_classes=spec.classes)
+        pruner = Pruner(groups_of(model, narrow, spec.prune_from, spec.model))
     load_state(model, start.folder / START, "the student's start")
     torch.manual_seed(seed)
     objective: Objective = Plain()
@@ -146,15 +156,22 @@ def train_arm(
             hard = HardStage(targets, views, course, section.batch_size)
     images = Images(arrays.train, arrays.train_labels, arrays.val, arrays.val_labels)
     trainer = Trainer(
-        name, model, objective, images, look, views, course, schedule_of(section, seed), hard
-    )
+        name, model, objective, images, look, views, course, schedule_of(section, seed), hard,
+        pruner,
+    )  # fmt: skip
     fitted = run(trainer, work, face)
+    val_top1 = fitted.val_top1
+    if pruner is not None:
+        pruner.narrow(model, narrow)
+        model = narrow.to(pick_device())
+        logits = outputs(model, arrays.val, look, pick_device())[1]
+        val_top1 = top1(logits, arrays.val_labels)
     data = state_bytes(model)
     work.write(f"{name}.safetensors", data)
     for litter in ("checkpoint", "begin", "best", "hard", "snapshot"):
         work.path(f"{name}.{litter}").unlink(missing_ok=True)
     return {
-        "val_top1": fitted.val_top1,
+        "val_top1": val_top1,
         "steps": fitted.steps,
         "passes": fitted.passes,
         "epochs": len(fitted.curve),

@@ -21,7 +21,7 @@ def shape_of(section: TeacherSection) -> tuple[int, bool]:
 
     Of several teachers: the largest size of those that take one only, else the largest native size.
     """
-    if section.others and section.checkpoints:
+    if section.others and section.checkpoints not in (0, "auto"):
         raise TeacherError(
             f"teacher.checkpoints is {section.checkpoints} and teacher.others names {len(section.others)} more: "
             "early states are kept of one teacher alone. Give --set teacher.checkpoints=0, or no others."
