@@ -46,12 +46,10 @@ class AlignedUniform(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, alpha: float, t: float) -> Tensor:
-        gap = x - y
-        squared = gap.square().sum(1, keepdim=True).clamp_min_(1e-24)
-        pull = gap.mul_(squared.pow(alpha / 2 - 1).mul_(alpha / len(x)))
-        spread, push = _spread(torch.stack([x, y]), t)
-        ctx.save_for_backward(push[0].mul_(0.5).add_(pull), push[1].mul_(0.5).sub_(pull))
-        return squared.pow(alpha / 2).mean() + spread.mean()
+        with torch.autocast(x.device.type, enabled=False):
+            value, *slopes = _align_uniform(x, y, alpha, t)
+        ctx.save_for_backward(*slopes)
+        return value
 
     @staticmethod
     @once_differentiable
@@ -59,6 +57,16 @@ class AlignedUniform(torch.autograd.Function):
         """Gradients of both sides."""
         g_x, g_y = ctx.saved_tensors
         return g_x * grads[0], g_y * grads[0], None, None
+
+
+def _align_uniform(x: Tensor, y: Tensor, alpha: float, t: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss, and its gradients in both sides (B, D)."""
+    gap = x - y
+    squared = gap.square().sum(1, keepdim=True).clamp_min_(1e-24)
+    pull = gap.mul_(squared.pow(alpha / 2 - 1).mul_(alpha / len(x)))
+    spread, push = _spread(torch.stack([x, y]), t)
+    value = squared.pow(alpha / 2).mean() + spread.mean()
+    return value, push[0].mul_(0.5).add_(pull), push[1].mul_(0.5).sub_(pull)
 
 
 def _spread(x: Tensor, t: float) -> tuple[Tensor, Tensor]:

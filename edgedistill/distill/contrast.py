@@ -79,11 +79,13 @@ class Projector(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, features: Tensor) -> Tensor:
-        with torch.autocast(features.device.type, enabled=False):
-            if self.kind != "mocov2":
-                return F.normalize(self.layers(full(features)), dim=1)
-            unit: Tensor = UnitPerceptron.apply(full(features), *self.layers.parameters())
-            return unit
+        if self.kind != "mocov2":
+            return F.normalize(self.layers(features), dim=1)
+        first, last = self.layers[0], self.layers[2]
+        unit: Tensor = UnitPerceptron.apply(
+            features, first.weight, first.bias, last.weight, last.bias
+        )
+        return unit
 
 
 class Projectors(nn.Module):
@@ -98,16 +100,17 @@ class Projectors(nn.Module):
         self.teachers = nn.ModuleList(Projector(features, width, kind) for features in widths)
 
     def forward(self, student: Tensor, teacher: Tensor, which: int = 0) -> tuple[Tensor, Tensor]:
-        """Embeddings (B, width) of both sides."""
-        return self.student(student), self.teachers[which](teacher)
+        """Embeddings of both sides, over all processes, by one exchange."""
+        z_s, z_t = self.own(student, teacher, which)
+        if not several():
+            return z_s, z_t
+        all_s, all_t = gather(torch.cat([z_s, z_t], 1)).chunk(2, 1)
+        return all_s, all_t
 
-
-def everyones(z_s: Tensor, z_t: Tensor) -> tuple[Tensor, Tensor]:
-    """Embeddings (B, D) of both sides over all processes, by one exchange."""
-    if not several():
-        return z_s, z_t
-    both_s, both_t = gather(torch.cat([z_s, z_t], 1)).chunk(2, 1)
-    return both_s, both_t
+    def own(self, student: Tensor, teacher: Tensor, which: int) -> tuple[Tensor, Tensor]:
+        """Embeddings (B, width) of both sides, of this process alone."""
+        with torch.autocast(student.device.type, enabled=False):
+            return self.student(full(student)), self.teachers[which](full(teacher))
 
 
 class AlignUniform(nn.Module):
@@ -139,10 +142,9 @@ class AlignUniform(nn.Module):
         which: int = 0,
     ) -> Tensor:
         """Scalar; `index` and `step` are not used."""
-        z_s, z_t = everyones(*self.projectors(student, teacher, which))
-        with torch.autocast(student.device.type, enabled=False):
-            loss: Tensor = AlignedUniform.apply(z_s, z_t, self.alpha, self.t)
-            return loss
+        z_s, z_t = self.projectors(student, teacher, which)
+        loss: Tensor = AlignedUniform.apply(z_s, z_t, self.alpha, self.t)
+        return loss
 
 
 @in_full
@@ -181,7 +183,7 @@ class InfoNCE(nn.Module):
         which: int = 0,
     ) -> Tensor:
         """Scalar in nats; `index` and `step` are not used."""
-        z_s, z_t = everyones(*self.projectors(student, teacher, which))
+        z_s, z_t = self.projectors(student, teacher, which)
         return info_nce(z_s, z_t, self.temperature)
 
 

@@ -10,14 +10,15 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgedistill.distill.contrast import Projectors
 from edgedistill.distill.gather import gather, several
-from edgedistill.nets import Ints
 
+Ints = npt.NDArray[np.int64]
 EPS = 1e-7
 DENSE = 16
 """A memory of up to so many rows for each that is drawn is multiplied whole: faster than copying the drawn ones."""
@@ -124,7 +125,7 @@ class CRD(nn.Module):
     ) -> Tensor:
         """Scalar in nats of this process's rows; `index` (B,) is needed, on the CPU, where the negatives are drawn."""
         assert index is not None, "CRD needs the index of each image"
-        z_s, z_t = self.projectors(student, teacher, which)
+        z_s, z_t = self.projectors.own(student, teacher, which)
         memory_t = self.memory_t[which]
         drawn = torch.from_numpy(self.negatives.draw(index.numpy(), step)).to(z_s.device)
         with torch.autocast(z_s.device.type, enabled=False):
