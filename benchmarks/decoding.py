@@ -29,7 +29,7 @@ from edgedistill.data import dataset as room
 from edgedistill.data.pixels import open_pixels, write_pixels
 from edgedistill.data.sources import open_source
 from edgedistill.data.stage import canvas_side
-from edgedistill.distill.trainer import Views, cut
+from edgedistill.data.views import Views
 from edgedistill.nets import Look
 from edgedistill.schema import DataSection
 
@@ -103,7 +103,7 @@ def measured(size: int, data: room.Dataset, folder: Path, repeats: int) -> tuple
     def read() -> int:
         for view in range(4):
             index = rng.integers(0, len(pixels), BATCH)
-            cut(pixels, index, view, views, look, torch.device("cpu"))
+            look.normalise(views.pixels(pixels, index, view, size, torch.device("cpu")))
         return 4 * BATCH
 
     works = (decode, read, trainer(size))

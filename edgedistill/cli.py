@@ -16,7 +16,10 @@ import typer
 from typer.core import TyperGroup
 
 from edgedistill import __version__, crew
-from edgedistill.errors import EdgedistillError, StoppedError, UsageError
+from edgedistill.commands import Quiet, Verbose, teacher_app
+from edgedistill.commands import face_of as _face
+from edgedistill.commands import show as _print
+from edgedistill.errors import EdgedistillError, StoppedError
 
 INTERRUPTED = "interrupted before it was done. Give the same command again."
 
@@ -44,9 +47,8 @@ app = typer.Typer(
 )
 devices_app = typer.Typer(help="The devices that edgedistill knows.", no_args_is_help=True)
 app.add_typer(devices_app, name="devices")
+app.add_typer(teacher_app, name="teacher")
 
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Tell every detail.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but the verdict.")]
 Provider = Literal["cpu", "cuda", "tensorrt"]
 
 
@@ -281,20 +283,6 @@ def doctor() -> None:
     _print(doctor_view(found))
     if any(check.status == "wrong" for check in found):
         raise typer.Exit(1)
-
-
-def _face(verbose: bool, quiet: bool) -> Any:
-    from edgedistill.progress import Face
-
-    if verbose and quiet:
-        raise UsageError("--verbose and --quiet exclude each other; give one of them")
-    return Face(2 if verbose else 0 if quiet or not crew.leads() else 1)
-
-
-def _print(view: Any) -> None:
-    from rich.console import Console
-
-    Console(highlight=False, soft_wrap=not sys.stdout.isatty()).print(view)
 
 
 def main() -> None:

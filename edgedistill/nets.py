@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -64,16 +64,19 @@ def pick_device() -> torch.device:
     return torch.device("cpu")
 
 
-@contextlib.contextmanager
-def inference(device: torch.device, *, fast: bool) -> Iterator[None]:
-    """No gradients; with `fast`, bfloat16 where the device computes it natively."""
+def fast_arithmetic(device: torch.device) -> Literal["bfloat16", "float32"]:
+    """In what fast inference computes: bfloat16 where the device does it natively."""
     native = device.type == "cuda" or (
         device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     )
-    with (
-        torch.inference_mode(),
-        torch.autocast(device.type, torch.bfloat16, enabled=fast and native),
-    ):
+    return "bfloat16" if native else "float32"
+
+
+@contextlib.contextmanager
+def inference(device: torch.device, *, fast: bool) -> Iterator[None]:
+    """No gradients; with `fast`, bfloat16 where the device computes it natively."""
+    half = fast and fast_arithmetic(device) == "bfloat16"
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):
         yield
 
 

@@ -36,7 +36,7 @@ TOP = (  # above the rooms, from the lowest up
     ("learning", "verifying"),
     ("packing",),
     ("shipping",),
-    ("pipeline",),
+    ("pipeline", "commands"),
     ("cli",),
     ("__main__",),
 )

@@ -13,7 +13,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Protocol
+from typing import Annotated, Any, Final, Literal, Protocol, get_args
 
 import numpy as np
 import torch
@@ -62,6 +62,10 @@ class Targets(Protocol):
     def __call__(self, lesson: Lesson, index: Ints) -> tuple[Tensor, Tensor]: ...
 
 
+Arithmetic = Literal["float32", "bfloat16"]
+"""What the teacher computed in."""
+
+
 class Entry(Document):
     """A shard in the index."""
 
@@ -70,6 +74,7 @@ class Entry(Document):
     view: int = Field(ge=0)
     first: int = Field(ge=0)
     rows: int = Field(ge=1)
+    arithmetic: Arithmetic
     bytes: int = Field(ge=1)
     sha256: Sha256
 
@@ -167,10 +172,13 @@ class Records:
 
     def _check(self, content: Content, shard: Shard, mark: Any) -> None:
         self.scale, self.digest = mark.pop("scale"), mark.pop("sha256")
+        self.arithmetic: Arithmetic = mark.pop("arithmetic")
         if mark != mark_of(content, shard):
             raise ValueError("the header is that of another shard, or of something else")
         if not (isinstance(self.scale, float) and 0 < self.scale < math.inf):
             raise ValueError(f"the scale is {self.scale!r}")
+        if self.arithmetic not in get_args(Arithmetic):
+            raise ValueError(f"the arithmetic is {self.arithmetic!r}")
         layout = content.layout(shard.lesson.teacher)
         found = {name: (t.dtype, tuple(t.shape)) for name, t in self.tensors.items()}
         wanted = {

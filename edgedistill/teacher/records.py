@@ -134,9 +134,19 @@ def unpack_logits(record: Mapping[str, Tensor], classes: int) -> Tensor:
     return dense.scatter_(1, record["classes"].long(), values)
 
 
-def shard_bytes(content: Content, shard: Shard, tensors: dict[str, Tensor], scale: float) -> bytes:
-    """A shard as safetensors: the same records always give the same bytes."""
-    mark = {**mark_of(content, shard), "scale": scale, "sha256": digest_of(tensors)}
+def shard_bytes(
+    content: Content, shard: Shard, tensors: dict[str, Tensor], scale: float, arithmetic: str
+) -> bytes:
+    """A shard as safetensors: the same records always give the same bytes.
+
+    `scale` is that of the features, `arithmetic` what the teacher computed in (float32 or bfloat16).
+    """
+    mark = {
+        **mark_of(content, shard),
+        "scale": scale,
+        "arithmetic": arithmetic,
+        "sha256": digest_of(tensors),
+    }
     # one key, as safetensors writes several in no fixed order
     return save_tensors(tensors, metadata={ABOUT: json.dumps(mark, sort_keys=True)})
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from edgedistill.data.views import Views
 from edgedistill.errors import DocumentError, StoppedError
 from edgedistill.files import sha256_file
+from edgedistill.nets import fast_arithmetic, pick_device
 from edgedistill.progress import Advance, Face
 from edgedistill.rundir import Done, Work
 from edgedistill.teacher.cache import INDEX, Entry, Index, Lectures, Records, said
@@ -124,9 +125,10 @@ def _kept(work: Work, content: Content, shard: Shard) -> Entry | None:
     if not path.exists():
         return None
     try:
-        if not Records(work.folder, content, shard, None).whole():
-            return None
+        records = Records(work.folder, content, shard, None)
     except DocumentError:
+        return None
+    if not records.whole():
         return None
     return Entry(
         name=shard.name,
@@ -134,6 +136,7 @@ def _kept(work: Work, content: Content, shard: Shard) -> Entry | None:
         view=shard.lesson.view,
         first=shard.first,
         rows=shard.rows,
+        arithmetic=records.arithmetic,
         bytes=path.stat().st_size,
         sha256=sha256_file(path),
     )
@@ -155,7 +158,8 @@ def _shard(
             count(len(index))
     packed, scale = pack_features(torch.cat(features))
     tensors = {name: torch.cat([part[name] for part in logits]) for name in logits[0]}
-    return shard_bytes(content, shard, {"features": packed, **tensors}, scale)
+    arithmetic = fast_arithmetic(pick_device())
+    return shard_bytes(content, shard, {"features": packed, **tensors}, scale, arithmetic)
 
 
 def _check_disk(work: Work, content: Content, mine: Sequence[Shard]) -> None:

@@ -220,14 +220,22 @@ def test_a_hostile_header_is_refused_even_when_the_index_was_made_to_fit(
         reader(folder, content())(Lesson(0, 1), np.array([9]))
 
 
-@pytest.mark.parametrize("scale", [0.0, -1.0, float("inf"), float("nan"), "2", None, True])
-def test_a_scale_that_is_no_size_is_refused(scale: object, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("scale", scale) for scale in (0.0, -1.0, float("inf"), float("nan"), "2", None, True)),
+        *(("arithmetic", words) for words in ("float64", None, [], {})),
+    ],
+)
+def test_a_scale_or_an_arithmetic_that_is_none_is_refused(
+    key: str, value: object, tmp_path: Path
+) -> None:
     folder = keep(tmp_path, content())
     header, data = parts((folder / MIDDLE).read_bytes())
-    mark = {**json.loads(header["__metadata__"][ABOUT]), "scale": scale}
+    mark = {**json.loads(header["__metadata__"][ABOUT]), key: value}
     header["__metadata__"][ABOUT] = json.dumps(mark)
     forge(folder, MIDDLE, joined(json.dumps(header).encode(), data))
-    with pytest.raises(DocumentError, match="the scale is"):
+    with pytest.raises(DocumentError, match=f"the {key} is"):
         reader(folder, content())(Lesson(0, 1), np.array([9]))
 
 

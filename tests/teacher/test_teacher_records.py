@@ -157,7 +157,7 @@ def test_the_same_records_give_the_same_bytes(top_k: int | None) -> None:
         tensors = pack_logits(logits(21, 5, 2.0), held.kept)
         tensors["features"], scale = pack_features(logits(21, 6, 1.0))
         backwards = dict(reversed(tensors.items())) if made_once else tensors
-        return shard_bytes(held, shard, backwards, scale)
+        return shard_bytes(held, shard, backwards, scale, "float32")
 
     made_once: list[bytes] = []
     made_once.append(made())
