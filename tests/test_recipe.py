@@ -158,7 +158,9 @@ def test_a_problem_says_what_to_write_instead(tmp_path: Path, text: str, words: 
 
 
 @pytest.mark.parametrize("value", [".inf", "-.inf", ".nan"])
-@pytest.mark.parametrize("key", ["distill.weights.ce", "distill.clip", "distill.lr", "budget.latency_s"])
+@pytest.mark.parametrize(
+    "key", ["distill.weights.ce", "distill.clip", "distill.lr", "budget.latency_s"]
+)
 def test_a_number_that_is_not_finite_is_refused(tmp_path: Path, key: str, value: str) -> None:
     section, _, name = key.partition(".")
     (line,) = _problems(f"{section}: {{{name}: {value}}}", tmp_path)
