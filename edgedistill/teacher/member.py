@@ -36,6 +36,8 @@ def make_members(
         found = pupil.adapted()
         final = _written(pupil, found, found.model, f"{stem}.safetensors", None)
         early = _early_states(pupil) if found.adaptation == TUNED else []
+        for file in [] if early else work.folder.glob("teacher.epoch*.safetensors"):
+            file.unlink()
         work.write(f"{stem}.json", json.dumps([*early, final]))
         forget_training(work)
     crew.told("written")

@@ -23,7 +23,7 @@ FOLDS = 5
 CV_IMAGES = 4_000
 CV_IMAGES_PER_CLASS = 5
 """What the strength is chosen on: this many training images a class, and 4,000 at least."""
-CV_STEPS, STEPS = 25, 60
+CV_STEPS, STEPS = 15, 60
 """Most steps of L-BFGS: of each fit of the cross-validation, and of the one that stays."""
 HEAD_IMAGES = 2_000
 HEAD_IMAGES_PER_CLASS = 50
@@ -49,8 +49,8 @@ def linear_probe(
 ) -> Probe:
     """Softmax regression on standardised features (N, D) by L-BFGS, fitted on all of them.
 
-    The L2 strength is the one with the best top-1 over five folds of the training features; validation only scores the
-    result. Raises `TeacherError` for features that are not finite.
+    The L2 strength is the one with the least loss over five folds of the training features, since a teacher is asked for
+    probabilities; validation only scores the result. Raises `TeacherError` for features that are not finite.
     """
     if not (np.isfinite(train).all() and np.isfinite(val).all()):
         raise TeacherError(
@@ -86,8 +86,7 @@ def folds_of(labels: Ints, seed: int) -> Ints:
 
 
 def best_strength(z: Tensor, y: Tensor, folds: Ints, classes: int) -> tuple[float, Start]:
-    """The strength with most held-out images right (the smaller loss at a tie), and where a fit with it ended."""
-    right = dict.fromkeys(PROBE_STRENGTHS, 0)
+    """The strength with the least cross entropy on held-out images, and where a fit with it ended."""
     loss = dict.fromkeys(PROBE_STRENGTHS, 0.0)
     ends: dict[float, Start] = {}
     for fold in np.unique(folds):
@@ -98,10 +97,9 @@ def best_strength(z: Tensor, y: Tensor, folds: Ints, classes: int) -> tuple[floa
         for strength in PROBE_STRENGTHS:
             start = _fit(z[~out], y[~out], classes, strength, start, CV_STEPS)
             logits = z[out] @ start[0].T + start[1]
-            right[strength] += int((logits.argmax(1) == y[out]).sum())
             loss[strength] += float(F.cross_entropy(logits, y[out], reduction="sum"))
             ends[strength] = start
-    best = max(PROBE_STRENGTHS, key=lambda strength: (right[strength], -loss[strength]))
+    best = min(PROBE_STRENGTHS, key=lambda strength: loss[strength])
     zeros = (z.new_zeros(classes, z.shape[1]), z.new_zeros(classes))
     return best, ends.get(best, zeros)
 

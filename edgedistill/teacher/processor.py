@@ -35,7 +35,11 @@ def eye_of(processor: Mapping[str, Any], config: Any) -> Eye:
         note = "no preprocessor_config.json: ImageNet's mean and std are assumed"
         return Eye(size, IMAGENET_MEAN, IMAGENET_STD, note=note)
     mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-    if processor.get("do_normalize", "image_mean" in processor):
+    flip = bool(processor.get("do_flip_channel_order", False))
+    normalises = processor.get("do_normalize")
+    if normalises is None:  # MobileViT's, the one that turns colours, does not
+        normalises = "image_mean" in processor and not flip
+    if normalises:
         mean = _colours(processor.get("image_mean", IMAGENET_MEAN))
         std = _colours(processor.get("image_std", IMAGENET_STD), above=0)
     factor = 255.0
@@ -49,7 +53,7 @@ def eye_of(processor: Mapping[str, Any], config: Any) -> Eye:
         size,
         triple([(m + offset) / factor for m in mean]),
         triple([s**power / factor for s in std], above=0),
-        bool(processor.get("do_flip_channel_order", False)),
+        flip,
     )
 
 

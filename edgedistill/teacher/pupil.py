@@ -156,10 +156,13 @@ class Pupil:
         with task.face.bar(
             "teacher: features for the probe", len(train[1]) + len(self.val)
         ) as advance:
-            probe = probe_network(
-                model, train, (self.val, task.arrays.val_labels), self.look, task.classes,
-                task.device, advance,
-            )  # fmt: skip
+            try:
+                probe = probe_network(
+                    model, train, (self.val, task.arrays.val_labels), self.look, task.classes,
+                    task.device, advance,
+                )  # fmt: skip
+            except TeacherError as error:
+                raise TeacherError(f"{self.name}: {error}") from None
         task.work.write(file, torch_bytes(vars(probe)))
         task.face.detail(f"teacher: linear probe, validation top-1 {probe.val_top1:.3f}")
         return probe

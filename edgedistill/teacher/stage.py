@@ -50,14 +50,15 @@ def teach(
     members, logits = [pair[0] for pair in found], [pair[1] for pair in found]
     whole = dict(members[-1])
     if combine == "ensemble":
-        whole = _ensemble(members, logits, size, arrays)
+        whole = _ensemble(members, logits, arrays)
+    whole["look"] = {**whole["look"], "size": size}
     whole["softness"] = {**whole["softness"], "agreement": agreement(logits)}
     if combine == "ladder":
         whole["reason"] += "; the last of a ladder from few to many parameters"
     return {**whole, "combine": combine, "members": members}
 
 
-def _ensemble(members: list[Facts], logits: list[Floats], size: int, arrays: Arrays) -> Facts:
+def _ensemble(members: list[Facts], logits: list[Floats], arrays: Arrays) -> Facts:
     """What is known of several teachers as one: the log of their mean probabilities."""
     said = [(torch.zeros(len(z), 1), torch.from_numpy(z)) for z in logits]
     mean = together(said)[1].numpy()
@@ -75,7 +76,7 @@ def _ensemble(members: list[Facts], logits: list[Floats], size: int, arrays: Arr
         "params": sum(member["params"] for member in members),
         "features": sum(member["features"] for member in members),
         "classes": members[0]["classes"],
-        "look": {**members[0]["look"], "size": size},
+        "look": members[0]["look"],
         "adaptation": f"ensemble of {len(members)}",
         "reason": "; ".join(f"{m['model']}: {m['adaptation']}, {m['reason']}" for m in members),
         "val_top1": metrics.top1(mean, arrays.val_labels),

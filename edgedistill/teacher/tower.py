@@ -88,6 +88,5 @@ def _patches(x: Tensor, side: int) -> tuple[Tensor, dict[str, Any]]:
     high, wide = x.shape[2] // side, x.shape[3] // side
     x = x[:, :, : high * side, : wide * side].reshape(len(x), 3, high, side, wide, side)
     rows = x.permute(0, 2, 4, 3, 5, 1).reshape(len(x), high * wide, -1)
-    mask = torch.ones(rows.shape[:2], dtype=torch.long, device=x.device)
     grid = torch.tensor([[high, wide]] * len(x), device="cpu")  # read as numbers, on any device
-    return rows, {"pixel_attention_mask": mask, "spatial_shapes": grid}
+    return rows, {"pixel_attention_mask": None, "spatial_shapes": grid}
