@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from edgedistill.distill.methods import method_values
+from edgedistill.distill.methods import method_values as method_values
 from edgedistill.recipe import Layered, Recipe, Resolved, assign, hash_of
 from edgedistill.result import Plan
 from edgedistill.target.device import Device
@@ -189,7 +189,6 @@ def effort_values(
         seen = math.ceil(epochs / views)
         times = "once" if seen == 1 else f"at most {seen} times"
         values["distill.views"] = (views, f"{epochs} epochs: each stored view is seen {times}")
-    values |= method_values(recipe)
     if recipe.distill.targets == "auto":
         values["distill.targets"] = ("stored", "made once for every arm, seed and later run")
     if recipe.distill.top_k == "auto":
@@ -255,17 +254,14 @@ def plan_key(recipe: Recipe, device_facts: dict[str, Any], data: dict[str, Any])
     """All that planning and deriving depend on, for the fingerprint of the stage."""
     teacher = recipe.teacher.model_dump()
     names = (
-        "epochs", "views", "lr", "frozen_norm", "frozen_share", "method", "temperature", "weight_schedule",
-        "targets", "top_k", "precision", "curriculum",
+        "epochs", "views", "lr", "frozen_norm", "frozen_share", "targets", "top_k", "precision", "curriculum",
     )  # fmt: skip
     distill = {name: getattr(recipe.distill, name) for name in names}
-    distill["weights"] = recipe.distill.weights.model_dump()
     return {
         "budget": recipe.budget.model_dump(),
         "earlier": recipe.plan.earlier,
         "student": recipe.student.model_dump(),
         "teacher": {k: teacher[k] for k in TEACHER_KEYS},
-        "mix": recipe.data.mix,
         "distill": distill,
         "export": {"input": recipe.export.input, "opset": recipe.export.opset},
         "device": hash_of(device_facts),

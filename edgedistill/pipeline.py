@@ -10,7 +10,7 @@ from pathlib import Path
 from edgedistill import attempts, crew
 from edgedistill.data.dataset import Dataset
 from edgedistill.data.sources import check_source, open_source
-from edgedistill.derive import known_student, limits_from, resolve
+from edgedistill.derive import known_student, limits_from, method_values, resolve
 from edgedistill.errors import BudgetError, StoppedError
 from edgedistill.learning import Build
 from edgedistill.planning import choose_student, make_plan, require_parts
@@ -156,7 +156,8 @@ def preview(layered: Layered, face: Face) -> tuple[Plan, Resolved, Dataset]:
         layered.recipe.data, layered.recipe.seed, None, face.counter("images"), face.say
     )
     planned, values = make_plan(layered, device, dataset)
-    return planned, resolve(layered, {**limits_from(layered, device), **values}), dataset
+    derived = {**limits_from(layered, device), **values, **method_values(layered.recipe)}
+    return planned, resolve(layered, derived), dataset
 
 
 def preview_plan(layered: Layered, measure: int, face: Face) -> tuple[Plan, Limits]:

@@ -16,6 +16,7 @@ from edgedistill.data.sources import open_source
 from edgedistill.derive import (
     known_student,
     limits_from,
+    method_values,
     plan_key,
     resolve,
 )
@@ -147,6 +148,7 @@ class Preparation:
         values = {
             **limits_from(self.layered, self.device),
             **derived,
+            **method_values(self.layered.recipe),
             "name": (self.layered.recipe.name or self.run.path.name, "name of the run"),
         }
         resolved = resolve(self.layered, values)

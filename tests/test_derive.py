@@ -27,6 +27,7 @@ from edgedistill.derive import (
     effort_values,
     known_student,
     limits_from,
+    method_values,
     plan_key,
     resolve,
     student_values,
@@ -139,7 +140,7 @@ def test_what_was_said_is_not_derived() -> None:
 
 def test_nothing_but_how_the_teacher_adapts_is_auto_after_resolving() -> None:
     recipe = Recipe()
-    values = {**student_values(recipe, _plan()), **_effort(recipe)}
+    values = {**student_values(recipe, _plan()), **_effort(recipe), **method_values(recipe)}
     resolved = resolve(Layered(recipe, {"seed": "said"}), values)
     assert autos(resolved.recipe) == ["teacher.adapt"]
     assert all(reason for _, reason in values.values())

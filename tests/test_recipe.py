@@ -60,6 +60,9 @@ def test_every_key_has_a_sentence_that_describes_it() -> None:
     assert len(sections) >= 7
     for section in sections:
         for name, found in section.model_fields.items():
+            if isinstance(found.annotation, type) and hasattr(found.annotation, "model_fields"):
+                sections.append(found.annotation)  # a section says itself what it is
+                continue
             assert found.description, f"{section.__name__}.{name}"
             assert found.description.endswith("."), f"{section.__name__}.{name}"
 
@@ -93,7 +96,7 @@ def test_an_option_that_is_none_was_not_given_but_a_set_null_takes_the_limit_awa
 
 def test_a_mapping_given_to_set_merges_and_each_of_its_leaves_has_a_reason(tmp_path: Path) -> None:
     file = _file(tmp_path, "distill: {epochs: 5, lr: 0.01}\n")
-    layered = compose(file, {}, dict([parse_set("distill={epochs: 9, kd: 0.5}")]))
+    layered = compose(file, {}, dict([parse_set("distill={epochs: 9, weights: {kd: 0.5}}")]))
     distill = layered.recipe.distill
     assert (distill.epochs, distill.lr, distill.weights.kd) == (9, 0.01, 0.5)
     assert layered.reasons["distill.weights.kd"] == "from --set"
@@ -162,8 +165,11 @@ def test_a_problem_says_what_to_write_instead(tmp_path: Path, text: str, words: 
     "key", ["distill.weights.ce", "distill.clip", "distill.lr", "budget.latency_s"]
 )
 def test_a_number_that_is_not_finite_is_refused(tmp_path: Path, key: str, value: str) -> None:
-    section, _, name = key.partition(".")
-    (line,) = _problems(f"{section}: {{{name}: {value}}}", tmp_path)
+    section, *names = key.split(".")
+    text = value
+    for name in reversed(names):
+        text = f"{{{name}: {text}}}"
+    (line,) = _problems(f"{section}: {text}", tmp_path)
     assert line.startswith(f"{key}  input should be a finite number")
     assert line.endswith(f"; got {value[-3:] if value[0] == '.' else '-inf'}")
 
@@ -397,7 +403,7 @@ def test_a_dumped_recipe_is_a_recipe_with_equal_values_and_the_same_hash(
             "name": None,
             "seed": seed,
             "data": {"source": source, "licence": licence},
-            "distill": {"lr": lr, "kd": kd, "epochs": epochs},
+            "distill": {"lr": lr, "weights": {"kd": kd}, "epochs": epochs},
             "budget": {"size_bytes": size},
         }
     )
