@@ -12,7 +12,7 @@ from edgedistill.progress import Face
 from edgedistill.recipe import Recipe
 from edgedistill.rundir import Done, Work
 from edgedistill.stages import number
-from edgedistill.teacher.course import Course
+from edgedistill.teacher.course import Course, about_views
 
 if TYPE_CHECKING:
     from edgedistill.data.views import Views
@@ -64,9 +64,22 @@ def targets_key(recipe: Recipe, pixels: Done, teacher: Done) -> dict[str, Any]:
 
 def about_of(recipe: Recipe, pixels: Done, teacher: Done) -> dict[str, str]:
     """What the stored outputs are of."""
-    from edgedistill.teacher.storing import about_views
+    return about_views(teacher, pixels, view_facts(recipe), _top_k(recipe))
 
-    return about_views(teacher, pixels, views_of(recipe, 0), _top_k(recipe))
+
+def view_facts(recipe: Recipe) -> dict[str, str]:
+    """What `views_of` says of itself, without torch: a build that is done must start at once."""
+    data = recipe.data
+    facts = {
+        "seed": recipe.seed,
+        "min_crop": data.min_crop,
+        "flip": data.flip,
+        "magnitude": data.randaugment,
+        "erasing": data.erasing,
+        "mix": data.mix,
+        "mix_alpha": data.mix_alpha,
+    }
+    return {key: str(value) for key, value in facts.items()}
 
 
 def _top_k(recipe: Recipe) -> int | None:

@@ -2,7 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from edgedistill.rundir import Done
+
+
+def about_views(
+    teacher: Done, pixels: Done, views: Mapping[str, str], top_k: int | None
+) -> dict[str, str]:
+    """What stored outputs are of; reading checks every word of it. `views` are the facts of `Views.about`.
+
+    The fingerprint of `pixels` holds the hash of the training images and the size of their canvas.
+    """
+    return {
+        "teacher": teacher.fingerprint,
+        "pixels": pixels.fingerprint,
+        "top_k": str(top_k),
+        **{f"views.{key}": value for key, value in views.items()},
+    }
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from edgedistill.data.views import Views
 from edgedistill.errors import DocumentError, StoppedError
 from edgedistill.files import sha256_file
 from edgedistill.nets import fast_arithmetic, pick_device
 from edgedistill.progress import Advance, Face
-from edgedistill.rundir import Done, Work
+from edgedistill.rundir import Work
 from edgedistill.teacher.cache import INDEX, Entry, Index, Lectures, Records, said
 from edgedistill.teacher.records import (
     Content,
@@ -43,19 +42,6 @@ class Storage(NamedTuple):
 
     bytes: int
     images: int
-
-
-def about_views(teacher: Done, pixels: Done, views: Views, top_k: int | None) -> dict[str, str]:
-    """What stored outputs are of; reading checks every word of it.
-
-    The fingerprint of `pixels` holds the hash of the training images and the size of their canvas.
-    """
-    return {
-        "teacher": teacher.fingerprint,
-        "pixels": pixels.fingerprint,
-        "top_k": str(top_k),
-        **{f"views.{key}": value for key, value in views.about().items()},
-    }
 
 
 def plan_storage(content: Content) -> Storage:

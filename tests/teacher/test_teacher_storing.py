@@ -25,11 +25,11 @@ from edgedistill.progress import Face, silent
 from edgedistill.rundir import Done, Work
 from edgedistill.teacher import records, storing
 from edgedistill.teacher.cache import INDEX, StoredTargets
-from edgedistill.teacher.course import Course, Lesson
+from edgedistill.teacher.course import Course, Lesson, about_views
 from edgedistill.teacher.lecturer import lecturers
 from edgedistill.teacher.records import Content
 from edgedistill.teacher.stage import restore
-from edgedistill.teacher.storing import about_views, plan_storage, store
+from edgedistill.teacher.storing import plan_storage, store
 from tests.teacher.cache_parts import (
     CLASSES,
     IMAGES,
@@ -129,7 +129,7 @@ def test_records_are_what_the_teacher_says_of_the_views_that_the_student_sees(
     done, model = finished(tmp_path / "teacher")
     views = Views(3, 0.7, True, 2, magnitude=5.0, erasing=0.5, mix=mix)
     found = lecturers(done, CANVAS, views, torch.device("cpu"))
-    about = about_views(done, Done("03-pixels", tmp_path, "p" * 64, {}, 1.0), views, None)
+    about = about_views(done, Done("03-pixels", tmp_path, "p" * 64, {}, 1.0), views.about(), None)
     assert [lecturer.features for lecturer in found] == [96]
     lessons = tuple(Course(2, 2).lessons())
     held = Content(lessons, 11, (96,), CLASSES, None, about)
@@ -158,18 +158,18 @@ def test_what_stored_outputs_are_of_names_every_rule_of_the_views(tmp_path: Path
     pixels = Done("03-pixels", tmp_path, "p" * 64, {}, 1.0)
     teacher = Done("04-teacher", tmp_path, "t" * 64, {}, 1.0)
     views = Views(3, 0.7, True, 2)
-    base = about_views(teacher, pixels, views, None)
+    base = about_views(teacher, pixels, views.about(), None)
     assert all(isinstance(value, str) for value in base.values())
     changes: list[dict[str, str]] = [
-        about_views(replace(teacher, fingerprint="u"), pixels, views, None),
-        about_views(teacher, replace(pixels, fingerprint="q"), views, None),
-        about_views(teacher, pixels, views, 10),
+        about_views(replace(teacher, fingerprint="u"), pixels, views.about(), None),
+        about_views(teacher, replace(pixels, fingerprint="q"), views.about(), None),
+        about_views(teacher, pixels, views.about(), 10),
     ]
     for other in (
         {"seed": 4}, {"min_crop": 0.71}, {"flip": False}, {"magnitude": 1.0}, {"erasing": 0.1},
         {"mix": "mixup"}, {"mix_alpha": 0.2},
     ):  # fmt: skip
-        changes.append(about_views(teacher, pixels, replace(views, **other), None))
+        changes.append(about_views(teacher, pixels, replace(views, **other).about(), None))
     for changed in changes:
         assert sum(changed[key] != base[key] for key in base) == 1
     assert about_views(teacher, pixels, replace(views, count=9), None) == base
