@@ -360,6 +360,7 @@ def main() -> int:
     parser.add_argument("--batches", type=int, default=1000)
     options = parser.parse_args()
     torch.set_default_dtype(torch.float64)
+    torch.set_num_threads(1)  # small batches: more threads would wait for each other
     warnings.simplefilter("ignore")  # the authors' spelling of old arguments
     with tempfile.TemporaryDirectory() as folder:
         fetch(options.repos, Path(folder))

@@ -73,9 +73,8 @@ def nce(log_p: Tensor, images: int) -> Tensor:
 def _scores(anchors: Tensor, memory: Tensor, drawn: Tensor) -> Tensor:
     """Products (B, 1 + K) of each anchor (B, D) with its drawn rows of a memory (N, D)."""
     if len(memory) <= DENSE * drawn.shape[1]:
-        return (anchors @ memory.clone().T).gather(
-            1, drawn
-        )  # what backward needs is about to be changed
+        kept = memory.clone()  # backward needs it, and the memory is about to be moved
+        return (anchors @ kept.T).gather(1, drawn)
     rows = memory.index_select(0, drawn.reshape(-1)).view(*drawn.shape, -1)
     return torch.bmm(rows, anchors.unsqueeze(2)).squeeze(2)
 
