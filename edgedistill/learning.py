@@ -27,7 +27,14 @@ from edgedistill.rundir import Done, RunDir, Work, write_atomic
 from edgedistill.stages import STAGES, Request, number, summary
 from edgedistill.target.device import device_to_dict, load_device
 from edgedistill.teacher.course import Lesson
-from edgedistill.teaching import store_targets, targets_key, targets_of, view_count, views_of
+from edgedistill.teaching import (
+    VIEW_KEYS,
+    store_targets,
+    targets_key,
+    targets_of,
+    view_count,
+    views_of,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,8 +44,6 @@ if TYPE_CHECKING:
     from edgedistill.deploy.stage import Shape
 
 MOST_NAMED = 100
-VIEW_KEYS = {"flip", "min_crop", "randaugment", "erasing", "mix", "mix_alpha"}
-"""What a recipe says of views: data that stage 01 does not depend on."""
 
 
 class Build:
@@ -218,7 +223,7 @@ class Build:
         """05: what the teacher says of every view; nothing where it is asked at each step."""
         recipe, pixels, teacher = self.recipe, self.pixels, self.teacher
         return self.stage(
-            "05-targets", 4, targets_key(recipe, pixels, teacher), [pixels, teacher],
+            "05-targets", 4, targets_key(recipe, teacher), [pixels, teacher],
             lambda work: store_targets(work, recipe, pixels, teacher, self.face),
         )  # fmt: skip
 
