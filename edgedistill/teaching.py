@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from edgedistill.teacher.cache import StoredTargets, Targets
     from edgedistill.teacher.lecturer import Lecturer
 
+VIEW_KEYS = {"flip", "min_crop", "randaugment", "erasing", "mix", "mix_alpha"}
+"""What a recipe says of views: data that stage 01 does not depend on."""
+
 
 def views_of(recipe: Recipe, count: int) -> Views:
     """How training views are made, `count` different ones of each image."""
@@ -53,13 +56,16 @@ def _teachers(recipe: Recipe, teacher: Done) -> int:
     return len(teacher.facts["members"]) if several else 1
 
 
-def targets_key(recipe: Recipe, pixels: Done, teacher: Done) -> dict[str, Any]:
-    """What stored outputs depend on."""
+def targets_key(recipe: Recipe, teacher: Done) -> dict[str, Any]:
+    """What stored outputs depend on, beside pixels and teacher. No torch: a stage that is done is found at once."""
     if is_live(recipe):
         return {"live": True}
-    lessons = course_of(recipe, teacher).lessons()
-    about = about_of(recipe, pixels, teacher)
-    return {"lessons": [vars(lesson) for lesson in lessons], "about": about}
+    return {
+        "lessons": [vars(lesson) for lesson in course_of(recipe, teacher).lessons()],
+        "seed": recipe.seed,
+        "views": recipe.data.model_dump(include=VIEW_KEYS),
+        "top_k": recipe.distill.top_k,
+    }
 
 
 def about_of(recipe: Recipe, pixels: Done, teacher: Done) -> dict[str, str]:

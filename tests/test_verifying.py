@@ -33,7 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr(records, "SHARD_IMAGES", ROWS)
         ran = tool(
             "build", *SMALL, "--data", make_images(folder / "data"), "--out", folder / "run",
-            "--set", "distill.epochs=5", "--set", "distill.views=3", "--until", "targets",
+            "--set", "distill.epochs=5", "--set", "distill.views=3", "--until", "targets", "-v",
         )  # fmt: skip
     assert ran.code == 0, ran.err
     assert "storing 3 views of" in ran.text

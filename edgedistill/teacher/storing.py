@@ -33,6 +33,8 @@ from edgedistill.teacher.records import (
 BATCH = 128
 TIMED_BATCHES = 3
 """Batches after the first that tell how long the rest will take."""
+WORTH_SAYING_S = 10.0
+"""Storing that takes less is told as a detail: one line a stage is enough for it."""
 SPARE_BYTES = 20_000_000
 """What is left free on the disk for headers, the index and the stages to come."""
 
@@ -189,7 +191,11 @@ class _Pace:
         once = self.batches == 1
         since, done = (self.start, self.done) if once else (self.first, self.done - self.warm)
         seconds = (time.monotonic() - since) * self.images / done
-        self.face.say(f"    {self.words}, about {_time(seconds)}")
+        text = f"{self.words}, about {_time(seconds)}"
+        if seconds >= WORTH_SAYING_S:
+            self.face.say(f"    {text}")
+        else:
+            self.face.detail(text)
 
 
 def _words(content: Content, teacher: int, own: Sequence[Shard]) -> str:

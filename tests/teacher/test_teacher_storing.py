@@ -228,7 +228,7 @@ def test_a_disk_that_is_too_small_is_told_before_any_teacher_is_asked(
 
 def told(tmp_path: Path, held: Content, part: tuple[int, int] = (0, 1)) -> list[str]:
     with (tmp_path / "told").open("w+") as file:
-        face = Face(1, Console(file=file, width=200, soft_wrap=True))
+        face = Face(2, Console(file=file, width=200, soft_wrap=True))
         store(Work(tmp_path), held, formulas(held), face, part)
         file.seek(0)
         return [line.strip() for line in file.read().splitlines()]
@@ -266,6 +266,13 @@ def test_the_time_is_that_of_the_batches_after_the_first(
         now[0] += seconds
         pace.seen(128)
     assert said == ["    storing, about 67 min"]
+
+
+def test_what_takes_some_seconds_only_is_a_detail(tmp_path: Path) -> None:
+    with (tmp_path / "told").open("w+") as file:
+        held, face = content(), Face(1, Console(file=file))
+        store(Work(tmp_path), held, formulas(held), face)
+        assert file.tell() == 0
 
 
 @pytest.mark.parametrize(
