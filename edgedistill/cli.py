@@ -48,6 +48,7 @@ app.add_typer(devices_app, name="devices")
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Tell every detail.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but the verdict.")]
 Provider = Literal["cpu", "cuda", "tensorrt"]
+Log = Literal["none", "tensorboard"]
 
 
 def _version(show: bool) -> None:
@@ -101,6 +102,7 @@ def build(
         bool, typer.Option("--quick", help="A small run that only shows that all works.")
     ] = False,
     seed: Annotated[int | None, typer.Option(help="Seed of all randomness.")] = None,
+    log: Annotated[Log, typer.Option(help="Training curves for a viewer, in RUN/logs.")] = "none",
     strict: Annotated[
         bool, typer.Option("--strict", help="Unconfirmed limits end with exit code 1.")
     ] = False,
@@ -131,11 +133,11 @@ def build(
         plan, resolved, dataset = preview(layered, face)
         _print(plan_view(plan, resolved, dataset))
         return
-    _run_build(layered, out, until, fresh, strict, face)
+    _run_build(layered, out, until, fresh, log, strict, face)
 
 
 def _run_build(
-    layered: Any, out: Path | None, until: str | None, fresh: bool, strict: bool, face: Any
+    layered: Any, out: Path | None, until: str | None, fresh: bool, log: Log, strict: bool, face: Any
 ) -> None:
     from edgedistill.evidence.report import console
     from edgedistill.options import out_folder
@@ -145,7 +147,7 @@ def _run_build(
     folder = out_folder(layered.recipe, out)
     stop = stage_name(until) if until is not None else None
     command = "edgedistill " + shlex.join(sys.argv[1:])
-    result = run_build(Request(layered, folder, command, stop, fresh), face)
+    result = run_build(Request(layered, folder, command, stop, fresh, log), face)
     if not crew.leads():
         return
     if result is None:

@@ -20,6 +20,7 @@ from edgedistill.derive import (
     resolve,
 )
 from edgedistill.distill.spec import StudentSpec
+from edgedistill.logs import Logs
 from edgedistill.planning import make_plan, require_parts, teacher_files
 from edgedistill.progress import Face
 from edgedistill.recipe import Recipe, Resolved, hash_of
@@ -49,6 +50,7 @@ class Preparation:
         self.request, self.run, self.face, self.tried = request, run, face, tuple(tried)
         self.layered = request.layered
         self.worked: list[str] = []
+        self.logs = Logs(run.path / "logs" if request.log != "none" and crew.leads() else None)
         self.device = load_device(self.layered.recipe.device)
         known_student(self.layered.recipe.student.model)
         self.dataset = open_source(
@@ -83,7 +85,8 @@ class Preparation:
             self.worked.append(name)
             if self.face.live:
                 self.face.say(f"{place} ...")
-            return work(folder)
+            with self.face.following(self.logs.sink(name)):
+                return work(folder)
 
         done = self.run.stage(name, version, key, inputs, told, together=together)
         if name in self.worked:
@@ -92,6 +95,7 @@ class Preparation:
             self.face.say(words.rstrip())
         else:
             self.face.detail(f"{name}: done before")
+        self.logs.fill(name, done.facts)
         return done
 
     @cached_property
