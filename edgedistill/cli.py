@@ -137,7 +137,13 @@ def build(
 
 
 def _run_build(
-    layered: Any, out: Path | None, until: str | None, fresh: bool, log: Log, strict: bool, face: Any
+    layered: Any,
+    out: Path | None,
+    until: str | None,
+    fresh: bool,
+    log: Log,
+    strict: bool,
+    face: Any,
 ) -> None:
     from edgedistill.evidence.report import console
     from edgedistill.options import out_folder
