@@ -137,14 +137,8 @@ def build(
 
 
 def _run_build(
-    layered: Any,
-    out: Path | None,
-    until: str | None,
-    fresh: bool,
-    log: Log,
-    strict: bool,
-    face: Any,
-) -> None:
+    layered: Any, out: Path | None, until: str | None, fresh: bool, log: Log, strict: bool, face: Any
+) -> None:  # fmt: skip
     from edgedistill.evidence.report import console
     from edgedistill.options import out_folder
     from edgedistill.pipeline import build as run_build

@@ -18,6 +18,8 @@ from edgedistill.progress import Sink
 from edgedistill.result import CurvePoint
 
 PREFIX = "events.out.tfevents."
+KEPT_S = 600
+"""An emptied file stays so long: a viewer that reads it would not find the next one without it."""
 
 
 def require_log(log: str) -> None:
@@ -36,11 +38,11 @@ class Logs:
         """What takes the curve of a stage while it trains."""
         return None if self.folder is None else EventFile(self.folder / stage)
 
-    def fill(self, stage: str, facts: Mapping[str, Any]) -> None:
-        """Write the curves of a finished stage, whoever trained it; each of several teachers has its own."""
+    def fill(self, stage: str, facts: Mapping[str, Any], told: bool = False) -> None:
+        """Write the curve of a finished stage unless it was `told` while it trained; several teachers have one each."""
         if self.folder is None:
             return
-        curves = {stage: facts.get("curve", ())}
+        curves = {} if told else {stage: facts.get("curve", ())}
         members = facts.get("members", ())
         if len(members) > 1:
             curves |= {f"{stage}@{i + 1}": member["curve"] for i, member in enumerate(members)}
@@ -80,9 +82,12 @@ class EventFile:
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 
         self.folder.mkdir(parents=True, exist_ok=True)
-        for old in self.folder.glob(f"{PREFIX}*"):
-            old.unlink()
         now = time.time()
+        for old in self.folder.glob(f"{PREFIX}*"):
+            if old.stat().st_size:
+                old.write_bytes(b"")
+            elif now - old.stat().st_mtime > KEPT_S:
+                old.unlink()
         self._path, self._began = self.folder / f"{PREFIX}{now:.6f}", now - (last.seconds or 0.0)
         return [
             Event(wall_time=self._began, file_version="brain.Event:2"),

@@ -95,7 +95,7 @@ class Preparation:
             self.face.say(words.rstrip())
         else:
             self.face.detail(f"{name}: done before")
-        self.logs.fill(name, done.facts)
+        self.logs.fill(name, done.facts, told=name in self.worked)
         return done
 
     @cached_property
