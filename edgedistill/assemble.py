@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from edgedistill import __version__, metrics
 from edgedistill.evidence import bench as kit
+from edgedistill.evidence.comparisons import arm_remarks
 from edgedistill.evidence.gate import Facts, judge
 from edgedistill.findings import (
     Outcome,
@@ -23,7 +24,7 @@ from edgedistill.findings import (
     teacher_of,
     warnings_of,
 )
-from edgedistill.proof import arm_remarks, arms_of
+from edgedistill.proof import arms_of
 from edgedistill.result import (
     Artifact,
     Example,

@@ -50,6 +50,7 @@ app.add_typer(devices_app, name="devices")
 app.add_typer(teacher_app, name="teacher")
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
+Log = Literal["none", "tensorboard"]
 
 
 def _version(show: bool) -> None:
@@ -103,6 +104,7 @@ def build(
         bool, typer.Option("--quick", help="A small run that only shows that all works.")
     ] = False,
     seed: Annotated[int | None, typer.Option(help="Seed of all randomness.")] = None,
+    log: Annotated[Log, typer.Option(help="Training curves for a viewer, in RUN/logs.")] = "none",
     strict: Annotated[
         bool, typer.Option("--strict", help="Unconfirmed limits end with exit code 1.")
     ] = False,
@@ -133,12 +135,12 @@ def build(
         plan, resolved, dataset = preview(layered, face)
         _print(plan_view(plan, resolved, dataset))
         return
-    _run_build(layered, out, until, fresh, strict, face)
+    _run_build(layered, out, until, fresh, log, strict, face)
 
 
 def _run_build(
-    layered: Any, out: Path | None, until: str | None, fresh: bool, strict: bool, face: Any
-) -> None:
+    layered: Any, out: Path | None, until: str | None, fresh: bool, log: Log, strict: bool, face: Any
+) -> None:  # fmt: skip
     from edgedistill.evidence.report import console
     from edgedistill.options import out_folder
     from edgedistill.pipeline import build as run_build
@@ -147,7 +149,7 @@ def _run_build(
     folder = out_folder(layered.recipe, out)
     stop = stage_name(until) if until is not None else None
     command = "edgedistill " + shlex.join(sys.argv[1:])
-    result = run_build(Request(layered, folder, command, stop, fresh), face)
+    result = run_build(Request(layered, folder, command, stop, fresh, log), face)
     if not crew.leads():
         return
     if result is None:

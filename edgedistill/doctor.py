@@ -147,6 +147,7 @@ CHECKS: tuple[Callable[[], Check], ...] = (
     onnxruntime_check,
     package_check("diffusers", "synth", "synthetic images"),
     package_check("tensorrt", "tensorrt", "engines on this machine"),
+    package_check("tensorboard", "log", "training curves with --log tensorboard"),
     package_check("datasets", "data", "Parquet files, data sets of a hub, shards by address"),
     weights_check,
     disk_check,

@@ -13,6 +13,7 @@ from edgedistill.data.sources import check_source, open_source
 from edgedistill.derive import known_student, limits_from, method_values, resolve
 from edgedistill.errors import BudgetError, StoppedError
 from edgedistill.learning import Build
+from edgedistill.logs import require_log
 from edgedistill.planning import choose_student, make_plan, require_parts
 from edgedistill.progress import Face
 from edgedistill.recipe import Layered, Resolved
@@ -32,6 +33,7 @@ def build(request: Request, face: Face) -> Result | None:
     Raises `StoppedError` with the command to go on when it is interrupted, or out of disk or memory.
     """
     check(request.layered)
+    require_log(request.log)
     try:
         return _build(request, face)
     except KeyboardInterrupt:

@@ -21,6 +21,7 @@ from edgedistill.derive import (
     resolve,
 )
 from edgedistill.distill.spec import StudentSpec
+from edgedistill.logs import Logs
 from edgedistill.planning import make_plan, require_parts, teacher_files
 from edgedistill.progress import Face
 from edgedistill.recipe import Recipe, Resolved, TeacherSection, hash_of
@@ -28,14 +29,12 @@ from edgedistill.result import Attempt, Plan
 from edgedistill.rundir import Done, RunDir, Work, write_atomic
 from edgedistill.stages import STAGES, Request, number, summary
 from edgedistill.target.device import device_to_dict, load_device
-from edgedistill.teaching import store_targets, targets_key, views_of
+from edgedistill.teaching import VIEW_KEYS, store_targets, targets_key, views_of
 
 if TYPE_CHECKING:
     from edgedistill.data.stage import Arrays
 
 MOST_NAMED = 100
-VIEW_KEYS = {"flip", "min_crop", "randaugment", "erasing", "mix", "mix_alpha"}
-"""What a recipe says of views: data that stage 01 does not depend on."""
 
 
 class Preparation:
@@ -50,6 +49,7 @@ class Preparation:
         self.request, self.run, self.face, self.tried = request, run, face, tuple(tried)
         self.layered = request.layered
         self.worked: list[str] = []
+        self.logs = Logs(run.path / "logs" if request.log != "none" and crew.leads() else None)
         self.device = load_device(self.layered.recipe.device)
         known_student(self.layered.recipe.student.model)
         self.dataset = open_source(
@@ -84,7 +84,8 @@ class Preparation:
             self.worked.append(name)
             if self.face.live:
                 self.face.say(f"{place} ...")
-            return work(folder)
+            with self.face.following(self.logs.sink(name)):
+                return work(folder)
 
         done = self.run.stage(name, version, key, inputs, told, together=together)
         if name in self.worked:
@@ -93,6 +94,7 @@ class Preparation:
             self.face.say(words.rstrip())
         else:
             self.face.detail(f"{name}: done before")
+        self.logs.fill(name, done.facts, told=name in self.worked)
         return done
 
     @cached_property
@@ -231,7 +233,7 @@ class Preparation:
         """05: what the teacher says of every view; nothing where it is asked at each step."""
         recipe, pixels, teacher = self.recipe, self.pixels, self.teacher
         return self.stage(
-            "05-targets", 4, targets_key(recipe, pixels, teacher), [pixels, teacher],
+            "05-targets", 4, targets_key(recipe, teacher), [pixels, teacher],
             lambda work: store_targets(work, recipe, pixels, teacher, self.face),
         )  # fmt: skip
 

@@ -9,8 +9,11 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from statistics import fmean
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -20,12 +23,16 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from edgedistill.result import CurvePoint
 
 Advance = Callable[[int], None]
+Sink = Callable[[Sequence[CurvePoint]], None]
+"""Takes every epoch of a training so far, at the end of each epoch."""
 SPARKS = "▁▂▃▄▅▆▇█"
-CURVE_POINTS = 24
+MOST_SPARKS, FEWEST_SPARKS = 24, 6
+MOST_BAR, LEAST_BAR = 28, 6
 
 
 class Face:
@@ -33,8 +40,11 @@ class Face:
 
     def __init__(self, verbosity: int = 1, console: Console | None = None) -> None:
         self.verbosity = verbosity
-        self.console = console or Console(stderr=True, highlight=False, soft_wrap=True)
-        self._note: Callable[[str], None] | None = None
+        self.console = console or Console(
+            stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty()
+        )
+        self._note = ""
+        self._sink: Sink | None = None
 
     @property
     def live(self) -> bool:
@@ -55,43 +65,65 @@ class Face:
         """One line that even `-q` shows."""
         self.console.print(f"warning: {text}", style="yellow", markup=False)
 
+    @contextlib.contextmanager
+    def following(self, sink: Sink | None) -> Iterator[None]:
+        """Trainings inside give their curves to `sink` too."""
+        before, self._sink = self._sink, sink
+        try:
+            yield
+        finally:
+            self._sink = before
+
     def curve(self, title: str, points: Sequence[CurvePoint], epochs: int) -> None:
         """The last epoch of a training in words and its whole course in small; under the bar, or a line with `-v`."""
+        if self._sink is not None:
+            self._sink(points)
         last = points[-1]
         text = f"{title}: epoch {last.epoch} of {epochs}, loss {last.loss:.3f}"
         if last.val_top1 is not None:
             text += f", validation top-1 {last.val_top1:.3f}"
-        if self._note is not None:
-            losses = sparkline([point.loss for point in points])
-            scores = sparkline([p.val_top1 for p in points if p.val_top1 is not None])
-            self._note(
-                f"loss {last.loss:.3f} {losses}  validation {last.val_top1 or 0:.3f} {scores}"
-            )
+        self._note = self._course(points, epochs)
         self.detail(text)
+
+    def _course(self, points: Sequence[CurvePoint], epochs: int) -> str:
+        """Loss and validation top-1 of every epoch on one line of the terminal."""
+        last, scores = points[-1], [p.val_top1 for p in points if p.val_top1 is not None]
+        words = [f"epoch {last.epoch}/{epochs}", f"loss {last.loss:.3f}"]
+        if scores:
+            words.append(f"validation {scores[-1]:.3f}")
+        room = self.console.width - 5 - sum(len(word) + 3 for word in words)
+        width = min(MOST_SPARKS, max(FEWEST_SPARKS, room // (len(words) - 1)))
+        drawn = ["", *(sparkline(v, width) for v in ([p.loss for p in points], scores) if v)]
+        return "  ".join(f"{word} {line}".strip() for word, line in zip(words, drawn, strict=True))
 
     @contextlib.contextmanager
     def bar(self, title: str, total: int) -> Iterator[Advance]:
-        """A progress bar over `total` steps; `advance(k)` moves it by `k`. Nothing where it is not live."""
+        """A progress bar over `total` steps; `advance(k)` moves it by `k`. Nothing where it is not live.
+
+        The course of a training stands on a line of its own, so that the ETA is never pushed out.
+        """
         if not self.live or total <= 0:
             yield lambda _: None
             return
-        columns = (
+        others = len(title) + 2 * len(str(total)) + 30
+        progress = Progress(
             SpinnerColumn(),
             TextColumn("    {task.description}", markup=False),
-            BarColumn(bar_width=28),
+            BarColumn(bar_width=min(MOST_BAR, max(LEAST_BAR, self.console.width - others))),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("ETA"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", markup=False, style="dim"),
         )
-        with Progress(*columns, console=self.console, transient=True) as progress:
-            task = progress.add_task(title, total=total, note="")
-            self._note = lambda text: progress.update(task, note=text)
-            try:
-                yield lambda step: progress.advance(task, step)
-            finally:
-                self._note = None
+        task = progress.add_task(title, total=total)
+        self._note = ""
+
+        def shown() -> Group:
+            line = Text(f"    {self._note}", style="dim", no_wrap=True, overflow="ellipsis")
+            return Group(progress, line) if self._note else Group(progress)
+
+        with Live(get_renderable=shown, console=self.console, transient=True):
+            yield lambda step: progress.advance(task, step)
 
     def counter(self, title: str) -> Callable[[int, int], None]:
         """A `progress(done, total)` function for work of unknown length: on a terminal, a line every two seconds."""
@@ -105,9 +137,11 @@ class Face:
         return tell
 
 
-def sparkline(values: Sequence[float]) -> str:
-    """A line of small bars from the lowest to the highest value; of many values, the last ones."""
-    shown = list(values)[-CURVE_POINTS:]
+def sparkline(values: Sequence[float], width: int = MOST_SPARKS) -> str:
+    """At most `width` small bars from the lowest to the highest value; of more values, means of equal shares."""
+    count = min(len(values), width)
+    edges = [i * len(values) // count for i in range(count + 1)] if count else []
+    shown = [fmean(values[a:b]) for a, b in pairwise(edges)]
     low, high = min(shown, default=0.0), max(shown, default=0.0)
     scale = (len(SPARKS) - 1) / (high - low) if high > low else 0.0
     return "".join(SPARKS[round((value - low) * scale)] for value in shown)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgedistill import metrics
-from edgedistill.arms import DISTILLED, LONGER, PLAIN, PROBE, WORDS, Arm
+from edgedistill.arms import DISTILLED, PLAIN, PROBE, WORDS, Arm
 from edgedistill.findings import Outcome
 from edgedistill.result import Arm as ArmResult
 from edgedistill.result import CurvePoint, SeedGain, SeedTop1
@@ -95,27 +95,3 @@ def _flops(learn: Build, arm: Arm) -> dict[str, float]:
     if arm.name == DISTILLED and pass_flops:
         parts["storing teacher outputs"] = float(pass_flops * learn.targets.facts.get("passes", 0))
     return parts
-
-
-def arm_remarks(arms: list[ArmResult]) -> list[str]:
-    """What a reader must know of the arms: the gain at equal steps, at equal seconds, over seeds, and mishaps."""
-    taught = next(arm for arm in arms if arm.name == DISTILLED)
-    assert taught.gain is not None
-    remarks = [f"Distillation, equal steps: {taught.gain.words}", _equal_seconds(arms)]
-    if taught.seed_gain is not None:
-        remarks.append(f"Distillation over seeds, equal steps: {taught.seed_gain.words}")
-    return remarks + [f"{arm.name}: {note}" for arm in arms for note in arm.notes]
-
-
-def _equal_seconds(arms: list[ArmResult]) -> str:
-    """What is known of distillation against plain training of the same duration."""
-    taught = next(arm for arm in arms if arm.name == DISTILLED)
-    plain = next(arm for arm in arms if arm.name == PLAIN)
-    for gain in taught.gains:
-        if gain.against == LONGER:
-            return f"Distillation, equal seconds (teacher and storing counted): {gain.words}"
-    return (
-        f"Distillation, equal seconds: not compared. It took {taught.seconds:.0f} s in all, "
-        f"{taught.seconds_parts['training']:.0f} s of them training, plain training {plain.seconds:.0f} s; "
-        "--set proof.equal_seconds=true trains a plain arm for as long"
-    )

@@ -77,13 +77,14 @@ class SeedTop1(Document):
 
 
 class CurvePoint(Document):
-    """One epoch of training. Losses in nats; `seconds` of training until its end."""
+    """One epoch of training. Losses in nats; `seconds` of training until its end, `lr` the highest rate at its end."""
 
     epoch: Count
     loss: Finite
     val_top1: Fraction | None = None
     parts: dict[str, Finite] = {}
     seconds: Seconds | None = None
+    lr: Finite | None = None
 
 
 class Arm(Document):

@@ -33,7 +33,7 @@ from edgedistill.provenance import PACKAGES, git_commit, python_version, version
 from edgedistill.recipe import hash_of
 
 OWN = (
-    "stages", "cache", "bundle", "evalset", "recipe.yaml", "result.json", "report.html",
+    "stages", "cache", "logs", "bundle", "evalset", "recipe.yaml", "result.json", "report.html",
     "report.md", "model_card.md", "attempts.json",
 )  # fmt: skip
 """What a build writes into its run folder beside the lock and the log; `--fresh` removes nothing else."""

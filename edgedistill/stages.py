@@ -17,13 +17,17 @@ STAGES = (
 
 @dataclass(frozen=True)
 class Request:
-    """What a person asked for: the layered recipe, where to put it, where to stop, and the command to go on."""
+    """What a person asked for: the layered recipe, where to put it, where to stop, and the command to go on.
+
+    `log` is "tensorboard" where training curves are wanted for a viewer too; no result depends on it.
+    """
 
     layered: Layered
     out: Path
     command: str
     until: str | None = None
     fresh: bool = False
+    log: str = "none"
 
 
 def stage_name(text: str) -> str:

@@ -70,22 +70,7 @@ def targets_key(recipe: Recipe, teacher: Done) -> dict[str, Any]:
 
 def about_of(recipe: Recipe, pixels: Done, teacher: Done) -> dict[str, str]:
     """What the stored outputs are of."""
-    return about_views(teacher, pixels, view_facts(recipe), _top_k(recipe))
-
-
-def view_facts(recipe: Recipe) -> dict[str, str]:
-    """What `views_of` says of itself, without torch: a build that is done must start at once."""
-    data = recipe.data
-    facts = {
-        "seed": recipe.seed,
-        "min_crop": data.min_crop,
-        "flip": data.flip,
-        "magnitude": data.randaugment,
-        "erasing": data.erasing,
-        "mix": data.mix,
-        "mix_alpha": data.mix_alpha,
-    }
-    return {key: str(value) for key, value in facts.items()}
+    return about_views(teacher, pixels, views_of(recipe, 0).about(), _top_k(recipe))
 
 
 def _top_k(recipe: Recipe) -> int | None:

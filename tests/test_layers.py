@@ -27,7 +27,7 @@ BASE = (  # from the lowest up; each may use those before it
     ("nets",),
 )
 TOP = (  # above the rooms, from the lowest up
-    ("derive", "doctor", "planview"),
+    ("derive", "doctor", "logs", "planview"),
     ("options", "stages", "planning", "findings", "measuring", "attempts"),
     ("teaching", "arms"),
     ("proof",),

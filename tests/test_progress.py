@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import io
+import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.cells import cell_len
 from rich.console import Console
+from rich.text import Text
 
-from edgedistill.progress import Face, silent
+from edgedistill.progress import SPARKS, Face, silent, sparkline
+from edgedistill.result import CurvePoint
 
 
-def _face(verbosity: int, terminal: bool = False) -> tuple[Face, io.StringIO]:
+def _face(verbosity: int, terminal: bool = False, width: int = 100) -> tuple[Face, io.StringIO]:
     out = io.StringIO()
-    console = Console(file=out, force_terminal=terminal, width=100, highlight=False, soft_wrap=True)
+    console = Console(
+        file=out, force_terminal=terminal, width=width, highlight=False, soft_wrap=not terminal
+    )
     return Face(verbosity, console), out
 
 
@@ -105,3 +113,104 @@ def test_everything_goes_to_the_error_stream(capsys: pytest.CaptureFixture[str])
     out, err = capsys.readouterr()
     assert out == ""
     assert err == "hello\nwarning: careful\n"
+
+
+def _course(epochs: int) -> list[CurvePoint]:
+    return [
+        CurvePoint(epoch=e, loss=2 / e, val_top1=1 - 0.8 / e, seconds=1.0 * e)
+        for e in range(1, epochs + 1)
+    ]
+
+
+def _lines(written: str) -> list[str]:
+    """Lines of the terminal without the codes for colour and cursor."""
+    plain = Text.from_ansi(written.replace("\r", "\n")).plain
+    return [line.rstrip() for line in plain.splitlines() if line.strip()]
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+@pytest.mark.parametrize("epochs", [1, 12, 300])
+def test_the_course_stands_under_the_bar_and_the_eta_stays_in_sight(
+    width: int, epochs: int
+) -> None:
+    face, out = _face(1, terminal=True, width=width)
+    with face.bar("plain_longer: training", 90_000) as advance:
+        advance(45_000)
+        face.curve("plain_longer", _course(epochs), epochs)
+    lines = _lines(out.getvalue())
+    assert max(cell_len(line) for line in lines) <= width
+    bars, courses = [x for x in lines if "ETA" in x], [x for x in lines if "loss" in x]
+    assert all("plain_longer: training" in line for line in bars)
+    last = courses[-1]
+    assert f"epoch {epochs}/{epochs}" in last and f"validation {1 - 0.8 / epochs:.3f}" in last
+    assert sum(last.count(spark) for spark in SPARKS) >= min(2 * epochs, 10)
+
+
+def test_the_bar_of_long_work_is_cut_and_never_its_eta() -> None:
+    face, out = _face(1, terminal=True, width=80)
+    with face.bar("teacher: storing outputs", 1_200_000) as advance:
+        advance(600_000)
+    bars = [line for line in _lines(out.getvalue()) if "ETA" in line]
+    assert "600000/1200000" in bars[-1]
+    assert len(bars[-1].split("ETA")[1].strip()) >= 7
+
+
+def test_a_bar_begins_without_the_course_of_the_last_training() -> None:
+    face, out = _face(1, terminal=True)
+    with face.bar("plain: training", 3):
+        face.curve("plain", _course(3), 3)
+    out.truncate(0)
+    with face.bar("distilled: training", 3) as advance:
+        advance(1)
+    assert "loss" not in out.getvalue()
+
+
+def test_a_course_without_validation_shows_the_loss_alone() -> None:
+    face, out = _face(1, terminal=True)
+    with face.bar("a", 3):
+        face.curve("a", [CurvePoint(epoch=1, loss=0.25)], 3)
+    assert "loss 0.250" in out.getvalue() and "validation" not in out.getvalue()
+
+
+def test_off_a_terminal_the_course_is_a_line_that_only_details_show() -> None:
+    for verbosity, lines in (
+        (1, []),
+        (2, ["plain: epoch 2 of 9, loss 1.000, validation top-1 0.600"]),
+    ):
+        face, out = _face(verbosity)
+        with face.bar("plain: training", 9):
+            face.curve("plain", _course(2), 9)
+        assert [line.strip() for line in out.getvalue().splitlines()] == lines
+
+
+def test_whoever_follows_gets_every_curve_and_only_inside() -> None:
+    face, seen = silent(), []
+    with face.following(lambda points: seen.append(len(points))):
+        face.curve("a", _course(1), 2)
+        with face.following(None):
+            face.curve("a", _course(2), 2)
+        face.curve("a", _course(2), 2)
+    face.curve("a", _course(2), 2)
+    assert seen == [1, 2]
+
+
+def test_a_sparkline_goes_from_the_lowest_to_the_highest_value() -> None:
+    assert sparkline([0.0, 1.0, 2.0, 7.0]) == "▁▂▃█"
+    assert sparkline([3.0, 3.0]) == "▁▁"
+    assert sparkline([]) == ""
+
+
+def test_a_long_sparkline_shows_the_whole_course() -> None:
+    falling = sparkline([1 / (1 + epoch) for epoch in range(300)], 10)
+    assert len(falling) == 10
+    assert falling[0] == "█" and falling[-1] == "▁"
+    assert sparkline([0.0] * 10 + [8.0] * 10, 4) == "▁▁██"
+
+
+@given(st.lists(st.floats(-1e12, 1e12), max_size=400), st.integers(1, 30))
+def test_a_sparkline_of_any_numbers_has_its_width(values: list[float], width: int) -> None:
+    line = sparkline(values, width)
+    assert len(line) == min(len(values), width)
+    assert set(line) <= set(SPARKS)
+    if len(set(values)) > 1 and len(values) <= width and math.isfinite(max(values) - min(values)):
+        assert "▁" in line and "█" in line

@@ -271,7 +271,7 @@ class Trainer:
         self.curve.append(
             CurvePoint(
                 epoch=epoch + 1, loss=loss, val_top1=accuracy, parts=means,
-                seconds=round(self.seconds, 3),
+                seconds=round(self.seconds, 3), lr=max(g["lr"] for g in self.optimizer.param_groups),
             )
         )  # fmt: skip
         if accuracy > self.best:

@@ -25,7 +25,7 @@ Kind = Literal["plain", "strong", "quiet", "target", "proxy", "predicted"]
 
 @dataclass(frozen=True)
 class Dot:
-    """One row of an interval chart: a value with its bounds, and how it is written."""
+    """One row of an interval chart: a value with its bounds, how it is written, and small dots beside it."""
 
     label: str
     text: str
@@ -33,6 +33,7 @@ class Dot:
     low: float | None = None
     high: float | None = None
     kind: Kind = "plain"
+    beside: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,12 @@ class Stack:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a line chart: points as `(x, y)`."""
+    """One line of a line chart: points as `(x, y)`; `style` is its place in the chart where it is `None`."""
 
     label: str
     points: Sequence[tuple[float, float]]
+    style: int | None = None
+    faint: bool = False
 
 
 def _head(y: float, label: str, text: str) -> list[str]:
@@ -84,9 +87,16 @@ def _axis(
     return marks
 
 
-def intervals(title: str, desc: str, rows: Sequence[Dot], write: Callable[[float], str]) -> Markup:
-    """Dots with whiskers on one shared axis that need not begin at zero."""
-    low, high = svg.span_of([v for row in rows for v in (row.value, row.low, row.high)])
+def intervals(
+    title: str,
+    desc: str,
+    rows: Sequence[Dot],
+    write: Callable[[float], str],
+    zero: bool = False,
+) -> Markup:
+    """Dots with whiskers on one shared axis that need not begin at zero; `zero` draws a line there."""
+    seen = [v for row in rows for v in (row.value, row.low, row.high, *row.beside)]
+    low, high = svg.span_of([*seen, 0.0] if zero else seen)
 
     def x(value: float) -> float:
         return PAD + (value - low) / (high - low) * (WIDTH - 2 * PAD)
@@ -98,6 +108,8 @@ def intervals(title: str, desc: str, rows: Sequence[Dot], write: Callable[[float
         middle = top + 29
         body += _head(top, row.label, row.text)
         body.append(svg.rule("track", 0, middle, WIDTH, middle))
+        if zero:
+            body.append(svg.rule("zero-line", x(0.0), middle - 10, x(0.0), middle + 10))
         ends = svg.known([row.low, row.high])
         if len(ends) == 2:
             left, right = x(ends[0]), x(ends[1])
@@ -105,10 +117,8 @@ def intervals(title: str, desc: str, rows: Sequence[Dot], write: Callable[[float
             body += [
                 svg.rule(f"whisker {row.kind}", e, middle - 5, e, middle + 5) for e in (left, right)
             ]
-        for value in svg.known([row.value]):
-            body.append(
-                f'<circle class="dot {row.kind}" cx="{svg.digits(x(value))}" cy="{svg.digits(middle)}" r="5.5"/>'
-            )
+        body += [svg.circle("beside", x(value), middle, 3) for value in svg.known(row.beside)]
+        body += [svg.circle(f"dot {row.kind}", x(v), middle, 5.5) for v in svg.known([row.value])]
     return svg.svg("intervals", title, desc, bottom + 22, body)
 
 
@@ -191,7 +201,7 @@ def stacked(title: str, desc: str, rows: Sequence[Stack], write: Callable[[float
 
 
 def _path(points: Sequence[tuple[float, float]]) -> str:
-    return " ".join(f"{svg.digits(px)},{svg.digits(py)}" for px, py in points)
+    return " ".join(f"{svg.digits(round(px, 1))},{svg.digits(round(py, 1))}" for px, py in points)
 
 
 def lines(
@@ -199,18 +209,19 @@ def lines(
     desc: str,
     series: Sequence[Line],
     write: Callable[[float], str],
-    most_points: int = 300,
+    write_x: Callable[[float], str] | None = None,
+    most_points: int = 150,
 ) -> Markup:
-    """Lines over epochs with a legend; long lines are thinned to `most_points` points."""
+    """Lines over epochs, or from zero on over what `write_x` writes, with a legend.
+
+    Long lines are thinned to `most_points` points and their last.
+    """
     height, left, bottom = 230.0, 46.0, 200.0
-    kept = []
-    for line in series:
-        good = [(px, py) for px, py in line.points if len(svg.known([px, py])) == 2]
-        step = max(1, math.ceil(len(good) / most_points))
-        kept.append((line.label, good[::step] + ([good[-1]] if len(good) > 1 and step > 1 else [])))
+    kept = [(line, _thinned(line.points, most_points)) for line in series]
     every = [point for _, good in kept for point in good]
     low, high = svg.span_of([py for _, py in every])
     first, last = (min(px for px, _ in every), max(px for px, _ in every)) if every else (0.0, 1.0)
+    first = first if write_x is None else min(first, 0.0)
     width = (last - first) or 1.0
 
     def place(px: float, py: float) -> tuple[float, float]:
@@ -224,18 +235,27 @@ def lines(
             svg.rule("grid", left, y, WIDTH, y),
             svg.text("tick", left - 6, y + 4, write(value), "end"),
         ]
-    for epoch in [t for t in svg.ticks(first, last, 6) if float(t).is_integer()] or [first]:
-        at, _ = place(epoch, low)
-        body.append(svg.text("tick", at, bottom + 18, f"{epoch:.0f}", "middle"))
-    for i, (_, good) in enumerate(kept):
+    marks = svg.ticks(first, last, 6)
+    if write_x is None:
+        marks = [t for t in marks if float(t).is_integer()] or [first]
+    for value in marks:
+        at, _ = place(value, low)
+        anchor = "end" if at > WIDTH - 16 else "middle"
+        written = f"{value:.0f}" if write_x is None else write_x(value)
+        body.append(svg.text("tick", at, bottom + 18, written, anchor))
+    items = ""
+    for i, (line, good) in enumerate(kept):
+        css = f"l{(i if line.style is None else line.style) % 5}{' faint' if line.faint else ''}"
         spots = [place(px, py) for px, py in good]
         if spots:
-            body.append(f'<polyline class="line l{i % 4}" points="{_path(spots)}"/>')
-            end_x, end_y = map(svg.digits, spots[-1])
-            body.append(f'<circle class="end l{i % 4}" cx="{end_x}" cy="{end_y}" r="3.5"/>')
-    items = "".join(
-        f'<li><span class="stroke l{i % 4}"></span>{escape(short(label))}</li>'
-        for i, (label, _) in enumerate(kept)
-    )
+            body.append(f'<polyline class="line {css}" points="{_path(spots)}"/>')
+            body.append(svg.circle(f"end {css}", *spots[-1], 3.5))
+            items += f'<li><span class="stroke {css}"></span>{escape(short(line.label))}</li>'
     chart = svg.svg("lines", title, desc, height, body)
     return chart + Markup(f'<ul class="legend">{items}</ul>' if items else "")
+
+
+def _thinned(points: Sequence[tuple[float, float]], most: int) -> list[tuple[float, float]]:
+    good = [(px, py) for px, py in points if len(svg.known([px, py])) == 2]
+    step = max(1, math.ceil(len(good) / most))
+    return good[::step] + ([good[-1]] if (len(good) - 1) % step else [])

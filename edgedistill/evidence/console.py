@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from edgedistill.evidence import figures
+from edgedistill.evidence.comparisons import comparisons, costs, gains_over, notes, other_remarks
 from edgedistill.result import Artifact, Result, Status
 
 _STYLE: dict[Status, str] = {
@@ -48,20 +49,37 @@ def _limits(result: Result) -> Table:
 
 
 def _arms(result: Result) -> Table:
-    table = _table("Arm", "Top-1", "95 % interval", "Time", "Gain", right=("Top-1", "Time"))
+    columns = ("Arm", "Top-1", "95 % interval", "Time", "Distilled against it, points")
+    table, gains = _table(*columns, right=("Top-1", "Time")), gains_over(result.arms)
     for arm in result.arms:
-        gain = "the comparison"
-        if arm.gain is not None:
-            value = figures.signed_points(arm.gain.value).removesuffix(" points")
-            gain = f"{value} ({figures.gain_interval(arm.gain)})"
+        gain, taught = gains.get(arm.name), arm.gain is not None or arm.gains
+        over = "" if taught else "not compared"
+        if gain is not None:
+            value = figures.signed_points(gain.value)
+            over = f"{value} ({figures.gain_interval(gain)})".replace(" points", "")
         table.add_row(
-            _text(arm.name),
+            _text(arm.name, "bold" if arm.name == result.chosen_arm else ""),
             figures.accuracy(arm.top1),
             figures.interval(arm.top1),
             figures.duration(arm.seconds),
-            gain,
+            over,
         )
     return table
+
+
+def _proof(result: Result) -> list[Text]:
+    """Each comparison by its name, what distillation cost, the seeds, and what happened on the way."""
+    made = [_text(f"{c.title}{c.more}: {c.words}") for c in comparisons(result.arms)]
+    cost = costs(result.arms)
+    seeds = [
+        _text(
+            f"{arm.name} by seed: {', '.join(figures.percent(s.top1, 2) for s in arm.seeds)}", "dim"
+        )
+        for arm in result.arms
+        if arm.seeds
+    ]
+    told = [_text(note, "yellow") for note in notes(result.arms)]
+    return [*made, *([_text(cost, "dim")] if cost else []), *seeds, *told]
 
 
 def _latency(artifact: Artifact) -> tuple[str, str]:
@@ -97,9 +115,9 @@ def console(result: Result, report: Path | None = None) -> RenderableType:
     advice = [row for row in verdict.rows if row.advice and row.status != "pass"]
     parts += [_text(f"  {figures.limit_name(row)}: {row.advice}", "dim") for row in advice]
     parts += [Text(), _arms(result)]
-    parts += [_text(arm.gain.words) for arm in result.arms if arm.gain is not None]
+    parts += _proof(result)
     parts += [Text(), _artifacts(result)]
-    parts += [_text(f"! {remark}", "yellow") for remark in verdict.remarks]
+    parts += [_text(f"! {remark}", "yellow") for remark in other_remarks(result)]
     if report is not None:
         parts += [Text(), _text(f"Report: {report}")]
     return Group(*parts)

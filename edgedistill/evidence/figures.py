@@ -12,7 +12,17 @@ import unicodedata
 from collections.abc import Callable
 from typing import Any
 
-from edgedistill.result import Data, Evidence, Gain, Latency, Proportion, Result, Status, VerdictRow
+from edgedistill.result import (
+    Data,
+    Evidence,
+    Gain,
+    Latency,
+    Proportion,
+    Result,
+    SeedGain,
+    Status,
+    VerdictRow,
+)
 
 UNKNOWN = "not measured"
 RUNS_NEEDED = {"p50": 11, "p90": 64, "p95": 130, "p99": 662}
@@ -100,6 +110,34 @@ def duration(seconds: float | None) -> str:
     return f"{hours} h {minutes:02d} min"
 
 
+def time_unit(seconds: float) -> tuple[float, str]:
+    """Seconds in the unit that an axis up to `seconds` is written in, and its name."""
+    if seconds < 180:
+        return 1.0, "s"
+    return (60.0, "min") if seconds < 3 * 3600 else (3600.0, "h")
+
+
+def operations(value: float | None) -> str:
+    """Floating-point operations in all, not a rate: `241 TFLOP`."""
+    if value is None:
+        return UNKNOWN
+    scale, unit = operations_unit(value)
+    return f"{significant(value / scale)} {unit}"
+
+
+def operations_unit(value: float) -> tuple[float, str]:
+    """Operations in the unit that `value` is written in, and its name."""
+    for scale, prefix in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if abs(value) >= scale:
+            return scale, f"{prefix}FLOP"
+    return 1.0, "FLOP"
+
+
+def nats(value: float | None) -> str:
+    """An entropy in nats."""
+    return UNKNOWN if value is None else f"{value:.3f} nats"
+
+
 def count(value: int | None) -> str:
     """A whole number with thousands marks."""
     return UNKNOWN if value is None else f"{value:,}"
@@ -160,8 +198,10 @@ def interval(top1: Proportion | None) -> str:
     return f"{top1.ci95[0] * 100:.{places}f} to {top1.ci95[1] * 100:.{places}f} %"
 
 
-def gain_interval(gain: Gain) -> str:
+def gain_interval(gain: Gain | SeedGain) -> str:
     """The 95 % interval of a gain in points: `+0.42 to +2.10 points`."""
+    if gain.ci95 is None:
+        return UNKNOWN
     low, high = (f"{v * 100:+.2f}".replace("-", "\u2212") for v in gain.ci95)
     return f"{low} to {high} points"
 

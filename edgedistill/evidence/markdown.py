@@ -10,8 +10,17 @@ import re
 from collections.abc import Sequence
 
 from edgedistill.evidence import figures
+from edgedistill.evidence.comparisons import (
+    comparisons,
+    cost_parts,
+    costs,
+    gains_over,
+    notes,
+    other_remarks,
+    seed_rows,
+)
 from edgedistill.evidence.sections import confused
-from edgedistill.result import Artifact, Latency, Result
+from edgedistill.result import Artifact, Latency, Member, Result, Teacher
 
 _MARK = {"pass": "✅", "fail": "❌", "unconfirmed": "⚠️"}
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~$&])")
@@ -54,25 +63,62 @@ def limits_table(result: Result) -> str:
     return table(["Limit", "Allowed", "Observed", "Evidence", "Status", "Advice"], rows, (1, 2))
 
 
+def comparison_lines(result: Result) -> list[str]:
+    """What distillation gained, each comparison by its name, what it cost, and what happened on the way."""
+    made = [f"- **{prose(c.title)}{c.more}**: {prose(c.words)}" for c in comparisons(result.arms)]
+    if not made:
+        return ["No comparison between arms was made."]
+    lines = ["\n".join(made), prose(costs(result.arms))]
+    return [*lines, "\n".join(f"- {prose(note)}" for note in notes(result.arms))]
+
+
 def arms_table(result: Result) -> str:
-    """The arms with their intervals and seconds."""
-    rows = []
+    """The arms with their intervals and seconds, and what the distilled one gained over each."""
+    rows, gains = [], gains_over(result.arms)
     for arm in result.arms:
-        gain = figures.UNKNOWN if arm.gain is None else figures.signed_points(arm.gain.value)
-        if arm.gain is not None:
-            gain += f" ({figures.gain_interval(arm.gain)}, {figures.p_value(arm.gain.p_value)})"
+        gain, taught = gains.get(arm.name), arm.gain is not None or arm.gains
+        over = "the distilled arm" if taught else "not compared"
+        if gain is not None:
+            interval, p = figures.gain_interval(gain), figures.p_value(gain.p_value)
+            over = f"{figures.signed_points(gain.value)} ({interval}, {p})"
         rows.append(
             [
                 name(arm.name),
+                prose(arm.what),
                 f"{figures.accuracy(arm.top1)} ({figures.interval(arm.top1)})",
                 figures.count(arm.top1.n),
                 figures.count(arm.steps),
                 figures.duration(arm.seconds),
-                gain if arm.gain else "the comparison",
+                over,
             ]
         )
-    header = ["Arm", "Top-1 (95 % interval)", "Images", "Steps", "Time", "Gain"]
-    return table(header, rows, (1, 2, 3, 4))
+    header = ["Arm", "What", "Top-1 (95 % interval)", "Images", "Steps", "Time"]
+    return table([*header, "Distilled against it"], rows, (2, 3, 4, 5))
+
+
+def seeds_table(result: Result) -> str:
+    """Top-1 on test of every arm by seed; empty with one seed."""
+    rows = [
+        [str(seed), *(figures.percent(one.top1 if one else None, 2) for one in found)]
+        for seed, found in seed_rows(result.arms)
+    ]
+    header = ["Seed", *(name(arm.name) for arm in result.arms)]
+    return table(header, rows, range(1, len(header))) if rows else ""
+
+
+def costs_table(result: Result) -> str:
+    """Seconds and floating-point operations of each part of the work, by arm."""
+    rows = []
+    for part in cost_parts(result.arms):
+        cells = []
+        for arm in result.arms:
+            seconds, flops = arm.seconds_parts.get(part), arm.flops_parts.get(part)
+            known = [figures.duration(seconds)] if seconds is not None else []
+            known += [figures.operations(flops)] if flops is not None else []
+            cells.append(", ".join(known) or "no part of it")
+        rows.append([name(part), *cells])
+    header = ["Part", *(name(arm.name) for arm in result.arms)]
+    return table(header, rows, range(1, len(header))) if rows else ""
 
 
 def _drop(artifact: Artifact) -> str:
@@ -140,6 +186,36 @@ def _confusions(result: Result) -> list[str]:
     return [_details("Most frequent mistakes of the file that ships", body)]
 
 
+def _proof(result: Result) -> list[str]:
+    tables = [("Top-1 by seed", seeds_table(result)), ("Costs of each part", costs_table(result))]
+    return [_details(title, body) for title, body in tables if body]
+
+
+def _softness(teacher: Teacher | Member) -> str:
+    """How soft a teacher's answers are, as far as it is known."""
+    parts = []
+    if teacher.calibration is not None:
+        parts.append(f"calibration error {figures.percent(teacher.calibration.ece)}")
+    if teacher.entropy is not None:
+        parts.append(f"entropy {figures.nats(teacher.entropy)}")
+    return ", ".join(parts) or f"calibration {figures.UNKNOWN}"
+
+
+def teacher_lines(result: Result) -> list[str]:
+    """Softness of the teacher and, of several, each with its own and how they agree; already escaped."""
+    teacher = result.teacher
+    lines = [f"{_softness(teacher)} on test"]
+    if len(teacher.members) > 1:
+        agree = teacher.members_agreement
+        words = "" if agree is None else f", which agree on {figures.percent(agree)} of validation"
+        lines.append(f"{teacher.combine} of {len(teacher.members)}{words}")
+        lines += [
+            f"{name(m.model)}: {prose(m.adaptation)}, validation top-1 {figures.percent(m.val_top1)}, {_softness(m)}"
+            for m in teacher.members
+        ]
+    return lines
+
+
 def _origins(result: Result) -> list[str]:
     data, teacher, student = result.data, result.teacher, result.student
     env = result.environment
@@ -147,7 +223,7 @@ def _origins(result: Result) -> list[str]:
         ["Data", f"{name(data.name)}, {data.train:,} / {data.val:,} / {data.test:,} images "
          f"for training, validation, test; {figures.beside(data)}"],
         ["Teacher", f"{name(teacher.model)}, top-1 {figures.accuracy(teacher.top1)} "
-         f"({figures.interval(teacher.top1)})"],
+         f"({figures.interval(teacher.top1)}); {'; '.join(teacher_lines(result))}"],
         ["Student", f"{name(student.model)} at {student.input_size} px, "
          f"{figures.magnitude(student.params)} parameters, {student.weights} weights"],
         ["Machine", f"{name(env.cpu)}, {env.cores} cores, "
@@ -162,7 +238,6 @@ def _origins(result: Result) -> list[str]:
 def markdown(result: Result) -> str:
     """The report as Markdown; ends with a newline."""
     verdict = result.verdict
-    gains = [arm.gain.words for arm in result.arms if arm.gain is not None]
     status = f"{_MARK[verdict.status]} {figures.STATUS_WORD[verdict.status]}"
     blocks = [
         f"## {status}: {prose(verdict.sentence)}",
@@ -170,10 +245,11 @@ def markdown(result: Result) -> str:
         f"bundle {figures.megabytes(result.bundle_bytes)}.",
         limits_table(result),
         *[f"> {prose(words)}" for words in figures.attempts(result)],
-        *[f"> {prose(remark)}" for remark in verdict.remarks],
+        *[f"> {prose(remark)}" for remark in other_remarks(result)],
         "### Did distillation help?",
-        *[prose(words) for words in gains],
+        *comparison_lines(result),
         arms_table(result),
+        *_proof(result),
         "### Files",
         artifacts_table(result),
         prose(result.chosen_reason),

@@ -8,16 +8,21 @@ from typing import Any
 import yaml
 
 from edgedistill.evidence import figures
+from edgedistill.evidence.comparisons import other_remarks
 from edgedistill.evidence.markdown import (
     arms_table,
     artifacts_table,
+    comparison_lines,
+    costs_table,
     latency_table,
     limits_table,
     name,
     prose,
+    seeds_table,
     table,
+    teacher_lines,
 )
-from edgedistill.evidence.sections import chosen
+from edgedistill.evidence.sections import chosen, teachers
 from edgedistill.result import Result
 
 _KNOWN_LICENCES = {
@@ -111,17 +116,18 @@ def _training(result: Result) -> list[str]:
         f"- Teacher: {name(teacher.model)}, {prose(teacher.adaptation)}, top-1 "
         f"{figures.accuracy(teacher.top1)} ({figures.interval(teacher.top1)}, "
         f"{teacher.top1.n:,} images). {prose(teacher.words)}",
+        *[f"  - {line}" for line in teacher_lines(result)],
         f"- Data: {name(data.name)}: {data.train:,} training, {data.val:,} validation and "
         f"{data.test:,} test images; {figures.beside(data)}. {prose(data.split)}",
         f"- The weights are those of the arm {name(result.chosen_arm)}; seed {result.seed}.",
     ]
-    gains = [prose(arm.gain.words) for arm in result.arms if arm.gain is not None]
-    return ["## How it was trained", "\n".join(lines), arms_table(result), *gains]
+    tables = [arms_table(result), seeds_table(result), costs_table(result)]
+    return ["## How it was trained", "\n".join(lines), *comparison_lines(result), *tables]
 
 
 def _licences(result: Result) -> str:
     parts = [
-        ("Teacher weights", result.teacher.model, result.teacher.licence),
+        *[("Teacher weights", t.model, t.licence) for t in teachers(result)],
         ("Student weights", result.student.weights_source, result.student.licence),
         ("Images", result.data.name, result.data.licence),
     ]
@@ -141,7 +147,7 @@ def model_card(result: Result) -> str:
         f"from {name(result.teacher.model)} into {name(result.student.model)}.",
         f"**{status}**: {prose(verdict.sentence)}",
         limits_table(result),
-        *[f"> {prose(remark)}" for remark in verdict.remarks],
+        *[f"> {prose(remark)}" for remark in other_remarks(result)],
         *_use(result),
         "## Files",
         artifacts_table(result),

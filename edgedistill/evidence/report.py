@@ -7,6 +7,7 @@ mistake here could not load anything.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -16,7 +17,16 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from edgedistill.evidence import figures, sections
+from edgedistill.evidence import arms, figures, sections
+from edgedistill.evidence.comparisons import (
+    comparisons,
+    cost_parts,
+    costs,
+    gains_over,
+    notes,
+    other_remarks,
+    seed_rows,
+)
 from edgedistill.evidence.console import console
 from edgedistill.evidence.front import front_chart
 from edgedistill.evidence.markdown import markdown
@@ -83,7 +93,7 @@ def _style() -> Markup:
 
 def _licences(result: Result) -> list[tuple[str, str, str | None]]:
     return [
-        ("Teacher weights", result.teacher.model, result.teacher.licence),
+        *[("Teacher weights", t.model, t.licence) for t in sections.teachers(result)],
         ("Student weights", result.student.weights_source, result.student.licence),
         ("Images", result.data.name, result.data.licence),
     ]
@@ -91,8 +101,7 @@ def _licences(result: Result) -> list[tuple[str, str, str | None]]:
 
 def _page(result: Result, pictures: Sequence[sections.Picture]) -> str:
     classes = sections.class_rows(result)
-    parts = list(dict.fromkeys(name for arm in result.arms for name in arm.seconds_parts))
-    context = {
+    context: dict[str, Any] = {
         "r": result,
         "style": _style(),
         "max_skipped": MOST_SKIPPED,
@@ -100,19 +109,28 @@ def _page(result: Result, pictures: Sequence[sections.Picture]) -> str:
         "max_classes": sections.MOST_CLASS_ROWS,
         "chosen": sections.chosen(result),
         "chosen_arm": next((a for a in result.arms if a.name == result.chosen_arm), None),
-        "seconds_parts": parts,
-        "arms_chart": sections.arms_chart(result),
-        "seconds_chart": sections.seconds_chart(result),
+        "remarks": other_remarks(result),
+        "comparisons": comparisons(result.arms),
+        "gains": gains_over(result.arms),
+        "costs": costs(result.arms),
+        "cost_parts": cost_parts(result.arms),
+        "notes": notes(result.arms),
+        "seeds": seed_rows(result.arms),
+        "arms_chart": arms.arms_chart(result),
+        "gains_chart": arms.gains_chart(result),
+        "seconds_chart": arms.seconds_chart(result),
+        "flops_chart": arms.flops_chart(result),
         "latency_chart": sections.latency_chart(result),
         "size_chart": sections.size_chart(result),
         "front": front_chart(result),
         "stages_chart": sections.stages_chart(result),
-        "curves": sections.curve_charts(result),
+        "curves": arms.curve_charts(result),
         "heatmap": sections.heatmap(result),
         "pairs": sections.confused(result),
         "class_rows": classes,
         "recall_chart": sections.recall_chart(classes),
         "pictures": pictures,
+        "uniform": math.log(max(len(result.data.classes), 1)),
         "licences": _licences(result),
     }
     return _environment().get_template("report.html.j2").render(context)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from edgedistill.evidence import charts, figures
-from edgedistill.result import Artifact, Example, Latency, Result
+from edgedistill.result import Artifact, Example, Latency, Member, Result, Teacher
 
 HEATMAP_CLASSES = 40
 """Above this many classes the most confused pairs take the place of the heat map."""
@@ -75,6 +75,11 @@ def class_name(result: Result, index: int) -> str:
     return classes[index] if 0 <= index < len(classes) else f"class {index}"
 
 
+def teachers(result: Result) -> list[Teacher] | list[Member]:
+    """Every network that taught."""
+    return result.teacher.members if len(result.teacher.members) > 1 else [result.teacher]
+
+
 def chosen(result: Result) -> Artifact | None:
     """The artifact that ships, `None` when the document names none of its own."""
     return next((a for a in result.artifacts if a.name == result.chosen), None)
@@ -85,31 +90,6 @@ def matrix(result: Result) -> list[list[int]]:
     size = len(result.data.classes)
     square = len(result.confusion) == size and all(len(row) == size for row in result.confusion)
     return result.confusion if square else []
-
-
-def arms_chart(result: Result) -> Markup:
-    """Top-1 of each arm and of the teacher with their 95 % intervals."""
-    entries = [(arm.name, arm.top1, arm.name == result.chosen_arm) for arm in result.arms]
-    rows = []
-    for name, top1, strong in [*entries, ("teacher", result.teacher.top1, False)]:
-        low, high = top1.ci95 or (None, None)
-        kind: charts.Kind = "strong" if strong else "quiet" if name == "teacher" else "plain"
-        text = figures.accuracy(top1)
-        rows.append(charts.Dot(name, text, top1.value, low, high, kind))
-    desc = "; ".join(f"{row.label} {row.text}" for row in rows)
-    title = "Top-1 accuracy on the test images with 95 % intervals"
-    return charts.intervals(title, desc, rows, lambda v: f"{v * 100:.4g} %")
-
-
-def seconds_chart(result: Result) -> Markup:
-    """Seconds of each arm, cut into its parts."""
-    rows = []
-    for arm in result.arms:
-        parts = list(arm.seconds_parts.items()) or [("training", arm.seconds)]
-        cut = [(name, value, figures.duration(value)) for name, value in parts]
-        rows.append(charts.Stack(arm.name, figures.duration(arm.seconds), cut))
-    desc = "; ".join(f"{row.label} {row.text}" for row in rows)
-    return charts.stacked("Seconds spent on each arm", desc, rows, lambda v: f"{v:g} s")
 
 
 def _latency_bar(artifact: Artifact, latency: Latency, ships: bool) -> charts.Bar:
@@ -165,33 +145,13 @@ def size_chart(result: Result) -> Markup:
 
 
 def stages_chart(result: Result) -> Markup:
-    """Seconds of every stage of the run."""
-    rows = [charts.Bar(s.name, figures.duration(s.seconds), s.seconds) for s in result.stages]
+    """Time of every stage of the run."""
+    scale, unit = figures.time_unit(max((s.seconds for s in result.stages), default=0.0))
+    rows = [
+        charts.Bar(s.name, figures.duration(s.seconds), s.seconds / scale) for s in result.stages
+    ]
     desc = "; ".join(f"{row.label} {row.text}" for row in rows)
-    return charts.bars("Seconds of each stage", desc, rows, lambda v: f"{v:g} s")
-
-
-def curve_charts(result: Result) -> list[Markup]:
-    """Training loss and validation top-1 by epoch, one line an arm; only those that exist."""
-    loss, top1 = [], []
-    for arm in result.arms:
-        loss.append(charts.Line(arm.name, [(float(p.epoch), p.loss) for p in arm.curve]))
-        seen = [(float(p.epoch), p.val_top1) for p in arm.curve if p.val_top1 is not None]
-        top1.append(charts.Line(arm.name, seen))
-    made = []
-    if any(line.points for line in top1):
-        lines = [line for line in top1 if line.points]
-        desc = "; ".join(f"{x.label} ends at {figures.percent(x.points[-1][1], 1)}" for x in lines)
-        made.append(
-            charts.lines("Validation top-1 by epoch", desc, top1, lambda v: f"{v * 100:.4g} %")
-        )
-    if any(line.points for line in loss):
-        lines = [line for line in loss if line.points]
-        desc = "; ".join(f"{x.label} ends at {x.points[-1][1]:.3g}" for x in lines)
-        made.append(
-            charts.lines("Training loss by epoch, in nats", desc, loss, lambda v: f"{v:.3g}")
-        )
-    return made
+    return charts.bars("Time of each stage", desc, rows, lambda v: f"{v:g} {unit}")
 
 
 def heatmap(result: Result) -> list[tuple[str, list[Cell]]]:

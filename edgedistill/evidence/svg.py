@@ -71,6 +71,11 @@ def rule(css: str, x1: float, y1: float, x2: float, y2: float) -> str:
     return f'<line class="{css}" x1="{digits(x1)}" y1="{digits(y1)}" x2="{digits(x2)}" y2="{digits(y2)}"/>'
 
 
+def circle(css: str, x: float, y: float, radius: float) -> str:
+    """A dot."""
+    return f'<circle class="{css}" cx="{digits(x)}" cy="{digits(y)}" r="{digits(radius)}"/>'
+
+
 def text(css: str, x: float, y: float, text: str, anchor: str = "start") -> str:
     """Text at a place."""
     return f'<text class="{css}" x="{digits(x)}" y="{digits(y)}" text-anchor="{anchor}">{clean(text)}</text>'

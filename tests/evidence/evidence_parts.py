@@ -101,56 +101,11 @@ def confusion(classes: int, each: int = 200) -> list[list[int]]:
     return table
 
 
-def _curve(end: float, seed: float) -> list[dict[str, Any]]:
-    points = []
-    for epoch in range(1, 13):
-        share = 1 - math.exp(-epoch / 3.2)
-        wobble = 0.004 * math.sin(epoch * 2.1 + seed)
-        top1 = 0.52 + (end - 0.52) * share + wobble
-        points.append({"epoch": epoch, "loss": 2.1 - 1.62 * share + wobble * 4, "val_top1": top1})
-    return points
-
-
-def _gain(against: str, value: float, half: float, p: float, words: str) -> Gain:
+def gain(against: str, value: float, half: float, p: float, words: str) -> Gain:
+    """A gain with a symmetric interval."""
     return Gain(
         against=against, value=value, ci95=(value - half, value + half), p_value=p, words=words
     )
-
-
-def arms(n: int, chosen_top1: Proportion) -> list[dict[str, Any]]:
-    plain = wilson(round(chosen_top1.value * n) - round(0.019 * n), n)
-    words = (
-        "Distillation adds 1.90 points of top-1 over the plain arm at equal steps (95 % interval "
-        "0.62 to 3.18 points, p = 0.004); it took 1.31 times as long, storing the teacher's "
-        "answers counted."
-    )
-    return [
-        {
-            "name": "plain",
-            "top1": plain,
-            "val_top1": 0.868,
-            "balanced_accuracy": plain.value,
-            "steps": 1128,
-            "epochs": 12,
-            "seconds": 71.4,
-            "seconds_parts": {"training": 66.2, "validation": 5.2},
-            "weights_sha256": SHA,
-            "curve": _curve(0.868, 0.3),
-        },
-        {
-            "name": "distilled",
-            "top1": chosen_top1,
-            "val_top1": 0.889,
-            "balanced_accuracy": chosen_top1.value,
-            "steps": 1128,
-            "epochs": 12,
-            "seconds": 93.5,
-            "seconds_parts": {"training": 69.9, "validation": 5.1, "storing teacher outputs": 18.5},
-            "weights_sha256": SHA,
-            "gain": _gain("plain", 0.019, 0.0128, 0.004, words),
-            "curve": _curve(0.889, 1.1),
-        },
-    ]
 
 
 def _latency(evidence: str, p50: float, **more: Any) -> dict[str, Any]:
@@ -244,7 +199,7 @@ def artifacts(
             "top1": top1,
             "balanced_accuracy": top1.value,
             "parity": {**parity, "max_abs": 0.0121},
-            "drop": _gain("float32", 0.0, 0.0009, 1.0, "no measurable drop"),
+            "drop": gain("float32", 0.0, 0.0009, 1.0, "no measurable drop"),
             "latency": [
                 _latency(board, 0.0012),
                 _latency(
@@ -266,7 +221,7 @@ def artifacts(
             "top1": lower,
             "balanced_accuracy": lower.value,
             "parity": {**parity, "max_abs": 1.84, "top1_agreement": 0.9648},
-            "drop": _gain("float32", -7 / n, 0.0041, 0.118, "no measurable drop"),
+            "drop": gain("float32", -7 / n, 0.0041, 0.118, "no measurable drop"),
             "latency": [_latency("measured_on_proxy", 0.0027, n=40, p90_s=None)],
             "reason": "Smaller, but not expected to be faster on this device.",
         },

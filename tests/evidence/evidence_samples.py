@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from evidence_parts import CLOTHES, HOSTILE, SHA, arms, artifacts, confusion, plan, png, wilson
+from evidence_arms import arms, members, saying
+from evidence_parts import CLOTHES, HOSTILE, SHA, artifacts, confusion, plan, png, wilson
 
 from edgedistill.result import Example, Limits, Result, Status, VerdictRow
 
-__all__ = ["CLOTHES", "HOSTILE", "make_result", "png", "wilson"]
+__all__ = ["CLOTHES", "HOSTILE", "make_result", "png", "saying", "wilson"]
 
 
 def _rows(status: Status, top1: float) -> list[VerdictRow]:
@@ -173,6 +174,7 @@ def make_result(
             "seconds": 128.0,
             "licence": "Apache-2.0",
             "words": "The teacher is better than the plain student beyond the interval.",
+            **members(),
         },
         "student": {
             "model": "mobilenetv4_conv_small",

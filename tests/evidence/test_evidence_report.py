@@ -278,13 +278,18 @@ def test_what_is_unknown_is_said_and_nothing_breaks() -> None:
         )
         for a in full.artifacts
     ]  # fmt: skip
+    nothing = {"gain": None, "gains": [], "seed_gain": None, "seeds": [], "notes": [], "curve": []}
     arms = [
-        a.model_copy(update={"gain": None, "curve": [], "seconds_parts": {}}) for a in full.arms
+        a.model_copy(update={**nothing, "seconds_parts": {}, "flops_parts": {}, "what": ""})
+        for a in full.arms
     ]
+    teacher = full.teacher.model_copy(
+        update={"members": [], "members_agreement": None, "entropy": None, "calibration": None}
+    )
     rows = [r.model_copy(update={"observed": None, "evidence": None}) for r in full.verdict.rows]
     result = full.model_copy(
         update={
-            "artifacts": bare, "arms": arms, "confusion": [], "examples": [], "stages": [],
+            "artifacts": bare, "arms": arms, "teacher": teacher, "confusion": [], "examples": [], "stages": [],
             "device": {},
             "verdict": full.verdict.model_copy(update={"rows": rows}), "chosen": "none of them",
         }

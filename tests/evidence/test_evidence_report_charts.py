@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-from edgedistill.evidence import charts, sections, svg
+from edgedistill.evidence import arms, charts, sections, svg
 
 VALUES = (
     st.none() | st.floats() | st.sampled_from([0.0, -0.0, 1.0, 1e-300, 1e300, math.inf, math.nan])
@@ -121,12 +121,14 @@ def test_the_widths_of_bars_are_in_proportion() -> None:
 def test_every_chart_of_a_report_has_a_role_a_title_and_a_description() -> None:
     result = make_result()
     made = [
-        sections.arms_chart(result), sections.seconds_chart(result), sections.latency_chart(result),
-        sections.size_chart(result), sections.stages_chart(result), *sections.curve_charts(result),
-        sections.recall_chart(sections.class_rows(result)),
+        arms.arms_chart(result), arms.gains_chart(result), arms.seconds_chart(result),
+        arms.flops_chart(result), sections.latency_chart(result), sections.size_chart(result),
+        sections.stages_chart(result), sections.recall_chart(sections.class_rows(result)),
+        *(chart for _, chart in arms.curve_charts(result)),
     ]  # fmt: skip
-    assert len(made) == 8
+    assert len(made) == 11
     for chart in made:
+        assert chart is not None
         svg = parsed(chart).find("svg")
         assert svg is not None and svg.attrib["role"] == "img"
         assert svg[0].tag == "title" and svg[0].text
