@@ -59,7 +59,8 @@ def _row_grade(row: VerdictRow) -> Markup:
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Where templates come from, and how they write what is foreign."""
     env = Environment(
         loader=PackageLoader("edgedistill", "evidence/templates"),
         autoescape=True,
@@ -76,7 +77,8 @@ def _environment() -> Environment:
 
 
 @cache
-def _style() -> Markup:
+def style() -> Markup:
+    """The style sheet of every page."""
     text = files("edgedistill").joinpath("evidence/templates/report.css").read_text("utf-8")
     return Markup(text)
 
@@ -94,7 +96,7 @@ def _page(result: Result, pictures: Sequence[sections.Picture]) -> str:
     parts = list(dict.fromkeys(name for arm in result.arms for name in arm.seconds_parts))
     context = {
         "r": result,
-        "style": _style(),
+        "style": style(),
         "max_skipped": MOST_SKIPPED,
         "max_candidates": MOST_CANDIDATES,
         "max_classes": sections.MOST_CLASS_ROWS,
@@ -115,7 +117,7 @@ def _page(result: Result, pictures: Sequence[sections.Picture]) -> str:
         "pictures": pictures,
         "licences": _licences(result),
     }
-    return _environment().get_template("report.html.j2").render(context)
+    return environment().get_template("report.html.j2").render(context)
 
 
 def _fitting(result: Result, room: int) -> list[sections.Picture]:
