@@ -16,9 +16,11 @@ import typer
 from typer.core import TyperGroup
 
 from edgedistill import __version__, crew
-from edgedistill.commands import Quiet, Verbose, teacher_app
-from edgedistill.commands import face_of as _face
-from edgedistill.commands import show as _print
+from edgedistill.cli_devices import devices_app
+from edgedistill.cli_parts import Quiet, Verbose
+from edgedistill.cli_parts import face_of as _face
+from edgedistill.cli_parts import show as _print
+from edgedistill.cli_teacher import teacher_app
 from edgedistill.errors import EdgedistillError, StoppedError
 
 INTERRUPTED = "interrupted before it was done. Give the same command again."
@@ -45,7 +47,6 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-devices_app = typer.Typer(help="The devices that edgedistill knows.", no_args_is_help=True)
 app.add_typer(devices_app, name="devices")
 app.add_typer(teacher_app, name="teacher")
 
@@ -208,72 +209,56 @@ def plan(
     _print(candidates_view(planned, limits.latency_s, top))
 
 
+@app.command(epilog="Example:  edgedistill study recipes/study-losses.yaml --seeds 3")
+def study(
+    file: Annotated[Path, typer.Argument(help="A study (YAML).", metavar="STUDY")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the study [runs/NAME].")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, max=20, help="Seeds of each arm, in place of the file's.")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Run this arm alone; give it again for more.")
+    ] = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a grid of arms on the same images, into one table and one chart."""
+    from edgedistill.evidence.study import console
+    from edgedistill.studyfile import load_study
+    from edgedistill.studying import StudyRequest, run_study
+
+    found = load_study(file, seeds)
+    folder = out or Path("runs") / found.name
+    command = "edgedistill " + shlex.join(sys.argv[1:])
+    request = StudyRequest(found, folder, command, tuple(only or ()))
+    result = run_study(request, _face(verbose, quiet))
+    if crew.leads():
+        _print(console(result, folder / "study.html"))
+
+
 @app.command(epilog="Example:  edgedistill report runs/quickstart")
 def report(
-    run: Annotated[Path, typer.Argument(help="A run folder, or its result.json.")],
+    run: Annotated[Path, typer.Argument(help="Folder of a run or a study, or its .json.")],
     out: Annotated[Path | None, typer.Option(help="Where to write [the run folder].")] = None,
 ) -> None:
-    """Write report.html, report.md and model_card.md anew from a result, and print the verdict."""
+    """Write the views of a result or a study anew from its document, and print the verdict."""
+    folder = out or (run if run.is_dir() else run.parent)
+    if run.name == "study.json" or (run / "study.json").is_file():
+        from edgedistill.evidence import study as views
+        from edgedistill.studyresult import load as load_study
+
+        found = load_study(run)
+        folder.mkdir(parents=True, exist_ok=True)
+        views.write_views(found, folder)
+        _print(views.console(found, folder / "study.html"))
+        return
     from edgedistill.evidence.report import console, write_views
     from edgedistill.result import load
 
     result = load(run)
-    folder = out or (run if run.is_dir() else run.parent)
     folder.mkdir(parents=True, exist_ok=True)
     write_views(result, folder)
     _print(console(result, folder / "report.html"))
-
-
-@devices_app.command("list", epilog="Example:  edgedistill devices list")
-def devices_list() -> None:
-    """Name every device, with its default limits."""
-    from edgedistill.planview import devices_view
-
-    _print(devices_view())
-
-
-@devices_app.command("show", epilog="Example:  edgedistill devices show jetson")
-def devices_show(
-    name: Annotated[str, typer.Argument(help="Device name, alias, or a profile (.yaml).")],
-) -> None:
-    """Print a device's facts, each with where it comes from."""
-    from edgedistill.planview import device_view
-    from edgedistill.target.device import load_device
-
-    _print(device_view(load_device(name)))
-
-
-@devices_app.command("validate", epilog="Example:  edgedistill devices validate ./my-board.yaml")
-def devices_validate(
-    profile: Annotated[Path, typer.Argument(help="A profile of your own (.yaml).")],
-) -> None:
-    """Check a profile of your own: every problem at once, or that it holds."""
-    from edgedistill.planview import device_view
-    from edgedistill.target.device import load_profile
-
-    _print(device_view(load_profile(profile)))
-    typer.echo(f"{profile} holds")
-
-
-@devices_app.command("measure", epilog="Example:  edgedistill devices measure")
-def devices_measure(
-    name: Annotated[
-        str, typer.Argument(help="What this machine is: host, a device, or a profile (.yaml).")
-    ] = "host",
-    threads: Annotated[int, typer.Option(min=1, max=1024, help="Threads of the runtime.")] = 1,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
-) -> None:
-    """Time networks with random weights on this machine; from then on its predictions come from that."""
-    from edgedistill.evidence.bench import Here
-    from edgedistill.measuring import measure_device
-    from edgedistill.planning import require_parts
-    from edgedistill.planview import measured_view
-    from edgedistill.target.device import load_device
-
-    require_parts()
-    measured, path = measure_device(load_device(name), Here(), threads, _face(verbose, quiet))
-    _print(measured_view(measured, path))
 
 
 @app.command(epilog="Example:  edgedistill doctor")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from edgedistill import attempts, crew
@@ -34,22 +35,27 @@ def build(request: Request, face: Face) -> Result | None:
     """
     check(request.layered)
     require_log(request.log)
-    try:
+    with resumable(request.out, request.command):
         return _build(request, face)
+
+
+@contextlib.contextmanager
+def resumable(out: Path, command: str) -> Iterator[None]:
+    """Whatever stops the work inside becomes a `StoppedError` with the command that goes on in the folder `out`."""
+    try:
+        yield
     except KeyboardInterrupt:
-        raise _stopped(request, "interrupted. What was finished is kept.") from None
+        raise _stopped(command, "interrupted. What was finished is kept.") from None
     except StoppedError as error:
-        raise _stopped(request, str(error)) from error
+        raise _stopped(command, str(error)) from error
     except MemoryError as error:
         text = "out of memory. What was finished is kept; close other programs first."
-        raise _stopped(request, text) from error
+        raise _stopped(command, text) from error
     except OSError as error:
         if not is_disk_full(error):
             raise
-        text = (
-            f"the disk of {request.out} is full. What was finished is kept; free some space first."
-        )
-        raise _stopped(request, text) from error
+        text = f"the disk of {out} is full. What was finished is kept; free some space first."
+        raise _stopped(command, text) from error
 
 
 def check(layered: Layered) -> None:
@@ -59,9 +65,9 @@ def check(layered: Layered) -> None:
     check_source(layered.recipe.data)
 
 
-def _stopped(request: Request, text: str) -> StoppedError:
+def _stopped(command: str, text: str) -> StoppedError:
     """The error of a stop, with the command that goes on; that one must not begin `--fresh`."""
-    words = [word for word in shlex.split(request.command) if word != "--fresh"]
+    words = [word for word in shlex.split(command) if word != "--fresh"]
     return StoppedError(f"{text} Go on with:  {shlex.join(words)}")
 
 
@@ -141,7 +147,7 @@ def _next_attempt(learn: Build, ship: Shipping, face: Face) -> Attempt | None:
 
 def sweep(folder: Path) -> None:
     """Remove what a killed build left half written, or half removed, outside the folders of its stages."""
-    for pattern in (".*.tmp", ".trash-*", "cache/**/*.tmp", "stages/.trash-*"):
+    for pattern in (".*.tmp", ".trash-*", "cache/**/*.tmp", "*/.trash-*"):
         for litter in folder.glob(pattern):
             if litter.is_dir():
                 shutil.rmtree(litter, ignore_errors=True)

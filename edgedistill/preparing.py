@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgedistill import crew
@@ -75,7 +76,7 @@ class Preparation:
 
         A stage of several arms or seeds has a `variant` for each but the first. `together`: all processes work at it.
         """
-        place = f"[{STAGES.index(name) + 1:2}/{len(STAGES)}] {name.partition('-')[2]:<10}"
+        place = self.place(name)
         base, name = name, f"{name}@{variant}" if variant else name
 
         def told(folder: Work) -> Mapping[str, Any]:
@@ -96,6 +97,15 @@ class Preparation:
             self.face.detail(f"{name}: done before")
         self.logs.fill(name, done.facts, told=name in self.worked)
         return done
+
+    def place(self, name: str) -> str:
+        """What a person sees in front of a stage's words."""
+        return f"[{STAGES.index(name) + 1:2}/{len(STAGES)}] {name.partition('-')[2]:<10}"
+
+    @property
+    def recipe_file(self) -> Path:
+        """Where the resolved recipe is written."""
+        return self.run.path / "recipe.yaml"
 
     @cached_property
     def data(self) -> Done:
@@ -155,7 +165,7 @@ class Preparation:
         }
         resolved = resolve(self.layered, values)
         if crew.leads():
-            write_atomic(self.run.path / "recipe.yaml", resolved.dump())
+            write_atomic(self.recipe_file, resolved.dump())
         return resolved
 
     @cached_property

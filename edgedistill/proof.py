@@ -33,7 +33,7 @@ def _arm(learn: Build, arm: Arm, outcome: Outcome) -> ArmResult:
         for other in others
         if taught
     ]
-    seconds = _seconds(learn, arm)
+    seconds = seconds_of(learn, arm)
     return ArmResult(
         name=arm.name,
         what=WORDS[arm.name],
@@ -46,7 +46,7 @@ def _arm(learn: Build, arm: Arm, outcome: Outcome) -> ArmResult:
         epochs=facts["epochs"],
         seconds=sum(seconds.values()),
         seconds_parts=seconds,
-        flops_parts=_flops(learn, arm),
+        flops_parts=flops_of(learn, arm),
         weights_sha256=facts["weights_sha256"],
         gain=next((gain for gain in gains if gain.against == PLAIN), None),
         gains=gains,
@@ -78,7 +78,8 @@ def _seed_gain(learn: Build, outcome: Outcome) -> SeedGain:
     return metrics.seed_gain(of[DISTILLED], of[PLAIN], PLAIN)
 
 
-def _seconds(learn: Build, arm: Arm) -> dict[str, float]:
+def seconds_of(learn: Build, arm: Arm) -> dict[str, float]:
+    """Seconds of each part of an arm's work."""
     parts = {"training": float(learn.arm(arm).facts["training_seconds"])}
     if arm.name == DISTILLED:
         parts["teacher preparation"] = learn.teacher.seconds
@@ -86,12 +87,11 @@ def _seconds(learn: Build, arm: Arm) -> dict[str, float]:
     return parts
 
 
-def _flops(learn: Build, arm: Arm) -> dict[str, float]:
+def flops_of(learn: Build, arm: Arm) -> dict[str, float]:
     """Operations of each part of the work that can be counted."""
     facts = learn.arm(arm).facts
     macs = find_student(learn.spec.model).macs(learn.spec.size, learn.spec.classes)
     parts = {} if arm.name == PROBE else {"training": float(TRAINING * macs * facts["passes"])}
-    pass_flops = learn.teacher.facts.get("flops")
-    if arm.name == DISTILLED and pass_flops:
+    if arm.name == DISTILLED and (pass_flops := learn.teacher.facts.get("flops")):
         parts["storing teacher outputs"] = float(pass_flops * learn.targets.facts.get("passes", 0))
     return parts

@@ -3,6 +3,9 @@
 A stage works in `stages/<NN-name>.partial/` and is renamed to `stages/<NN-name>/` when `done.json` is in it, so a
 stage folder exists if and only if the stage is done. Files inside are written aside, synced and renamed. Killing the
 process at any moment therefore loses at most the step in hand; the same command finds what is done by fingerprint.
+
+A study's folder is `shared` by many builds: its stages lie in `shared/<NN-name>-<fingerprint>/`, so that each build
+finds what another has left.
 """
 
 from __future__ import annotations
@@ -37,6 +40,8 @@ OWN = (
     "report.md", "model_card.md", "attempts.json",
 )  # fmt: skip
 """What a build writes into its run folder beside the lock and the log; `--fresh` removes nothing else."""
+STAGES, SHARED = "stages", "shared"
+"""Where the stages of a run lie, and where those of a study."""
 
 
 def now_utc() -> str:
@@ -85,20 +90,33 @@ class Work:
         return path
 
 
-class RunDir:
-    """A run folder that this process alone works in; `with RunDir(path) as run: ...`."""
+class NotDone(Exception):
+    """A stage that is not done, in a run folder that is only looked at."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.stages = path / "stages"
+
+class RunDir:
+    """A run folder that this process alone works in; `with RunDir(path) as run: ...`.
+
+    `shared`: many builds use it, and a stage's folder carries its fingerprint. While `looking` is true nothing is made:
+    a stage that is not done raises `NotDone`.
+    """
+
+    def __init__(self, path: Path, shared: bool = False) -> None:
+        self.path, self.shared, self.looking = path, shared, False
+        self.stages = path / (SHARED if shared else STAGES)
         self._lock = FileLock(str(path / ".lock"))
 
     def __enter__(self) -> RunDir:
         if self.path.exists() and not self.path.is_dir():
             raise UsageError(f"--out {self.path} is a file; give a folder (it need not exist)")
         if self._foreign():
+            if (self.path / (STAGES if self.shared else SHARED)).is_dir():
+                here, wanted = ("build", "study") if self.shared else ("study", "build")
+                raise UsageError(
+                    f"--out {self.path} is the folder of a {here}; give the {wanted} one of its own"
+                )
             raise UsageError(
-                f"--out {self.path} holds files that are not those of a run; "
+                f"--out {self.path} holds files that are not those of a {'study' if self.shared else 'run'}; "
                 "give an empty or a new folder, so that nothing of yours is overwritten"
             )
         if not crew.leads():
@@ -122,7 +140,7 @@ class RunDir:
             return False
         if not (self.stages.is_dir() and not self.stages.is_symlink()):
             return True
-        begun = names <= {"stages", ".lock"} and not any(self.stages.iterdir())
+        begun = names <= {self.stages.name, ".lock"} and not any(self.stages.iterdir())
         return not begun and "events.jsonl" not in names
 
     def __exit__(self, *_: object) -> None:
@@ -174,15 +192,19 @@ class RunDir:
 
         `key` is all that the stage depends on beside `inputs`; `version` is the code version of the stage. `work`
         returns JSON facts and leaves files in its folder. Of several processes the leader does it, or all `together`,
-        and the others go on when it is finished. Raises `StoppedError` when the disk is full.
+        and the others go on when it is finished. Raises `StoppedError` when the disk is full, `NotDone` while looking.
         """
         fingerprint = hash_of(
             {"stage": name, "version": version, "key": key, "in": [i.fingerprint for i in inputs]}
         )
+        if self.shared:
+            name = f"{name}-{fingerprint[:12]}"
         old = self.done(name)
         if crew.told(old is not None and old.fingerprint == fingerprint):
             assert old is not None
             return old
+        if self.looking:
+            raise NotDone(name)
         if not crew.leads():
             return self._follow(name, work if together else None)
         partial = self._partial(name, fingerprint)
@@ -296,6 +318,7 @@ def events(path: Path) -> Iterator[dict[str, Any]]:
 __all__ = [
     "PACKAGES",
     "Done",
+    "NotDone",
     "RunDir",
     "Work",
     "events",

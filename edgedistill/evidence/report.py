@@ -69,7 +69,8 @@ def _row_grade(row: VerdictRow) -> Markup:
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Where templates come from, and how they write what is foreign."""
     env = Environment(
         loader=PackageLoader("edgedistill", "evidence/templates"),
         autoescape=True,
@@ -86,7 +87,8 @@ def _environment() -> Environment:
 
 
 @cache
-def _style() -> Markup:
+def style() -> Markup:
+    """The style sheet of every page."""
     text = files("edgedistill").joinpath("evidence/templates/report.css").read_text("utf-8")
     return Markup(text)
 
@@ -103,7 +105,7 @@ def _page(result: Result, pictures: Sequence[sections.Picture]) -> str:
     classes = sections.class_rows(result)
     context: dict[str, Any] = {
         "r": result,
-        "style": _style(),
+        "style": style(),
         "max_skipped": MOST_SKIPPED,
         "max_candidates": MOST_CANDIDATES,
         "max_classes": sections.MOST_CLASS_ROWS,
@@ -133,7 +135,7 @@ def _page(result: Result, pictures: Sequence[sections.Picture]) -> str:
         "uniform": math.log(max(len(result.data.classes), 1)),
         "licences": _licences(result),
     }
-    return _environment().get_template("report.html.j2").render(context)
+    return environment().get_template("report.html.j2").render(context)
 
 
 def _fitting(result: Result, room: int) -> list[sections.Picture]:

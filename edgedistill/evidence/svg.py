@@ -49,10 +49,12 @@ def clean(text: str) -> Markup:
     return escape(short(text, 4000))
 
 
-def svg(name: str, title: str, desc: str, height: float, body: Sequence[str]) -> Markup:
+def svg(
+    name: str, title: str, desc: str, height: float, body: Sequence[str], width: float = WIDTH
+) -> Markup:
     """A chart with its title and description for those who cannot see it."""
     return Markup(
-        f'<svg class="chart {name}" viewBox="0 0 {digits(WIDTH)} {digits(height)}" role="img">'
+        f'<svg class="chart {name}" viewBox="0 0 {digits(width)} {digits(height)}" role="img">'
         f"<title>{clean(title)}</title><desc>{clean(desc)}</desc>{''.join(body)}</svg>"
     )
 

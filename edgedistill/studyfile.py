@@ -1,0 +1,217 @@
+"""A study's file: one recipe, several arms that each change a part of it, and how many seeds. No torch.
+
+The file is closed and hostile until it is read here: whatever is wrong in it, in its recipe or in an arm is told at
+once, each problem with its path (`arms.kd.distill.temperature`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic_core import PydanticCustomError
+
+from edgedistill.arms import DISTILLED, FINETUNE, PLAIN, PROBE
+from edgedistill.document import describe
+from edgedistill.errors import RecipeError, UsageError, nearest, unknown
+from edgedistill.recipe import Layered, Recipe, leaves, read_yaml, replace, validate
+from edgedistill.schema import Section
+
+KINDS = (PLAIN, DISTILLED, PROBE, FINETUNE)
+PRETRAINED = (PROBE, FINETUNE)
+"""Kinds whose student starts from pretrained weights, whatever the shared recipe says."""
+MOST_ARMS, MOST_SEEDS = 40, 20
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+.-]{0,39}")
+NOT_HERE = {
+    "seed": "an arm has the seeds of the study (seeds: 3)",
+    "name": "the name of an arm is its key",
+    "proof": "a study has seeds and arms of its own, at its top",
+}
+"""Keys of a recipe that an arm may not set, with the reason."""
+
+
+@dataclass(frozen=True)
+class StudyArm:
+    """One way of training: its kind, its whole recipe, and what it changes, by dotted path."""
+
+    name: str
+    kind: str
+    layered: Layered
+    changes: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study file asks for; `seeds` are those of every arm, in the order in which they run."""
+
+    name: str
+    seeds: tuple[int, ...]
+    baseline: str
+    arms: tuple[StudyArm, ...]
+
+    def chosen(self, only: tuple[str, ...]) -> tuple[StudyArm, ...]:
+        """The arms that `only` names, in the order of the file; all where it is empty. Raises `UsageError`."""
+        names = [arm.name for arm in self.arms]
+        for name in only:
+            if name not in names:
+                raise UsageError(unknown("arm", name, names))
+        return tuple(arm for arm in self.arms if not only or arm.name in only)
+
+
+def _mapping(value: Any) -> Any:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise PydanticCustomError("mapping", "must be a mapping of recipe keys")
+    return value
+
+
+def _name(value: str) -> str:
+    if not NAME.fullmatch(value):
+        raise PydanticCustomError(
+            "name",
+            "a name has 1 to 40 letters, digits and _ + . -, and begins with one of the first two",
+        )
+    return value
+
+
+def _recipe(value: Any) -> Any:
+    if not isinstance(value, (str, Mapping)):
+        raise PydanticCustomError("recipe", "must be a mapping of recipe keys, or a recipe's path")
+    return value
+
+
+class StudyFile(Section):
+    """The outline of a study file; recipes are checked apart."""
+
+    name: Annotated[str, AfterValidator(_name)] | None = None
+    recipe: Annotated[Any, BeforeValidator(_recipe)] = {}
+    seeds: int = Field(default=1, ge=1, le=MOST_SEEDS)
+    baseline: str | None = None
+    arms: dict[Annotated[str, AfterValidator(_name)], Annotated[Any, BeforeValidator(_mapping)]] = (
+        Field(min_length=1, max_length=MOST_ARMS)
+    )
+
+
+def load_study(path: Path, seeds: int | None = None) -> Study:
+    """The study in the file `path`, with `seeds` in the place of the file's.
+
+    Raises `UsageError` where there is no such file, and `RecipeError` with every problem in it.
+    """
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise UsageError(f"study {path} {what}. Give the path of a YAML file.")
+    tree = read_yaml(path)
+    outline, problems = _outline(tree)
+    given, recipe = tree.get("arms"), tree.get("recipe")
+    arms = given if isinstance(given, Mapping) else {}
+    base, faults = _base(recipe, path)
+    problems += [f"recipe{'' if line.startswith(' ') else '.'}{line}" for line in faults]
+    found: list[StudyArm] = []
+    for name, entry in arms.items():
+        if isinstance(name, str) and (entry is None or isinstance(entry, Mapping)):
+            found += _arm(name, dict(entry or {}), base, faults, path.name, problems)
+    baseline = tree.get("baseline")
+    if isinstance(baseline, str) and arms and baseline not in arms:
+        problems.append(f"baseline  {unknown('arm', baseline, map(str, arms))}")
+    if problems or outline is None:
+        raise RecipeError(str(path), problems)
+    first = found[0].layered.recipe.seed
+    return Study(
+        name=outline.name or path.stem,
+        seeds=tuple(first + k for k in range(seeds or outline.seeds)),
+        baseline=outline.baseline or found[0].name,
+        arms=tuple(found),
+    )
+
+
+def _outline(tree: Mapping[str, Any]) -> tuple[StudyFile | None, list[str]]:
+    """The top of the file, or its problems."""
+    try:
+        return StudyFile.model_validate(tree), []
+    except ValidationError as error:
+        unknown_keys = [
+            str(item["loc"][0])
+            for item in error.errors(include_url=False)
+            if item["type"] == "extra_forbidden"
+        ]
+        lines = [line.replace(".[key]  ", "  ") for line in describe(error)]
+        rest = [line for line in lines if line.partition("  ")[0] not in unknown_keys]
+        return None, [f"{key}  unknown key{_near(key)}" for key in unknown_keys] + rest
+
+
+def _near(key: str) -> str:
+    if key in Recipe.model_fields:
+        return f"; recipe keys stand under recipe: {{{key}: ...}}"
+    return nearest(key, StudyFile.model_fields)
+
+
+def _base(given: Any, study: Path) -> tuple[dict[str, Any], list[str]]:
+    """The recipe that all arms share, and its problems."""
+    if isinstance(given, str):
+        try:
+            tree = read_yaml(study.parent / given)
+        except RecipeError as error:
+            return {}, [f"  {given}: {line}" for line in error.problems]
+        except UsageError as error:
+            return {}, [f"  {error}"]
+        tree.pop("proof", None)
+    elif isinstance(given, Mapping):
+        tree = dict(given)
+    else:
+        return {}, []
+    proof = [f"proof  {NOT_HERE['proof']}"] if "proof" in tree else []
+    return tree, proof + _faults(tree)
+
+
+def _faults(tree: Mapping[str, Any]) -> list[str]:
+    try:
+        validate(tree, "")
+    except RecipeError as error:
+        return list(error.problems)
+    return []
+
+
+def _arm(
+    name: str,
+    entry: dict[str, Any],
+    base: Mapping[str, Any],
+    known: list[str],
+    file: str,
+    problems: list[str],
+) -> Iterator[StudyArm]:
+    """The arm, where it holds; otherwise its `problems` are told, but for those that the shared recipe has."""
+    kind = entry.pop("arm", DISTILLED)
+    if not isinstance(kind, str) or kind not in KINDS:
+        problems.append(f"arms.{name}.arm  {unknown('kind of arm', str(kind)[:40], KINDS)}")
+    wrong = [key for key in NOT_HERE if key in entry]
+    problems += [f"arms.{name}.{key}  {NOT_HERE[key]}" for key in wrong]
+    own = {key: value for key, value in entry.items() if key not in wrong}
+    tree = merged(base, own)
+    faults = [line for line in _faults(tree) if line not in known]
+    problems += [f"arms.{name}.{line}" for line in faults]
+    changes = dict(leaves(own))
+    if kind in PRETRAINED and changes.get("student.weights", "pretrained") != "pretrained":
+        problems.append(f"arms.{name}.student.weights  {kind} starts from pretrained weights")
+    if problems:
+        return
+    reasons = {str(path): f"from {file}" for path, _ in leaves(base)}
+    reasons.update(dict.fromkeys(changes, f"arm {name} of {file}"))
+    layered = Layered(validate(tree, file), reasons)
+    if kind in PRETRAINED:
+        layered = replace(layered, {"student.weights": ("pretrained", f"what {kind} starts from")})
+    yield StudyArm(name, kind, layered, changes)
+
+
+def merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `own` in their places, section by section."""
+    tree = dict(base)
+    for key, value in own.items():
+        below = tree.get(key)
+        both = isinstance(below, Mapping) and isinstance(value, Mapping)
+        tree[key] = merged(below, value) if both else value  # type: ignore[arg-type]
+    return tree

@@ -1,0 +1,274 @@
+"""What the arms of a study turned out to be. Counting and comparing only; nothing runs a model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgedistill import __version__, metrics
+from edgedistill.arms import DISTILLED, PROBE, WORDS, Arm
+from edgedistill.findings import environment
+from edgedistill.proof import flops_of, seconds_of
+from edgedistill.result import Gain, SeedGain
+from edgedistill.rundir import Done, now_utc
+from edgedistill.studyfile import Study
+from edgedistill.studyresult import (
+    Mean,
+    SeedRun,
+    StudyArm,
+    StudyData,
+    StudyResult,
+    StudyTeacher,
+)
+
+if TYPE_CHECKING:
+    from edgedistill.studying import StudyBuild
+
+Bools = npt.NDArray[np.bool_]
+MANY = 3
+"""From this many arms on, the best of them is flattered by being chosen."""
+WHAT = {**WORDS, "plain": "labels alone", "finetune": "labels alone, from pretrained weights"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: the training, the answers on test, and which images (N,) student and teacher have right."""
+
+    build: StudyBuild
+    arm: Arm
+    trained: Done
+    tested: Done
+    right: Bools
+    teacher: Done | None
+    teacher_right: Bools | None
+
+
+def assemble(
+    study: Study,
+    builds: Mapping[str, StudyBuild],
+    runs: Mapping[str, Sequence[Run]],
+    command: str,
+) -> StudyResult:
+    """The whole document, of the runs that are finished."""
+    base = {run.arm.seed: run for run in runs[study.baseline]}
+    arms = [_arm(study, entry.name, runs[entry.name], base) for entry in study.arms]
+    dataset = builds[study.baseline].dataset
+    return StudyResult(
+        study=study.name,
+        created_utc=now_utc(),
+        version=__version__,
+        command=command,
+        seeds=list(study.seeds),
+        baseline=study.baseline,
+        environment=environment(),
+        data=StudyData(
+            name=dataset.name,
+            source=dataset.source,
+            classes=len(dataset.classes),
+            val=len(dataset.val),
+            test=len(dataset.test),
+            test_sha256=builds[study.baseline].test_key,
+        ),
+        arms=arms,
+        seconds_spent=_spent([run for found in runs.values() for run in found]),
+        headline=headline(arms, study.baseline),
+        remarks=_remarks(study, arms),
+    )
+
+
+def _arm(study: Study, name: str, runs: Sequence[Run], base: Mapping[int, Run]) -> StudyArm:
+    entry = next(arm for arm in study.arms if arm.name == name)
+    head: dict[str, Any] = {
+        "name": name, "kind": entry.kind, "what": WHAT[entry.kind], "changes": dict(entry.changes),
+    }  # fmt: skip
+    if not runs:
+        return StudyArm(**head)
+    build = runs[0].build
+    spec = build.spec_of(runs[0].arm)
+    pairs = [(run, base[run.arm.seed]) for run in runs if run.arm.seed in base]
+    compared = name != study.baseline and bool(pairs)
+    parts = _means([_seconds(run) for run in runs])
+    return StudyArm(
+        **head,
+        student=spec.model,
+        input_size=spec.size,
+        start="pretrained" if spec.pretrained else "random",
+        train_images=len(build.dataset.train),
+        runs=[_run(run, base.get(run.arm.seed) if compared else None, study) for run in runs],
+        top1=mean_of([float(run.right.mean()) for run in runs], _same(runs)),
+        val_top1=mean_of([run.trained.facts["val_top1"] for run in runs], _same(runs)),
+        seed_gain=_seed_gain(pairs, study.baseline) if compared else None,
+        image_gain=image_gain(
+            np.stack([new.right for new, _ in pairs]),
+            np.stack([old.right for _, old in pairs]),
+            study.baseline,
+        )
+        if compared
+        else None,
+        passes=float(np.mean([run.trained.facts["passes"] for run in runs])),
+        seconds=parts["training"],
+        seconds_total=sum(parts.values()),
+        seconds_parts=parts,
+        flops_parts=_means([flops_of(run.build, run.arm) for run in runs]),
+        teacher=_teacher(runs[0]),
+    )
+
+
+def _run(run: Run, base: Run | None, study: Study) -> SeedRun:
+    facts = run.trained.facts
+    gain = None if base is None else metrics.paired_gain(run.right, base.right, study.baseline)
+    return SeedRun(
+        seed=run.arm.seed,
+        top1=metrics.proportion(run.right),
+        val_top1=facts["val_top1"],
+        gain=gain,
+        seconds=facts["training_seconds"],
+        steps=facts["steps"],
+        epochs=facts["epochs"],
+        passes=facts["passes"],
+        weights_sha256=facts["weights_sha256"],
+        notes=facts["notes"],
+    )
+
+
+def _teacher(run: Run) -> StudyTeacher | None:
+    if run.teacher is None or run.teacher_right is None:
+        return None
+    stage = run.build.teacher
+    return StudyTeacher(
+        key=stage.fingerprint[:12],
+        model=stage.facts["model"],
+        adaptation=stage.facts["adaptation"],
+        val_top1=stage.facts["val_top1"],
+        top1=metrics.proportion(run.teacher_right),
+        seconds=stage.seconds,
+    )
+
+
+def _seconds(run: Run) -> dict[str, float]:
+    """Seconds of each part of a run; a probe's start is its training."""
+    parts = seconds_of(run.build, run.arm)
+    if run.arm.name != PROBE:
+        parts["start"] = run.build.start_of(run.arm).seconds
+    return parts
+
+
+def _means(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: float(np.mean([part[name] for part in parts])) for name in parts[0]}
+
+
+def _spent(runs: Sequence[Run]) -> float:
+    """Seconds of every stage that the runs stand on, each counted once."""
+    stages: dict[str, float] = {}
+    for run in runs:
+        build = run.build
+        used = [build.data, build.planned, build.pixels, build.start_of(run.arm)]
+        if run.arm.name == DISTILLED:
+            used += [build.teacher, build.targets]
+        used += [done for done in (run.trained, run.tested, run.teacher) if done is not None]
+        stages.update({done.name: done.seconds for done in used})
+    return sum(stages.values())
+
+
+def mean_of(values: Sequence[float], same: bool = False) -> Mean:
+    """Mean of an accuracy over seeds with its 95 % t interval, inside [0, 1]; none where the seed changes nothing."""
+    mean, n = float(np.mean(values)), len(values)
+    if n < 2 or same:
+        return Mean(value=mean, seeds=n)
+    half = metrics.student_t(n - 1) * float(np.std(values, ddof=1)) / math.sqrt(n)
+    return Mean(value=mean, ci95=(max(0.0, mean - half), min(1.0, mean + half)), seeds=n)
+
+
+def _same(runs: Sequence[Run]) -> bool:
+    """Whether the seed changed nothing, as with a linear probe."""
+    return len({run.trained.facts["weights_sha256"] for run in runs}) == 1
+
+
+def _seed_gain(pairs: Sequence[tuple[Run, Run]], against: str) -> SeedGain:
+    new, old = zip(*((float(a.right.mean()), float(b.right.mean())) for a, b in pairs), strict=True)
+    found = metrics.seed_gain(new, old, against)
+    if len(pairs) > 1 and all(_same(runs) for runs in zip(*pairs, strict=True)):
+        words = f"{100 * found.value:+.1f} points, and the seed changes neither arm"
+        return found.model_copy(update={"ci95": None, "words": words})
+    return found
+
+
+def image_gain(new: Bools, old: Bools, against: str) -> Gain:
+    """Gain of an arm over another on the same images and seeds: both arrays are (seeds, images), right or wrong.
+
+    With one seed it is McNemar's test with Newcombe's interval. With more, the answers of several seeds to one image
+    are not independent: the difference of an image is its mean over seeds, and interval and p come from the normal
+    distribution of the mean over images.
+    """
+    if len(new) == 1:
+        return metrics.paired_gain(new[0], old[0], against)
+    gaps = (new.astype(np.float64) - old).mean(axis=0)
+    value, n = float(gaps.mean()), gaps.size
+    error = float(gaps.std(ddof=1)) / math.sqrt(n) if n > 1 else 0.0
+    p_value = math.erfc(abs(value) / error / math.sqrt(2)) if error else 1.0
+    half = metrics.Z95 * error
+    low, high = max(-1.0, value - half), min(1.0, value + half)
+    gain = Gain(against=against, value=value, ci95=(low, high), p_value=p_value, words="")
+    how = f"95 % interval {100 * low:+.1f} to {100 * high:+.1f}, {n} images, {len(new)} seeds"
+    if metrics.measurable(gain):
+        words = f"a {'gain' if value > 0 else 'loss'} of {100 * abs(value):.1f} points ({how})"
+    else:
+        words = f"no measurable gain: {100 * value:+.1f} points ({how})"
+    return gain.model_copy(update={"words": words})
+
+
+def _clear(arm: StudyArm) -> bool:
+    """Whether an arm's gain is more than chance: over seeds where there are several, else over images."""
+    if arm.seed_gain is not None and arm.seed_gain.ci95 is not None:
+        low, high = arm.seed_gain.ci95
+        return not low <= 0 <= high
+    return arm.image_gain is not None and metrics.measurable(arm.image_gain)
+
+
+def headline(arms: Sequence[StudyArm], baseline: str) -> str:
+    """The study in one sentence."""
+    ran = [arm for arm in arms if arm.top1 is not None]
+    if not ran:
+        return "No run is finished yet."
+    best = max(ran, key=lambda arm: arm.top1.value if arm.top1 else 0.0)
+    assert best.top1 is not None
+    reached = f"{100 * best.top1.value:.1f} % of the test images"
+    if best.name == baseline:
+        others = "no other arm does better" if len(ran) > 1 else "no other arm has run"
+        return f"{baseline}, the baseline, has {reached} right, and {others}."
+    if best.image_gain is None or best.seed_gain is None:
+        return f"{best.name} has {reached} right; the baseline {baseline} has not run."
+    words = best.seed_gain.words if best.seed_gain.ci95 is not None else best.image_gain.words
+    verdict = "is best" if _clear(best) else "is ahead, by no more than chance allows"
+    return f"{best.name} {verdict}: {reached} right; against {baseline} {words}."
+
+
+def _remarks(study: Study, arms: Sequence[StudyArm]) -> list[str]:
+    remarks = []
+    done, wanted = sum(len(arm.runs) for arm in arms), len(study.arms) * len(study.seeds)
+    if done < wanted:
+        remarks.append(f"{done} of {wanted} runs are finished; the same command goes on.")
+    if sum(arm.top1 is not None for arm in arms) >= MANY:
+        remarks.append(
+            "The arm that is best of several on the same test images is flattered by that choice: "
+            "choose by validation, or confirm it on other images."
+        )
+    if len({arm.teacher.key for arm in arms if arm.teacher}) < sum(
+        arm.teacher is not None for arm in arms
+    ):
+        remarks.append(
+            "Time in all counts the teacher's preparation and stored outputs in full in each arm that uses them; arms "
+            "with the same teacher share them here, and so do later runs."
+        )
+    notes = [
+        f"{arm.name}, seed {run.seed}: {note}"
+        for arm in arms
+        for run in arm.runs
+        for note in run.notes
+    ]
+    return remarks + notes
