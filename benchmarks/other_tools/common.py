@@ -24,6 +24,9 @@ from torchvision import datasets, transforms  # type: ignore[import-untyped]
 WARMUP = 0.15
 """Share of the steps that warm up, where a tool can be told so; edgedistill's default."""
 
+Colour = tuple[float, float, float]
+Look = tuple[Colour, Colour]
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -39,8 +42,8 @@ class Settings:
     student: str
     teacher: str
     classes: tuple[str, ...]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: Colour
+    std: Colour
     train: int
     val: int
     test: int
@@ -65,19 +68,18 @@ class Outcome:
     images: int
     training_s: float
     seconds: float
-    hits: int
-    n: int
+    right: str
     storing_s: float | None
     settings: Mapping[str, Any]
 
-    @property
-    def images_per_s(self) -> float:
-        """Training images a second, storing counted."""
-        return self.images / (self.training_s + (self.storing_s or 0.0))
-
     def tell(self) -> None:
-        """Print it as one line of JSON, the last one of a runner."""
-        print(json.dumps({**asdict(self), "images_per_s": self.images_per_s}), flush=True)
+        """Print it as one line of JSON, the last one of a runner; `images_per_s` counts storing."""
+        more = {
+            "images_per_s": self.images / (self.training_s + (self.storing_s or 0.0)),
+            "hits": self.right.count("1"),
+            "n": len(self.right),
+        }
+        print(json.dumps({**asdict(self), **more}), flush=True)
 
 
 @dataclass(frozen=True)
@@ -107,8 +109,11 @@ class Work:
         path = self.folder / "teacher.safetensors"
         return network(self.settings.teacher, len(self.settings.classes), path).eval()
 
-    def images(self, split: str, train: bool = False) -> Any:
-        """The image folder of a split: random crops and mirrors with `train`, whole images without."""
+    def images(self, split: str, *, train: bool = False, look: Look | None = None) -> Any:
+        """The image folder of a split: random crops and mirrors with `train`, whole images without.
+
+        `look` is the mean and the deviation to normalise with, the teacher's when `None`.
+        """
         chosen = self.settings
         size = chosen.size
         view = (
@@ -119,10 +124,9 @@ class Work:
             if train
             else [transforms.Resize((size, size))]
         )
-        whole = [*view, transforms.ToTensor(), transforms.Normalize(chosen.mean, chosen.std)]
-        return datasets.ImageFolder(
-            str(self.folder / "images" / split), transforms.Compose(whole)
-        )
+        normalise = transforms.Normalize(*(look or (chosen.mean, chosen.std)))
+        whole = [*view, transforms.ToTensor(), normalise]
+        return datasets.ImageFolder(str(self.folder / "images" / split), transforms.Compose(whole))
 
 
 def network(name: str, classes: int, weights: Path) -> nn.Module:
@@ -159,24 +163,24 @@ def loader(data: Any, batch: int, workers: int, *, shuffle: bool) -> DataLoader[
     )
 
 
-def hits(model: nn.Module, images: Any) -> int:
-    """How many images of a folder a classifier gets right, whole and unmirrored."""
+def marks(model: nn.Module, images: Any) -> str:
+    """Whether a classifier is right on each image of a folder, whole and unmirrored: 1 or 0, in order."""
     model.eval()
-    right = 0
+    found = []
     with torch.inference_mode():
         for x, labels in DataLoader(images, batch_size=250):
-            right += int((model(x).argmax(1) == labels).sum())
-    return right
+            found += (model(x).argmax(1) == labels).tolist()
+    return "".join("1" if right else "0" for right in found)
 
 
-def arguments(text: str, **extra: str) -> argparse.Namespace:
-    """The command line of a runner; `extra` are more required paths with their help."""
+def runner(text: str) -> argparse.ArgumentParser:
+    """The command line that every runner has; `text` is its docstring."""
     parser = argparse.ArgumentParser(description=text.splitlines()[0])
     parser.add_argument("--work", type=Path, required=True, help="folder that work.py made")
-    parser.add_argument("--scratch", type=Path, required=True, help="folder for what the tool writes")
+    parser.add_argument(
+        "--scratch", type=Path, required=True, help="folder for what the tool writes"
+    )
     parser.add_argument("--seed", type=int, default=0, help="one of the seeds of the work")
     parser.add_argument("--epochs", type=int, help="epochs [those of the work]")
     parser.add_argument("--workers", type=int, default=0, help="worker processes that load images")
-    for name, help_text in extra.items():
-        parser.add_argument(f"--{name}", type=Path, required=True, help=help_text)
-    return parser.parse_args()
+    return parser

@@ -3,9 +3,9 @@
 Run in an environment with torch, torchvision, timm, pandas and tqdm:
 python -m benchmarks.other_tools.run_dapt --work DIR --scratch DIR --source DIR
 
-`--source` is a checkout of the repository. `distill.py` is executed as a program, as its scripts do it, with its parser,
-its loop and its losses: CE + KL (T = 4) + Alignment/Uniformity (weights 1, 1, 1; its projectors; AdamW with defaults), a
-live teacher, validation and a checkpoint after each epoch. Three things that it gets from outside are replaced:
+`--source` is a checkout of the repository. `distill.py` is executed as a program, as its scripts do it, with its
+parser, its loop and its losses: CE + KL (T = 4) + Alignment/Uniformity (weights 1, 1, 1; its projectors; AdamW with
+defaults), a live teacher, validation and a checkpoint after each epoch. What it gets from outside is replaced:
 
 - `utils.datasets.get_dataset` knows six data sets by name: it gives our images, with loaders of the given workers.
 - `utils.utils.load_model` knows four networks: it gives the timm student and teacher inside `Wrapped`, which has what
@@ -26,12 +26,13 @@ import runpy
 import sys
 import time
 import types
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.other_tools.common import Outcome, Timed, Work, arguments, hits, loader
+from benchmarks.other_tools.common import Outcome, Timed, Work, loader, marks, runner
 
 OPTIONS = (
     "--dataset=cifar10", "--teacher_model=resnet50", "--student_model=mobilenetv2",
@@ -46,7 +47,9 @@ class Wrapped(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model: Any = model
-        self.feat_dim = int(getattr(model, "head_hidden_size", None) or self.model.num_features)
+        self.feat_dim = int(
+            getattr(self.model, "head_hidden_size", None) or self.model.num_features
+        )
         self.projector: nn.Module | None = None
 
     def get_projector(self) -> nn.Module | None:
@@ -90,7 +93,9 @@ def silent_wandb() -> types.ModuleType:
 
 def main() -> None:
     """Train by `distill.py`, test, and tell."""
-    given = arguments(__doc__ or "", source="a checkout of sfarhat/dapt")
+    parser = runner(__doc__ or "")
+    parser.add_argument("--source", type=Path, required=True, help="a checkout of sfarhat/dapt")
+    given = parser.parse_args()
     work = Work.open(given.work)
     epochs = given.epochs or work.settings.epochs
     source, scratch = given.source.resolve(), given.scratch.resolve()
@@ -131,7 +136,7 @@ def main() -> None:
     test, timed = work.images("test"), made["timed"]
     Outcome(
         "dapt", "ccdbeb1", given.seed, epochs, timed.images, timed.seconds, seconds,
-        hits(made["student"], test), len(test), None,
+        marks(made["student"], test), None,
         {"loss": "CE + KL + A/U", "teacher": "live", "workers": given.workers, "threads": torch.get_num_threads()},
     ).tell()  # fmt: skip
 

@@ -1,13 +1,14 @@
 """LightlyTrain at the same work, as far as it goes: distillation of features, then its own supervised fine-tuning.
 
-Run in an environment with lightly-train and timm:  python -m benchmarks.other_tools.run_lightly --work DIR --scratch DIR
+Run in an environment with lightly-train and timm:
+python -m benchmarks.other_tools.run_lightly --work DIR --scratch DIR
 
-Its distillation (`method="distillation"`, version 3) takes any network as teacher, so ours too, live: the student learns
-the teacher's pooled and local features of mixed-up images, by similarities to a queue, without labels or logits. There
-is no classifier after it. That comes from `train_image_classification`, which knows labels and no teacher. So the epochs
-are divided: the first half distils, the rest fine-tunes from the exported weights; each image is seen as often as by
-the other tools. What it cannot be made to do: CE, KL and A/U together; the student's own head (its classifier is one
-linear layer on the pooled last map, without the convolution in front of the head); stored targets.
+Its distillation (`method="distillation"`, version 3) takes any network as teacher, so ours too, live: the student
+learns the teacher's pooled and local features of mixed-up images, by similarities to a queue, without labels or logits.
+There is no classifier after it. That comes from `train_image_classification`, which knows labels and no teacher. So the
+epochs are divided: the first half distils, the rest fine-tunes from the exported weights; each image is seen as often
+as by the other tools. What it cannot be made to do: CE, KL and A/U together; the student's own head (its classifier is
+one linear layer on the pooled last map, without the convolution in front of the head); stored targets.
 
 Optimisers, rates, gradient clipping and mixup are its own defaults. The crops, the mirror, the normalisation, the size
 and the batch are those of the work; its colour jitter, blur and greying are off, as with the others. Usage statistics
@@ -26,8 +27,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from benchmarks.other_tools.common import Outcome, Work, arguments, hits
+from benchmarks.other_tools.common import Outcome, Work, marks, runner
 
 
 class Clock:
@@ -35,8 +37,7 @@ class Clock:
 
     def __init__(self) -> None:
         self.times: list[float] = []
-        hook: Any = torch.optim.optimizer.register_optimizer_step_post_hook
-        hook(lambda *_: self.times.append(time.perf_counter()))
+        register_optimizer_step_post_hook(lambda *_: self.times.append(time.perf_counter()))
 
     def seconds(self) -> float:
         """Seconds of the steps since the last call."""
@@ -56,6 +57,33 @@ class Logits(nn.Module):
         return self.model.forward_backend(x)
 
 
+class Teaching(nn.Module):
+    """A timm teacher as its documentation wants a custom network: a map and a pooled vector of `num_features` channels.
+
+    Its own wrapper takes the map in front of an EfficientNet's last convolution and expects the channels behind it.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def feature_dim(self) -> int:
+        """Channels D."""
+        return int(self.model.num_features)
+
+    def forward_features(self, x: Tensor) -> dict[str, Tensor]:
+        """The last map (B, D, H, W)."""
+        return {"features": self.model.forward_features(x)}
+
+    def forward_pool(self, x: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Its mean over places (B, D, 1, 1)."""
+        return {"pooled_features": x["features"].mean((2, 3), keepdim=True)}
+
+    def get_model(self) -> Any:
+        """The timm network."""
+        return self.model
+
+
 def views(work: Work, crop: str) -> dict[str, Any]:
     """Its image transforms, set to those of the work; `crop` is its word for the random crop."""
     chosen = work.settings
@@ -71,7 +99,7 @@ def views(work: Work, crop: str) -> dict[str, Any]:
 def main() -> None:
     """Distil, fine-tune, test, and tell."""
     os.environ["LIGHTLY_TRAIN_EVENTS_DISABLED"] = "1"
-    given = arguments(__doc__ or "")
+    given = runner(__doc__ or "").parse_args()
     scratch = given.scratch.resolve()
     os.environ["LIGHTLY_TRAIN_CACHE_DIR"] = str(scratch / "cache")
     for name in ("distilled", "tuned", "cache"):
@@ -93,7 +121,7 @@ def main() -> None:
     test = work.images("test")
     Outcome(
         "lightly-train", version("lightly-train"), given.seed, epochs,
-        epochs * work.settings.train, training, seconds, hits(Logits(tuned), test), len(test), None,
+        epochs * work.settings.train, training, seconds, marks(Logits(tuned), test), None,
         {
             "loss": f"features for {first} epochs, then CE for {rest}", "teacher": "live",
             "workers": given.workers, "threads": torch.get_num_threads(),
@@ -105,7 +133,7 @@ def distil(lightly: Any, work: Work, seed: int, epochs: int, workers: int, out: 
     """Its distillation of features, with the work's teacher and the student's start weights."""
     lightly.pretrain(
         out=out, data=work.folder / "images" / "train", model=work.student(seed),
-        method="distillation", method_args={"teacher": work.teacher()},
+        method="distillation", method_args={"teacher": Teaching(work.teacher())},
         epochs=epochs, batch_size=work.settings.batch, num_workers=workers, seed=seed,
         accelerator="cpu", devices=1, precision="32-true", loggers={"tensorboard": None},
         transform_args={
@@ -129,7 +157,9 @@ def tune(
         },
         steps=steps, batch_size=chosen.batch, num_workers=workers, seed=seed,
         accelerator="cpu", devices=1, precision="32-true", gradient_accumulation_steps=1,
-        model_args={"backbone_weights": str(weights)},
+        model_args={
+            "backbone_weights": str(weights), "backbone_args": {"num_classes": len(chosen.classes)},
+        },
         transform_args=views(work, "random_crop"),
         logger_args={"tensorboard": None, "val_every_num_steps": steps},
     )  # fmt: skip

@@ -1,6 +1,7 @@
 """torchdistill at the same work: its `DistillationBox` with its `KDLoss` (CE + KL at T, weights 1 and 1).
 
-Run in an environment with torchdistill and timm:  python -m benchmarks.other_tools.run_torchdistill --work DIR --scratch DIR
+Run in an environment with torchdistill and timm:
+python -m benchmarks.other_tools.run_torchdistill --work DIR --scratch DIR
 
 The box, its losses, hooks, optimiser and schedule are torchdistill's own, built from a configuration as its YAML files
 give it. The loop around it is the user's part there; this one makes the calls of its image classification example,
@@ -16,8 +17,9 @@ from importlib.metadata import version
 from typing import Any
 
 import torch
+from torch.utils.data import RandomSampler
 
-from benchmarks.other_tools.common import WARMUP, Outcome, Timed, Work, arguments, hits
+from benchmarks.other_tools.common import WARMUP, Outcome, Timed, Work, marks, runner
 
 
 def configuration(work: Work, epochs: int, steps: int, workers: int) -> dict[str, Any]:
@@ -37,13 +39,8 @@ def configuration(work: Work, epochs: int, steps: int, workers: int) -> dict[str
         "num_epochs": epochs,
         "train_data_loader": {
             "dataset_id": "train",
-            "random_sample": True,
+            "sampler": {"class_or_func": RandomSampler},
             "kwargs": {"batch_size": chosen.batch, **loading},
-        },
-        "val_data_loader": {
-            "dataset_id": "val",
-            "random_sample": False,
-            "kwargs": {"batch_size": 250},
         },
         "teacher": {"forward_proc": "forward_batch_only", "sequential": [], "requires_grad": False},
         "student": {"forward_proc": "forward_batch_only", "sequential": [], "requires_grad": True},
@@ -63,7 +60,7 @@ def configuration(work: Work, epochs: int, steps: int, workers: int) -> dict[str
 
 def main() -> None:
     """Train, test, and tell."""
-    given = arguments(__doc__ or "")
+    given = runner(__doc__ or "").parse_args()
     distillation = importlib.import_module("torchdistill.core.distillation")
     work = Work.open(given.work)
     epochs = given.epochs or work.settings.epochs
@@ -80,13 +77,13 @@ def main() -> None:
         box.pre_epoch_process(epoch=epoch)
         for batch, targets, supplement in timed:
             box.post_forward_process(box.forward_process(batch, targets, supplement))
-        hits(box.student_model, data["val"])
+        marks(box.student_model, data["val"])
         box.post_epoch_process()
     seconds = time.perf_counter() - began
     test = work.images("test")
     Outcome(
         "torchdistill", version("torchdistill"), given.seed, epochs, timed.images, timed.seconds,
-        seconds, hits(box.student_model, test), len(test), None,
+        seconds, marks(box.student_model, test), None,
         {"loss": "CE + KL", "teacher": "live", "workers": given.workers, "threads": torch.get_num_threads()},
     ).tell()  # fmt: skip
 

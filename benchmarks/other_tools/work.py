@@ -28,7 +28,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from benchmarks.other_tools.common import Settings, Work, hits
+from benchmarks.other_tools.common import Settings, Work, marks
 from edgedistill.data.idx import FASHION_CLASSES, read_idx
 from edgedistill.data.sources import SAMPLE_FILE
 
@@ -56,10 +56,10 @@ def from_idx(folder: Path, val: int) -> dict[str, Split]:
     """Test as given; `val` images and the rest drawn from the training images."""
     found: dict[str, Split] = {}
     for stem in ("t10k", "train"):
-        images, labels = (
-            read_idx(next(iter(sorted(folder.glob(f"{stem}-{kind}-idx*"))))) for kind in ("images", "labels")
+        pixels, truth = (
+            read_idx(min(folder.glob(f"{stem}-{kind}-idx*"))) for kind in ("images", "labels")
         )
-        found[stem] = (images, labels.astype(np.int64))
+        found[stem] = (pixels, truth.astype(np.int64))
     images, labels = found["train"]
     order = np.random.default_rng(0).permutation(len(labels))
     return {
@@ -148,7 +148,7 @@ def main() -> None:
         teacher_hits=0,
     )  # fmt: skip
     work = Work(out, settings)
-    right = hits(work.teacher(), work.images("test"))
+    right = marks(work.teacher(), work.images("test")).count("1")
     values = {**asdict(settings), "teacher_hits": right}
     (out / "work.json").write_text(json.dumps(values, indent=1) + "\n", "utf-8")
     print(json.dumps(values))
