@@ -137,7 +137,7 @@ def network(name: str, classes: int, weights: Path) -> nn.Module:
 
 
 class Timed:
-    """A loader that adds up the time between the start and the end of each pass over it, which is the loop's body too."""
+    """A loader that adds up the time of each pass over it, from its start to its end: the body of the loop included."""
 
     def __init__(self, loader: DataLoader[Any]) -> None:
         self.loader, self.seconds, self.images = loader, 0.0, 0

@@ -4,8 +4,8 @@ python -m benchmarks.other_tools.compare --work DIR --venvs DIR --dapt DIR --tun
 python -m benchmarks.other_tools.compare --work DIR --venvs DIR --dapt DIR [--rounds R]    the comparison
 
 `--venvs` holds one virtual environment a tool (README.md beside this file), `--dapt` a checkout of the paper's code. In
-each round (one seed) every tool runs once, edgedistill before each of them, so that a drift of the machine meets all;
-the order of the tools turns from round to round. A ratio is a tool's seconds over the median of edgedistill's in its
+each round (one seed) every tool runs once, edgedistill before each of them (or `--once`), so that a drift of the machine
+meets all; the order turns from round to round. A ratio is a tool's seconds over the median of edgedistill's in its
 round. `--tune` tries worker processes and the waiting of OpenMP's threads for each tool and keeps the fastest in
 `tuned.json` of the work folder; give a small work folder to it and the file to the comparison with `--tuned`.
 """
@@ -85,20 +85,21 @@ def tune(given: argparse.Namespace) -> dict[str, Any]:
     return best
 
 
-def turns(tools: Sequence[str], rounds: int) -> list[tuple[int, str]]:
-    """Who runs when: (round, tool). Ours stands before each tool; the order of the tools turns."""
+def turns(tools: Sequence[str], rounds: int, *, once: bool) -> list[tuple[int, str]]:
+    """Who runs when: (round, tool). Ours stands before each tool, or `once` a round; who is first turns."""
     found = []
+    runners = (OURS, *tools) if once else tuple(tools)
     for index in range(rounds):
-        at = index % len(tools)
-        for tool in (*tools[at:], *tools[:at]):
-            found += [(index, OURS), (index, tool)]
+        at = index % len(runners)
+        for tool in (*runners[at:], *runners[:at]):
+            found += [(index, tool)] if once else [(index, OURS), (index, tool)]
     return found
 
 
 def collect(given: argparse.Namespace, tuned: Mapping[str, Any]) -> list[Run]:
     """All runs, in the order of their turns."""
     runs: list[Run] = []
-    for index, tool in turns(given.tools, given.rounds):
+    for index, tool in turns(given.tools, given.rounds, once=given.once):
         setting = tuned.get(tool, TRIALS[0])
         began = time.time()
         run = start(command(tool, given, index, setting), given.threads, setting["spin"])
@@ -226,6 +227,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="JSON to write [compared.json of the work]")
     parser.add_argument("--tools", nargs="+", choices=TOOLS, default=TOOLS, help="the other tools")
     parser.add_argument("--rounds", type=int, default=3, help="rounds, each with its seed")
+    parser.add_argument("--once", action="store_true", help="edgedistill once a round")
     parser.add_argument("--views", type=int, help="stored views [edgedistill's choice]")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="OMP_NUM_THREADS")
     parser.add_argument("--tuned", type=Path, help="settings that --tune found")

@@ -47,9 +47,7 @@ class Wrapped(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model: Any = model
-        self.feat_dim = int(
-            getattr(self.model, "head_hidden_size", None) or self.model.num_features
-        )
+        self.feat_dim: int = self.get_classifier().in_features
         self.projector: nn.Module | None = None
 
     def get_projector(self) -> nn.Module | None:
