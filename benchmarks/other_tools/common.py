@@ -100,14 +100,17 @@ class Work:
         """The student's start weights of a seed."""
         return self.folder / f"start-{seed}.safetensors"
 
-    def student(self, seed: int) -> nn.Module:
-        """The student from its start weights."""
-        return network(self.settings.student, len(self.settings.classes), self.start(seed))
+    def student(self, seed: int, *, channels_last: bool = False) -> nn.Module:
+        """The student with its start weights."""
+        path = self.start(seed)
+        return network(self.settings.student, len(self.settings.classes), path, channels_last)
 
-    def teacher(self) -> nn.Module:
+    def teacher(self, *, channels_last: bool = False) -> nn.Module:
         """The adapted teacher."""
         path = self.folder / "teacher.safetensors"
-        return network(self.settings.teacher, len(self.settings.classes), path).eval()
+        return network(
+            self.settings.teacher, len(self.settings.classes), path, channels_last
+        ).eval()
 
     def images(self, split: str, *, train: bool = False, look: Look | None = None) -> Any:
         """The image folder of a split: random crops and mirrors with `train`, whole images without.
@@ -129,11 +132,12 @@ class Work:
         return datasets.ImageFolder(str(self.folder / "images" / split), transforms.Compose(whole))
 
 
-def network(name: str, classes: int, weights: Path) -> nn.Module:
-    """A timm classifier with the weights of a safetensors file."""
-    model: nn.Module = timm.create_model(name, pretrained=False, num_classes=classes)
+def network(name: str, classes: int, weights: Path, channels_last: bool = False) -> nn.Module:
+    """A timm classifier with the weights of a safetensors file, in torch's default memory format or channels last."""
+    model: Any = timm.create_model(name, pretrained=False, num_classes=classes)
     model.load_state_dict(load_file(weights))
-    return model
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return model.to(memory_format=layout)  # type: ignore[no-any-return]
 
 
 class Timed:
@@ -183,4 +187,18 @@ def runner(text: str) -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="one of the seeds of the work")
     parser.add_argument("--epochs", type=int, help="epochs [those of the work]")
     parser.add_argument("--workers", type=int, default=0, help="worker processes that load images")
+    parser.add_argument(
+        "--channels-last", action="store_true", help="networks in that memory format"
+    )
     return parser
+
+
+def described(given: argparse.Namespace, loss: str) -> dict[str, Any]:
+    """The settings of a tool with a live teacher."""
+    return {
+        "loss": loss,
+        "teacher": "live",
+        "workers": given.workers,
+        "channels_last": given.channels_last,
+        "threads": torch.get_num_threads(),
+    }

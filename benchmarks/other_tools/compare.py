@@ -4,10 +4,10 @@ python -m benchmarks.other_tools.compare --work DIR --venvs DIR --dapt DIR --tun
 python -m benchmarks.other_tools.compare --work DIR --venvs DIR --dapt DIR [--rounds R]    the comparison
 
 `--venvs` holds one virtual environment a tool (README.md beside this file), `--dapt` a checkout of the paper's code. In
-each round (one seed) every tool runs once, edgedistill before each of them (or `--once`), so that a drift of the machine
-meets all; the order turns from round to round. A ratio is a tool's seconds over the median of edgedistill's in its
-round. `--tune` tries worker processes and the waiting of OpenMP's threads for each tool and keeps the fastest in
-`tuned.json` of the work folder; give a small work folder to it and the file to the comparison with `--tuned`.
+each round (one seed) every tool runs once, edgedistill before each of them (or `--once`), so that a drift of the
+machine meets all; the order turns from round to round. A ratio is a tool's seconds over the median of edgedistill's in
+its round. `--tune` tries memory formats, worker processes and the waiting of OpenMP's threads for each tool and keeps
+the fastest in `tuned.json` of the work folder; give it a small work folder, and the file to the comparison.
 """
 
 from __future__ import annotations
@@ -30,13 +30,11 @@ from edgedistill.metrics import Z95, wilson
 
 OURS = "edgedistill"
 TOOLS = ("torchdistill", "dapt", "lightly")
-TRIALS: tuple[dict[str, Any], ...] = (
-    {"workers": 0, "spin": None},
-    {"workers": 1, "spin": None},
-    {"workers": 1, "spin": "0"},
-    {"workers": 2, "spin": "0"},
-)
-"""Worker processes, and `GOMP_SPINCOUNT`: with 0 a waiting OpenMP thread gives its core away, `None` is the default."""
+PLAIN: dict[str, Any] = {"workers": 0, "spin": None, "channels_last": False}
+"""`workers` load images; `spin` is `GOMP_SPINCOUNT`: with 0 a waiting OpenMP thread gives its core away."""
+LOADING: tuple[dict[str, Any], ...] = (
+    {"workers": 1, "spin": None}, {"workers": 1, "spin": "0"}, {"workers": 2, "spin": "0"},
+)  # fmt: skip
 TUNING_EPOCHS = 2
 Run = dict[str, Any]
 
@@ -54,6 +52,7 @@ def command(
     if tool == OURS:
         return [*words, *(["--views", str(given.views)] if given.views else [])]
     words += ["--workers", str(setting["workers"])]
+    words += ["--channels-last"] if setting["channels_last"] else []
     return [*words, *(["--source", str(given.dapt)] if tool == "dapt" else [])]
 
 
@@ -70,19 +69,25 @@ def start(words: Sequence[str], threads: int, spin: str | None) -> Run:
     return found
 
 
-def tune(given: argparse.Namespace) -> dict[str, Any]:
-    """The fastest setting of each tool, with what each trial reached."""
-    best: dict[str, Any] = {}
-    for tool in given.tools:
-        tried = []
-        for setting in TRIALS:
-            words = [*command(tool, given, 0, setting), "--epochs", str(TUNING_EPOCHS)]
-            speed = start(words, given.threads, setting["spin"])["images_per_s"]
-            tried.append({**setting, "images_per_s": speed})
-            print(f"{tool:<14}{setting!s:<34}{speed:8.1f} images/s", flush=True)
-        fastest = max(tried, key=lambda trial: trial["images_per_s"])
-        best[tool] = {**fastest, "tried": tried}
-    return best
+def tune(given: argparse.Namespace, tool: str) -> dict[str, Any]:
+    """The fastest setting of a tool: the memory format first, then the loading; with what each trial reached."""
+    tried: list[dict[str, Any]] = []
+
+    def attempt(setting: dict[str, Any]) -> None:
+        words = [*command(tool, given, 0, setting), "--epochs", str(TUNING_EPOCHS)]
+        speed = start(words, given.threads, setting["spin"])["images_per_s"]
+        tried.append({**setting, "images_per_s": speed})
+        print(f"{tool:<14}{setting!s:<64}{speed:8.1f} images/s", flush=True)
+
+    def fastest() -> dict[str, Any]:
+        return max(tried, key=lambda trial: float(trial["images_per_s"]))
+
+    attempt(PLAIN)
+    attempt({**PLAIN, "channels_last": True})
+    layout = fastest()["channels_last"]
+    for loading in LOADING:
+        attempt({**loading, "channels_last": layout})
+    return {**fastest(), "tried": tried}
 
 
 def turns(tools: Sequence[str], rounds: int, *, once: bool) -> list[tuple[int, str]]:
@@ -100,7 +105,7 @@ def collect(given: argparse.Namespace, tuned: Mapping[str, Any]) -> list[Run]:
     """All runs, in the order of their turns."""
     runs: list[Run] = []
     for index, tool in turns(given.tools, given.rounds, once=given.once):
-        setting = tuned.get(tool, TRIALS[0])
+        setting = tuned.get(tool, PLAIN)
         began = time.time()
         run = start(command(tool, given, index, setting), given.threads, setting["spin"])
         spin = {"spin": setting["spin"]}
@@ -191,7 +196,7 @@ def main() -> None:
     given = parse()
     work = Work.open(given.work)
     if given.tune:
-        best = tune(given)
+        best = {tool: tune(given, tool) for tool in given.tools}
         (work.folder / "tuned.json").write_text(json.dumps(best, indent=1) + "\n", "utf-8")
         return
     tuned = json.loads(given.tuned.read_text("utf-8")) if given.tuned else {}

@@ -32,7 +32,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.other_tools.common import Outcome, Timed, Work, loader, marks, runner
+from benchmarks.other_tools.common import Outcome, Timed, Work, described, loader, marks, runner
 
 OPTIONS = (
     "--dataset=cifar10", "--teacher_model=resnet50", "--student_model=mobilenetv2",
@@ -117,8 +117,12 @@ def main() -> None:
         return train, made["timed"], None, None, val, testing, 3, len(work.settings.classes), size
 
     def load_model(args: Any, name: str, classes: int, init: Any = None, optim: Any = None) -> Any:
-        teaches = init is not None
-        model = Wrapped(work.teacher() if teaches else work.student(given.seed))
+        teaches, last = init is not None, given.channels_last
+        model = Wrapped(
+            work.teacher(channels_last=last)
+            if teaches
+            else work.student(given.seed, channels_last=last)
+        )
         model.projector = embed(model.feat_dim, model.feat_dim, 128, args.projector)
         made["teacher" if teaches else "student"] = model
         return model
@@ -135,7 +139,7 @@ def main() -> None:
     Outcome(
         "dapt", "ccdbeb1", given.seed, epochs, timed.images, timed.seconds, seconds,
         marks(made["student"], test), None,
-        {"loss": "CE + KL + A/U", "teacher": "live", "workers": given.workers, "threads": torch.get_num_threads()},
+        described(given, "CE + KL + A/U"),
     ).tell()  # fmt: skip
 
 

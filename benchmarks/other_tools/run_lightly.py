@@ -17,6 +17,7 @@ are off.
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import os
 import shutil
@@ -25,11 +26,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from benchmarks.other_tools.common import Outcome, Work, marks, runner
+from benchmarks.other_tools.common import Outcome, Work, described, marks, runner
 
 
 class Clock:
@@ -110,11 +110,11 @@ def main() -> None:
     first = max(1, epochs // 2)
     clock = Clock()
     began = time.perf_counter()
-    distil(lightly, work, given.seed, first, given.workers, scratch / "distilled")
+    distil(lightly, work, given, first, scratch / "distilled")
     training = clock.seconds()
     rest = epochs - first
     weights = scratch / "distilled" / "exported_models" / "exported_last.pt"
-    tune(lightly, work, given.seed, rest, given.workers, weights, scratch / "tuned")
+    tune(lightly, work, given, rest, weights, scratch / "tuned")
     training += clock.seconds()
     seconds = time.perf_counter() - began
     tuned = lightly.load_model(scratch / "tuned" / "exported_models" / "exported_last.pt")
@@ -122,19 +122,21 @@ def main() -> None:
     Outcome(
         "lightly-train", version("lightly-train"), given.seed, epochs,
         epochs * work.settings.train, training, seconds, marks(Logits(tuned), test), None,
-        {
-            "loss": f"features for {first} epochs, then CE for {rest}", "teacher": "live",
-            "workers": given.workers, "threads": torch.get_num_threads(),
-        },
+        described(given, f"features for {first} epochs, then CE for {rest}"),
     ).tell()  # fmt: skip
 
 
-def distil(lightly: Any, work: Work, seed: int, epochs: int, workers: int, out: Path) -> None:
+def distil(lightly: Any, work: Work, given: argparse.Namespace, epochs: int, out: Path) -> None:
     """Its distillation of features, with the work's teacher and the student's start weights."""
+    last = given.channels_last
+    teacher, student = (
+        work.teacher(channels_last=last),
+        work.student(given.seed, channels_last=last),
+    )
     lightly.pretrain(
-        out=out, data=work.folder / "images" / "train", model=work.student(seed),
-        method="distillation", method_args={"teacher": Teaching(work.teacher())},
-        epochs=epochs, batch_size=work.settings.batch, num_workers=workers, seed=seed,
+        out=out, data=work.folder / "images" / "train", model=student,
+        method="distillation", method_args={"teacher": Teaching(teacher)},
+        epochs=epochs, batch_size=work.settings.batch, num_workers=given.workers, seed=given.seed,
         accelerator="cpu", devices=1, precision="32-true", loggers={"tensorboard": None},
         transform_args={
             **views(work, "random_resize"), "random_gray_scale": None, "gaussian_blur": None,
@@ -143,7 +145,7 @@ def distil(lightly: Any, work: Work, seed: int, epochs: int, workers: int, out: 
 
 
 def tune(
-    lightly: Any, work: Work, seed: int, epochs: int, workers: int, weights: Path, out: Path
+    lightly: Any, work: Work, given: argparse.Namespace, epochs: int, weights: Path, out: Path
 ) -> None:
     """Its supervised fine-tuning of the distilled student; it validates at the end only."""
     chosen = work.settings
@@ -155,7 +157,7 @@ def tune(
             "val": work.folder / "images" / "val",
             "classes": dict(enumerate(chosen.classes)),
         },
-        steps=steps, batch_size=chosen.batch, num_workers=workers, seed=seed,
+        steps=steps, batch_size=chosen.batch, num_workers=given.workers, seed=given.seed,
         accelerator="cpu", devices=1, precision="32-true", gradient_accumulation_steps=1,
         model_args={
             "backbone_weights": str(weights), "backbone_args": {"num_classes": len(chosen.classes)},

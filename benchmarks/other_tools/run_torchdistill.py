@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch.utils.data import RandomSampler
 
-from benchmarks.other_tools.common import WARMUP, Outcome, Timed, Work, marks, runner
+from benchmarks.other_tools.common import WARMUP, Outcome, Timed, Work, described, marks, runner
 
 
 def configuration(work: Work, epochs: int, steps: int, workers: int) -> dict[str, Any]:
@@ -68,8 +68,9 @@ def main() -> None:
     began = time.perf_counter()
     data = {"train": work.images("train", train=True), "val": work.images("val")}
     steps = -(-len(data["train"]) // work.settings.batch)
+    last = given.channels_last
     box = distillation.get_distillation_box(
-        work.teacher(), work.student(given.seed), data,
+        work.teacher(channels_last=last), work.student(given.seed, channels_last=last), data,
         configuration(work, epochs, steps, given.workers), torch.device("cpu"), None, False, 1,
     )  # fmt: skip
     box.train_data_loader = timed = Timed(box.train_data_loader)
@@ -84,7 +85,7 @@ def main() -> None:
     Outcome(
         "torchdistill", version("torchdistill"), given.seed, epochs, timed.images, timed.seconds,
         seconds, marks(box.student_model, test), None,
-        {"loss": "CE + KL", "teacher": "live", "workers": given.workers, "threads": torch.get_num_threads()},
+        described(given, "CE + KL"),
     ).tell()  # fmt: skip
 
 
