@@ -35,7 +35,6 @@ PLAIN: dict[str, Any] = {"workers": 0, "spin": None, "channels_last": False}
 LOADING: tuple[dict[str, Any], ...] = (
     {"workers": 1, "spin": None}, {"workers": 1, "spin": "0"}, {"workers": 2, "spin": "0"},
 )  # fmt: skip
-TUNING_EPOCHS = 2
 Run = dict[str, Any]
 
 
@@ -74,7 +73,7 @@ def tune(given: argparse.Namespace, tool: str) -> dict[str, Any]:
     tried: list[dict[str, Any]] = []
 
     def attempt(setting: dict[str, Any]) -> None:
-        words = [*command(tool, given, 0, setting), "--epochs", str(TUNING_EPOCHS)]
+        words = [*command(tool, given, 0, setting), "--epochs", "2"]
         speed = start(words, given.threads, setting["spin"])["images_per_s"]
         tried.append({**setting, "images_per_s": speed})
         print(f"{tool:<14}{setting!s:<64}{speed:8.1f} images/s", flush=True)
@@ -102,20 +101,26 @@ def turns(tools: Sequence[str], rounds: int, *, once: bool) -> list[tuple[int, s
 
 
 def collect(given: argparse.Namespace, tuned: Mapping[str, Any]) -> list[Run]:
-    """All runs, in the order of their turns."""
+    """All runs, in the order of their turns; they are saved after each, in case that a later one fails."""
     runs: list[Run] = []
     for index, tool in turns(given.tools, given.rounds, once=given.once):
         setting = tuned.get(tool, PLAIN)
         began = time.time()
         run = start(command(tool, given, index, setting), given.threads, setting["spin"])
-        spin = {"spin": setting["spin"]}
-        runs.append({**run, "slot": tool, "round": index, "began": began, **spin})
+        slot = {"slot": tool, "round": index, "began": began, "spin": setting["spin"]}
+        runs.append({**run, **slot})
+        save(given.out, {"runs": runs})
         print(
             f"round {index + 1}  {tool:<14}{run['images_per_s']:8.1f} images/s{run['seconds']:8.1f} s"
             f"{run['hits']:7} of {run['n']}",
             flush=True,
         )
     return runs
+
+
+def save(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a document as JSON."""
+    path.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
 
 
 def difference(ours: Sequence[str], theirs: Sequence[str]) -> tuple[float, float, float]:
@@ -197,7 +202,7 @@ def main() -> None:
     work = Work.open(given.work)
     if given.tune:
         best = {tool: tune(given, tool) for tool in given.tools}
-        (work.folder / "tuned.json").write_text(json.dumps(best, indent=1) + "\n", "utf-8")
+        save(work.folder / "tuned.json", best)
         return
     tuned = json.loads(given.tuned.read_text("utf-8")) if given.tuned else {}
     began = time.time()
@@ -215,9 +220,7 @@ def main() -> None:
         f"\nend to end, edgedistill takes 1/{fastest:.2f} of the time of the fastest of the others"
     )
     machine = {"platform": platform.platform(), "cores": os.cpu_count(), "threads": given.threads}
-    document = {"machine": machine, "tuned": tuned, "rows": rows, "runs": runs}
-    out: Path = given.out or work.folder / "compared.json"
-    out.write_text(json.dumps(document, indent=1) + "\n", "utf-8")
+    save(given.out, {"machine": machine, "tuned": tuned, "rows": rows, "runs": runs})
 
 
 def parse() -> argparse.Namespace:
@@ -239,6 +242,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--tune", action="store_true", help="find settings instead")
     given = parser.parse_args()
     given.scratch = given.scratch or given.work / "scratch"
+    given.out = given.out or given.work / "compared.json"
     return given
 
 
