@@ -12,6 +12,9 @@ from typing import Any, Final, Literal
 
 from pydantic import ConfigDict, Field
 
+from edgedistill.accuracy import Calibration as Calibration
+from edgedistill.accuracy import Gain as Gain
+from edgedistill.accuracy import Proportion as Proportion
 from edgedistill.document import (
     Bytes,
     Count,
@@ -31,31 +34,6 @@ Evidence = Literal["measured_on_target", "measured_on_proxy", "predicted"]
 
 Status = Literal["pass", "fail", "unconfirmed"]
 Precision = Literal["float32", "float16", "int8"]
-
-
-class Proportion(Document):
-    """An accuracy: `value` of `n` images with its 95 % Wilson interval."""
-
-    value: Fraction
-    n: Count
-    ci95: tuple[Fraction, Fraction] | None = None
-
-
-class Calibration(Document):
-    """Expected calibration error (15 bins) and mean confidence."""
-
-    ece: Fraction
-    confidence: Fraction
-
-
-class Gain(Document):
-    """One arm against another on the same images: difference in top-1, its 95 % interval and exact McNemar p."""
-
-    against: str
-    value: Finite
-    ci95: tuple[Finite, Finite]
-    p_value: Fraction
-    words: str
 
 
 class CurvePoint(Document):
