@@ -9,6 +9,7 @@ from edgedistill.arms import DISTILLED, PLAIN, PROBE, WORDS, Arm
 from edgedistill.findings import Outcome
 from edgedistill.result import Arm as ArmResult
 from edgedistill.result import CurvePoint, SeedGain, SeedTop1
+from edgedistill.seeds import seed_gain
 from edgedistill.target.students import find_student
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def _seeds(learn: Build, name: str, outcome: Outcome) -> list[SeedTop1]:
 def _seed_gain(learn: Build, outcome: Outcome) -> SeedGain:
     """The distilled arm against plain over seeds."""
     of = {name: [s.top1 for s in _seeds(learn, name, outcome)] for name in (DISTILLED, PLAIN)}
-    return metrics.seed_gain(of[DISTILLED], of[PLAIN], PLAIN)
+    return seed_gain(of[DISTILLED], of[PLAIN], PLAIN)
 
 
 def seconds_of(learn: Build, arm: Arm) -> dict[str, float]:

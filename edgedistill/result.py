@@ -12,6 +12,13 @@ from typing import Any, Final, Literal
 
 from pydantic import ConfigDict, Field
 
+from edgedistill.accuracy import Arm as Arm
+from edgedistill.accuracy import Calibration as Calibration
+from edgedistill.accuracy import CurvePoint as CurvePoint
+from edgedistill.accuracy import Gain as Gain
+from edgedistill.accuracy import Proportion as Proportion
+from edgedistill.accuracy import SeedGain as SeedGain
+from edgedistill.accuracy import SeedTop1 as SeedTop1
 from edgedistill.document import (
     Bytes,
     Count,
@@ -31,85 +38,6 @@ Evidence = Literal["measured_on_target", "measured_on_proxy", "predicted"]
 
 Status = Literal["pass", "fail", "unconfirmed"]
 Precision = Literal["float32", "float16", "int8"]
-
-
-class Proportion(Document):
-    """An accuracy: `value` of `n` images with its 95 % Wilson interval."""
-
-    value: Fraction
-    n: Count
-    ci95: tuple[Fraction, Fraction] | None = None
-
-
-class Calibration(Document):
-    """Expected calibration error (15 bins) and mean confidence."""
-
-    ece: Fraction
-    confidence: Fraction
-
-
-class Gain(Document):
-    """One arm against another on the same images: difference in top-1, its 95 % interval and exact McNemar p."""
-
-    against: str
-    value: Finite
-    ci95: tuple[Finite, Finite]
-    p_value: Fraction
-    words: str
-
-
-class SeedGain(Document):
-    """One arm against another over runs with different seeds: mean difference in top-1 and its 95 % t interval."""
-
-    against: str
-    value: Finite
-    ci95: tuple[Finite, Finite] | None = None
-    seeds: Count
-    words: str
-
-
-class SeedTop1(Document):
-    """Test top-1 of an arm trained with one seed."""
-
-    seed: int
-    top1: Fraction
-    val_top1: Fraction | None = None
-
-
-class CurvePoint(Document):
-    """One epoch of training. Losses in nats; `seconds` of training until its end, `lr` the highest rate at its end."""
-
-    epoch: Count
-    loss: Finite
-    val_top1: Fraction | None = None
-    parts: dict[str, Finite] = {}
-    seconds: Seconds | None = None
-    lr: Finite | None = None
-
-
-class Arm(Document):
-    """One way of training the student. `gain` is against plain at equal steps, `gains` against every other arm.
-
-    `flops_parts` are floating-point operations of each part of the work, a backward pass counted as two forward ones.
-    """
-
-    name: str
-    what: str = ""
-    top1: Proportion
-    val_top1: Fraction | None = None
-    balanced_accuracy: Fraction | None = None
-    steps: Count
-    epochs: Count
-    seconds: Seconds
-    seconds_parts: dict[str, Seconds] = {}
-    flops_parts: dict[str, Finite] = {}
-    weights_sha256: Sha256 | None = None
-    gain: Gain | None = None
-    gains: list[Gain] = []
-    seeds: list[SeedTop1] = []
-    seed_gain: SeedGain | None = None
-    notes: list[str] = []
-    curve: list[CurvePoint] = []
 
 
 class Skipped(Document):

@@ -16,6 +16,7 @@ from edgedistill.findings import environment
 from edgedistill.proof import flops_of, seconds_of
 from edgedistill.result import Gain, SeedGain
 from edgedistill.rundir import Done, now_utc
+from edgedistill.seeds import seed_gain, student_t
 from edgedistill.studyfile import Study
 from edgedistill.studyresult import (
     Mean,
@@ -180,7 +181,7 @@ def mean_of(values: Sequence[float], same: bool = False) -> Mean:
     mean, n = float(np.mean(values)), len(values)
     if n < 2 or same:
         return Mean(value=mean, seeds=n)
-    half = metrics.student_t(n - 1) * float(np.std(values, ddof=1)) / math.sqrt(n)
+    half = student_t(n - 1) * float(np.std(values, ddof=1)) / math.sqrt(n)
     return Mean(value=mean, ci95=(max(0.0, mean - half), min(1.0, mean + half)), seeds=n)
 
 
@@ -191,7 +192,7 @@ def _same(runs: Sequence[Run]) -> bool:
 
 def _seed_gain(pairs: Sequence[tuple[Run, Run]], against: str) -> SeedGain:
     new, old = zip(*((float(a.right.mean()), float(b.right.mean())) for a, b in pairs), strict=True)
-    found = metrics.seed_gain(new, old, against)
+    found = seed_gain(new, old, against)
     if len(pairs) > 1 and all(_same(runs) for runs in zip(*pairs, strict=True)):
         words = f"{100 * found.value:+.1f} points, and the seed changes neither arm"
         return found.model_copy(update={"ci95": None, "words": words})

@@ -19,6 +19,7 @@ ROOMS = ("target", "compute", "data", "teacher", "synth", "distill", "deploy", "
 BASE = (  # from the lowest up; each may use those before it
     ("edgedistill.__init__", "errors", "plainyaml", "files", "crew", "provenance"),
     ("document",),
+    ("accuracy",),
     ("result",),
     ("metrics", "schema", "studyresult"),
     ("recipe",),

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import DataLoader
-from torchvision import datasets, transforms  # type: ignore[import-untyped]
+from torchvision import datasets, transforms
 
 WARMUP = 0.15
 """Share of the steps that warm up, where a tool can be told so; edgedistill's default."""

@@ -46,7 +46,10 @@ class Lecturer:
 
         with inference(self.device, fast=True):
             features, logits = speak(self.voices, pixels)
-            said = features.float(), logits.float()
+        said = (
+            features.float().clone(),
+            logits.float().clone(),
+        )  # a loss may keep them for its gradient
         check_finite(self.name, said, f"of view {view}")
         return said
 

@@ -49,8 +49,8 @@ def linear_probe(
 ) -> Probe:
     """Softmax regression on standardised features (N, D) by L-BFGS, fitted on all of them.
 
-    The L2 strength has the least loss over five folds of the training features, since a teacher is asked for
-    probabilities; validation only scores the result. Raises `TeacherError` for features that are not finite.
+    The L2 strength is the one with the least loss over five folds of the training features, since a teacher is asked
+    for probabilities; validation only scores the result. Raises `TeacherError` for features that are not finite.
     """
     if not (np.isfinite(train).all() and np.isfinite(val).all()):
         raise TeacherError(

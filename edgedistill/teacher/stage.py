@@ -55,6 +55,8 @@ def teach(
     whole["softness"] = {**whole["softness"], "agreement": agreement(logits)}
     if combine == "ladder":
         whole["reason"] += "; the last of a ladder from few to many parameters"
+    whole["licence"] = _licence(members)
+    whole["seconds_parts"] = _seconds(members)
     return {**whole, "combine": combine, "members": members}
 
 
@@ -62,17 +64,11 @@ def _ensemble(members: list[Facts], logits: list[Floats], arrays: Arrays) -> Fac
     """What is known of several teachers as one: the log of their mean probabilities."""
     said = [(torch.zeros(len(z), 1), torch.from_numpy(z)) for z in logits]
     mean = together(said)[1].numpy()
-    licences = [member["licence"] for member in members]
-    parts: dict[str, float] = {}
-    for member in members:
-        for what, seconds in member["seconds_parts"].items():
-            parts[what] = parts.get(what, 0.0) + seconds
     flops = [member["flops"] for member in members]
     return {
         "model": " + ".join(member["model"] for member in members),
         "source": " + ".join(member["source"] for member in members),
         "revision": None,
-        "licence": None if None in licences else ", ".join(dict.fromkeys(licences)),
         "params": sum(member["params"] for member in members),
         "features": sum(member["features"] for member in members),
         "classes": members[0]["classes"],
@@ -85,8 +81,22 @@ def _ensemble(members: list[Facts], logits: list[Floats], arrays: Arrays) -> Fac
         "softness": softness(mean, arrays.val_labels),
         "flops": None if None in flops else sum(flops),
         "curve": [],
-        "seconds_parts": parts,
     }
+
+
+def _licence(members: list[Facts]) -> str | None:
+    """Licences of all that the student learns from; `None` where one is unknown."""
+    licences = [member["licence"] for member in members]
+    return None if None in licences else ", ".join(dict.fromkeys(licences))
+
+
+def _seconds(members: list[Facts]) -> dict[str, float]:
+    """Seconds of each part, over all teachers."""
+    parts: dict[str, float] = {}
+    for member in members:
+        for what, seconds in member["seconds_parts"].items():
+            parts[what] = parts.get(what, 0.0) + seconds
+    return parts
 
 
 def agreement(logits: Sequence[Floats]) -> float | None:

@@ -323,6 +323,7 @@ def test_a_ladder_goes_from_few_parameters_to_many(tmp_path: Path) -> None:
     assert params == sorted(params) and params[0] < params[1]
     assert facts["params"] == params[1] and "from few to many" in facts["reason"]
     assert facts["model"] == facts["members"][1]["model"]
+    assert facts["licence"] is None, "that of one is unknown"
     last = restore(done_of(work, facts), 1)
     assert state_bytes(last) == work.path(facts["members"][1]["file"]).read_bytes()
 
