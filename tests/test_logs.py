@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from build_parts import SMALL, make_images, tool
-from distill.engine_parts import Killed, Killing, make, work
+from engine_parts import Killed, Killing, make, work
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from edgedistill.distill.objectives import Plain

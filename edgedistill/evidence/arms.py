@@ -99,9 +99,9 @@ def curve_charts(result: Result) -> list[tuple[str, Markup]]:
     if any(line.points for line in top1):
         title = "Validation top-1 by epoch"
         made.append((title, charts.lines(title, _ends(top1), top1, _percent)))
-    timed = _timed(result.arms)
-    if any(len(line.points) > 1 for line in timed):
-        made.append(_by_seconds(timed))
+    clocked = timed(result.arms)
+    if any(len(line.points) > 1 for line in clocked):
+        made.append(_by_seconds(clocked))
     if any(line.points for line in loss):
         title = "Training loss by epoch, in nats"
         desc = "; ".join(f"{x.label} ends at {x.points[-1][1]:.3g}" for x in loss if x.points)
@@ -125,7 +125,7 @@ def _scores(arm: Arm) -> list[tuple[float, float]]:
     return [(float(p.epoch), p.val_top1) for p in arm.curve if p.val_top1 is not None]
 
 
-def _timed(arms: Sequence[Arm]) -> list[charts.Line]:
+def timed(arms: Sequence[Arm]) -> list[charts.Line]:
     """Validation top-1 against seconds since an arm began, its other parts first; an arm without a curve is a point.
 
     The taught arm stands there a second time, with the teacher's part not counted.

@@ -135,8 +135,9 @@ def notes(arms: Sequence[Arm]) -> list[str]:
 
 def arm_remarks(arms: Sequence[Arm]) -> list[str]:
     """All of it as remarks of the verdict."""
-    made = [f"{ABOUT}{c.title[0].lower()}{c.title[1:]}: {c.words}" for c in comparisons(arms)]
-    return made + notes(arms)
+    made = comparisons(arms)
+    words = [f"{ABOUT}{c.title[0].lower()}{c.title[1:]}{c.more}: {c.words}" for c in made]
+    return words + notes(arms)
 
 
 def other_remarks(result: Result) -> list[str]:

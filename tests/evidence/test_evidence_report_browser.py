@@ -10,7 +10,7 @@ from pathlib import Path
 import chromium_pipe
 import numpy as np
 import pytest
-from evidence_samples import HOSTILE, make_result
+from evidence_samples import HOSTILE, make_result, saying
 from PIL import Image
 
 from edgedistill.evidence import report
@@ -41,6 +41,11 @@ BOTTOMS = """Math.max(...[...document.querySelectorAll('h1, .big, .limit-row')]
 PAINTED = """new Promise(resolve => new PerformanceObserver(list => {
   for (const e of list.getEntriesByName('first-paint')) resolve(e.startTime);
 }).observe({type: 'paint', buffered: true}))"""
+# Labels of charts that end outside of their figure.
+OUTSIDE = """[...document.querySelectorAll('figure .chart text')].filter(t => {
+  const a = t.getBoundingClientRect(), b = t.closest('figure').getBoundingClientRect();
+  return a.left < b.left || a.right > b.right;
+}).map(t => t.textContent)"""
 # Contrast of each text with the solid colour behind it, by the relative luminance of WCAG 2.2.
 CONTRAST = """(() => {
   const parse = c => (c.match(/[\\d.]+/g) || []).map(Number);
@@ -100,7 +105,7 @@ def test_the_browser_asks_for_nothing_and_complains_of_nothing(
     result = (
         make_result()
         if classes is None
-        else make_result(classes=classes, run=HOSTILE[0], command=HOSTILE[1])
+        else saying(make_result(classes=classes, run=HOSTILE[0], command=HOSTILE[1]), HOSTILE[1])
     )
     path = shown(page, tmp_path, result)
     page.script("window.scrollTo(0, document.body.scrollHeight)")
@@ -126,10 +131,21 @@ def test_text_can_be_read_in_both_colour_schemes(
 def test_a_phone_needs_no_sideways_scrolling(
     page: chromium_pipe.Page, tmp_path: Path, classes: tuple[str, ...] | None
 ) -> None:
-    result = make_result() if classes is None else make_result(classes=classes, run=HOSTILE[0] * 3)
+    result = make_result()
+    if classes is not None:
+        result = saying(make_result(classes=classes, run=HOSTILE[0] * 3), HOSTILE[0] * 3)
     shown(page, tmp_path, result, width=390, height=844)
     assert page.script("document.documentElement.scrollWidth") == 390
     assert page.script("document.querySelector('.big').getBoundingClientRect().bottom") < 300
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_no_label_of_a_chart_runs_out_of_its_frame(
+    page: chromium_pipe.Page, tmp_path: Path, width: int
+) -> None:
+    shown(page, tmp_path, make_result(), width=width, height=844)
+    assert page.script(OUTSIDE) == []
+    assert page.script("document.querySelectorAll('.line').length") >= 12
 
 
 def test_the_keyboard_reaches_the_links_and_the_folded_parts(
