@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from edgedistill.distill.contrast import AlignUniform, FeatureMatch, InfoNCE
 from edgedistill.distill.crd import CRD
 from edgedistill.distill.focus import Influence, Misread, mean_one
-from edgedistill.distill.gather import several
+from edgedistill.distill.gather import gather, several
 from edgedistill.distill.losses import cross_entropy, dist, dkd, hard, kd, soft_cross_entropy
 from edgedistill.distill.schedules import teaching
 from edgedistill.nets import Ints
@@ -150,8 +150,8 @@ class Distilled:
         if name == "dkd":
             alpha, beta = section.dkd_alpha, section.dkd_beta
             return dkd(logits, taught, batch.labels, t, alpha, beta, weights=focus)
-        if name == "dist":
-            return dist(logits, taught, t)
+        if name == "dist":  # a class is correlated over the images of all processes
+            return dist(gather(logits), gather(taught), t)
         if name == "hard":
             return hard(logits, taught, weights=focus)
         return soft_cross_entropy(logits, taught, weights=focus)
