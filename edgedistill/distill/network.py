@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -16,10 +17,19 @@ from torch import Tensor, nn
 from edgedistill import crew
 from edgedistill.nets import Ints, Look, Pixels, bn_layers, forward, outputs
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 BN_MOMENTUM = 0.1
 """TensorFlow-ported nets carry 0.01, with which running statistics do not arrive within a few hundred steps."""
 GPU_SHARE = 0.25
 """Images are kept on a GPU when they take less than this share of its free memory."""
+
+
+def hold_memory() -> None:
+    """Let glibc keep large blocks instead of giving them back: a step takes the same ones again, without page faults."""
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 class Together(nn.Module):
@@ -48,6 +58,8 @@ class Network:
         compiled: bool = False,
     ) -> None:
         self.device: torch.device = crew.accelerator().device
+        if self.device.type == "cpu":
+            hold_memory()
         self.model = model.to(self.device).to(memory_format=torch.channels_last)
         self.dtype = next(model.parameters()).dtype
         for module in extras:
