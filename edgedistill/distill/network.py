@@ -25,7 +25,7 @@ GPU_SHARE = 0.25
 
 
 def hold_memory() -> None:
-    """Let glibc keep large blocks instead of giving them back: a step takes the same ones again, without page faults."""
+    """Let glibc keep large blocks: the next step takes them again, without page faults."""
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
