@@ -1,10 +1,13 @@
-"""Everything that needs an accelerator, in one command and under nine minutes: tests, speed, the same weights again.
+"""Everything that needs an accelerator, in one command and under nine minutes: tests, speed, the same weights, a study.
 
-Runs the tests marked `gpu`; builds the built-in data set's arms once on the CPU of that machine and twice on its GPU,
-CPU and GPU in turn; compares seconds of training and validation accuracy, and whether the GPU gives the same weights
-again. Prints a line for each part and writes all figures as JSON; a part that fails is an entry and not the end:
+Runs the tests marked `gpu`; times plain, stored and live training steps (`step_cost`: ratios, images a second, share of
+the card's peak, memory); builds the built-in data set's arms once on the CPU of that machine and twice on its GPU, CPU
+and GPU in turn, and compares seconds, validation accuracy and weights; then, in the time that is left, runs the study
+of losses on the 60,000 training images of Fashion-MNIST (`--idx FOLDER` with its four files; without it, on the
+built-in images). Prints a line for each part and writes all figures as JSON; a part that fails is an entry and not the
+end:
 
-    python -m benchmarks.gpu --json gpu.json
+    python -m benchmarks.gpu --json gpu.json --idx fashion-mnist
 
 `--anywhere` runs it where there is no GPU, to see that it runs.
 """
@@ -27,6 +30,16 @@ from ontarget.machine import machine
 from edgedistill.rundir import now_utc
 
 ARMS = {"plain": "07-plain", "distilled": "08-distilled"}
+STUDY: dict[str, Any] = {
+    "device": "jetson",
+    "student": {"model": "mobilenetv4_conv_small", "input_size": 64, "weights": "random"},
+    "teacher": {"epochs": 3, "input_size": 64},
+    "distill": {"epochs": 12, "batch_size": 256, "views": 4},
+}
+STUDY_ARMS: dict[str, Any] = {
+    "plain": {"arm": "plain"},
+    **{m: {"distill": {"method": m}} for m in ("kd", "align_uniform", "dist", "dkd")},
+}
 LIMIT_S = 500
 """All parts together."""
 
@@ -61,6 +74,32 @@ def arms(folder: Path, gpu: bool, left_s: float) -> dict[str, Any]:
     return found
 
 
+def steps(folder: Path, cuda: bool, left_s: float) -> list[dict[str, Any]]:
+    """Times of plain, stored and live steps."""
+    out = folder / "steps.json"
+    more = ["--batch", "512", "--precision", "bfloat16"] if cuda else ["--rounds", "3"]
+    command = [sys.executable, "-m", "benchmarks.step_cost", "--json", str(out), *more]
+    subprocess.run(command, capture_output=True, text=True, timeout=min(left_s, 150), check=False)
+    found: list[dict[str, Any]] = json.loads(out.read_text("utf-8"))
+    return found
+
+
+def study(folder: Path, idx: Path | None, left_s: float) -> dict[str, Any]:
+    """The study of losses; what it had finished when the time was up."""
+    recipe = STUDY | {"data": {"source": str(idx)}} if idx else STUDY
+    file, out = folder / "losses.json", folder / "study"
+    file.write_text(
+        json.dumps({"name": "losses", "seeds": 3, "recipe": recipe, "arms": STUDY_ARMS})
+    )
+    command = [sys.executable, "-m", "edgedistill", "study", str(file), "--out", str(out), "-q"]
+    try:
+        subprocess.run(command, capture_output=True, text=True, timeout=left_s, check=True)
+    except subprocess.TimeoutExpired:
+        return {"finished": sorted(p.name for p in (out / "stages").glob("13-score*"))}
+    found: dict[str, Any] = json.loads((out / "study.json").read_text("utf-8"))
+    return found
+
+
 def compared(first: dict[str, Any], again: dict[str, Any], cpu: dict[str, Any]) -> dict[str, Any]:
     """The GPU against itself and against the CPU beside it."""
     return {
@@ -79,6 +118,7 @@ def main() -> int:
     """Exit code 0 when every part ended well."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--json", type=Path, help="write all figures here")
+    parser.add_argument("--idx", type=Path, help="folder with the idx files of Fashion-MNIST")
     parser.add_argument("--anywhere", action="store_true", help="run without a GPU too")
     args = parser.parse_args()
     import torch
@@ -95,12 +135,14 @@ def main() -> int:
     end = time.monotonic() + LIMIT_S
     with tempfile.TemporaryDirectory(prefix="edgedistill-gpu-") as name:
         folder = Path(name)
-        parts: dict[str, Callable[[], dict[str, Any]]] = {
+        parts: dict[str, Callable[[], Any]] = {
             "tests": lambda: tests(end - time.monotonic()),
+            "steps": lambda: steps(folder, cuda, end - time.monotonic()),
             "gpu_first": lambda: arms(folder / "first", True, end - time.monotonic()),
             "cpu": lambda: arms(folder / "cpu", False, end - time.monotonic()),
             "gpu_again": lambda: arms(folder / "again", True, end - time.monotonic()),
             "compared": lambda: compared(report["gpu_first"], report["gpu_again"], report["cpu"]),
+            "study": lambda: study(folder, args.idx, end - time.monotonic()),
         }
         for part, run in parts.items():
             try:

@@ -40,6 +40,7 @@ from edgedistill.nets import Ints, Look, forward, inference
 from edgedistill.progress import silent
 from edgedistill.recipe import DataSection, DistillSection, Layered, Recipe
 from edgedistill.rundir import Work
+from edgedistill.target.students import find_student
 from edgedistill.teacher.cache import LiveTargets, StoredTargets
 from edgedistill.teacher.course import Course
 from edgedistill.teacher.records import Content
@@ -50,6 +51,8 @@ TEACHER, TEACHER_WIDTH = "tf_efficientnet_lite2", 1280
 VIEWS = Views(0, 0.8, True, 2)
 LIMITS = {64: 1.12}
 LIMIT = 1.08
+PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "L4": 121e12, "T4": 65e12}
+"""Dense 16-bit operations a second, NVIDIA data sheets."""
 
 
 class Teaching:
@@ -159,6 +162,21 @@ def measured(student: str, size: int, folder: Path, args: argparse.Namespace) ->
         "live": [round(float(q), 3) for q in np.quantile(ratios["live"], (0.5, 0.25, 0.75))],
         "reads_times_faster": round(float(np.median(plain)) / read, 1),
         "limit": LIMITS.get(size, LIMIT),
+        **_gpu(student, size, args.batch / float(np.median(plain))),
+    }
+
+
+def _gpu(student: str, size: int, images_per_s: float) -> dict[str, Any]:
+    """Share of the card's peak that the plain step reaches, and the most memory that any kind took."""
+    if not torch.cuda.is_available():
+        return {}
+    name = torch.cuda.get_device_name()
+    peak = next((flops for key, flops in PEAK_FLOPS.items() if key in name), None)
+    flops = 6 * find_student(student).macs(size, 10) * images_per_s
+    return {
+        "gpu": name,
+        "share_of_peak": round(flops / peak, 4) if peak else None,
+        "memory_mb": round(torch.cuda.max_memory_allocated() / 1e6),
     }
 
 
