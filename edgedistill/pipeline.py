@@ -113,7 +113,7 @@ def _steps(learn: Build, ship: Shipping) -> dict[str, Callable[[], object]]:
         "03-pixels": lambda: learn.pixels,
         "04-teacher": lambda: learn.teacher,
         "05-targets": lambda: learn.targets,
-        "06-start": lambda: learn.start,
+        "06-start": lambda: [learn.start_of(arm) for arm in learn.arms],
         "07-plain": lambda: learn.plain,
         "08-distilled": lambda: learn.trained,
         "09-export": lambda: ship.export,
