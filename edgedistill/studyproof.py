@@ -141,10 +141,12 @@ def _teacher(run: Run) -> StudyTeacher | None:
     if run.teacher is None or run.teacher_right is None:
         return None
     stage = run.build.teacher
+    combine, count = stage.facts["combine"], len(stage.facts["members"])
+    together = "" if combine == "single" else f" ({combine}: {count})"
     return StudyTeacher(
         key=stage.fingerprint[:12],
         model=stage.facts["model"],
-        adaptation=stage.facts["adaptation"],
+        adaptation=f"{stage.facts['adaptation']}{together}",
         val_top1=stage.facts["val_top1"],
         top1=metrics.proportion(run.teacher_right),
         seconds=stage.seconds,

@@ -94,13 +94,18 @@ def _cells(study: StudyResult, arm: StudyArm) -> list[str]:
 
 
 def teachers(study: StudyResult) -> list[str]:
-    """Each teacher of the study in a sentence."""
+    """Each teacher of the study in a sentence; where there are several, with the arms that it taught."""
     found = {arm.teacher.key: arm.teacher for arm in study.arms if arm.teacher}
-    return [
-        f"{one.model}, {one.adaptation}: test top-1 {figures.accuracy(one.top1)} ({figures.interval(one.top1)}), "
-        f"validation {figures.percent(one.val_top1)}, prepared in {figures.duration(one.seconds)}"
-        for one in found.values()
-    ]
+    words = []
+    for key, one in found.items():
+        taught = [arm.name for arm in study.arms if arm.teacher and arm.teacher.key == key]
+        of = f" of {', '.join(taught)}" if len(found) > 1 else ""
+        words.append(
+            f"Teacher{of}: {one.model}, {one.adaptation}; test top-1 {figures.accuracy(one.top1)} "
+            f"({figures.interval(one.top1)}), validation {figures.percent(one.val_top1)}, prepared in "
+            f"{figures.duration(one.seconds)}"
+        )
+    return words
 
 
 def seeds_words(study: StudyResult) -> str:
@@ -130,7 +135,9 @@ def console(study: StudyResult, page: Path | None = None) -> RenderableType:
     shown.show_edge = False
     for head in ("Arm", "Top-1", "95 %", "Val.", "Gain, points", "Train, s", "All, s"):
         left = head in ("Arm", "Gain, points")
-        shown.add_column(head, justify="left" if left else "right", overflow="fold")
+        shown.add_column(
+            head, justify="left" if left else "right", overflow="fold", no_wrap=head != "Arm"
+        )
     for arm in study.arms:
         row = "dim" if arm.top1 is None else ""
         shown.add_row(Text(arm.name, "bold"), *_row(study, arm), style=row)
@@ -139,7 +146,7 @@ def console(study: StudyResult, page: Path | None = None) -> RenderableType:
     legend += f"Gain over {study.baseline}, paired by {by}."
     parts: list[RenderableType] = [
         Text(figures.short(study.headline, 1000), "bold"), Text(), shown, Text(),
-        *[Text(figures.short(f"Teacher: {words}", 1000)) for words in teachers(study)],
+        *[Text(figures.short(words, 1000)) for words in teachers(study)],
         Text(figures.short(legend, 1000), "dim"),
         *[Text(figures.short(f"! {remark}", 1000), "yellow") for remark in study.remarks],
     ]  # fmt: skip
@@ -158,7 +165,7 @@ def markdown(study: StudyResult) -> str:
         f"{', '.join(map(str, study.seeds))}; {name(data.name)}, {data.test:,} test images.",
         table(HEADS, rows, (1, 2, 3, 6, 7)),
         f"Gains in points over {name(study.baseline)}; interval of top-1: {seeds_words(study)}.",
-        *[f"Teacher: {prose(words)}." for words in teachers(study)],
+        *[f"{prose(words)}." for words in teachers(study)],
         *[f"> {prose(remark)}" for remark in study.remarks],
         "### Seeds",
         _seed_table(study.arms),

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup, escape
 
 from edgedistill.evidence import figures, svg
 from edgedistill.studyresult import StudyArm, StudyResult
 
-WIDTH, HEIGHT = 760.0, 420.0
-LEFT, RIGHT, TOP, BOTTOM = 52.0, 748.0, 26.0, 366.0
-FONT, LETTER = 13.0, 7.3
+WIDTH, HEIGHT = 1080.0, 470.0
+LEFT, RIGHT, TOP, BOTTOM = 52.0, 1066.0, 26.0, 414.0
+FONT, LETTER = 13.0, 8.0
 """Height of a label's line and mean width of a letter, in units of the chart."""
 RADIUS = 5.5
+ROOM = 110.0
+"""Right of the last point, for its name."""
+APART, SPREAD = 14.0, 160.0
+"""Least distance of two points, and how far a cluster of points is drawn apart at most."""
 LONGEST = 26
 ROUNDS = 4
 MARKS = tuple(
@@ -65,7 +69,7 @@ class Scales:
     def x(self, seconds: float) -> float:
         """Place of a duration."""
         share = math.log(seconds / self.first) / math.log(self.last / self.first)
-        return LEFT + 14 + min(max(share, 0.0), 1.0) * (RIGHT - LEFT - 28)
+        return LEFT + 14 + min(max(share, 0.0), 1.0) * (RIGHT - ROOM - LEFT - 14)
 
     def y(self, top1: float) -> float:
         """Place of an accuracy."""
@@ -79,7 +83,7 @@ def study_chart(study: StudyResult) -> Markup | None:
     if not arms:
         return None
     scales = _scales(arms)
-    spots = [_spot(arm, scales) for arm in arms]
+    spots = side_by_side([_spot(arm, scales) for arm in arms])
     body = _axes(scales)
     teachers = _teachers(arms)
     body += [
@@ -135,6 +139,37 @@ def _spot(arm: StudyArm, scales: Scales) -> Spot:
     )
 
 
+def side_by_side(spots: Sequence[Spot]) -> list[Spot]:
+    """The same spots, those that would cover each other moved apart; each keeps the start of its tail."""
+    order = sorted(range(len(spots)), key=lambda i: spots[i].x)
+    clusters: list[list[int]] = []
+    for i in order:
+        clusters.append([i])
+        while len(clusters) > 1:
+            (_, end), (begin, _) = _extent(clusters[-2], spots), _extent(clusters[-1], spots)
+            if begin - end >= APART:
+                break
+            last = clusters.pop()
+            clusters[-1] += last
+    moved = list(spots)
+    for cluster in clusters:
+        first, last_x = _extent(cluster, spots)
+        step = (last_x - first) / max(1, len(cluster) - 1)
+        for k, i in enumerate(cluster):
+            alone = len(cluster) == 1
+            moved[i] = spots[i] if alone else replace(spots[i], x=first + k * step)
+    return moved
+
+
+def _extent(cluster: Sequence[int], spots: Sequence[Spot]) -> tuple[float, float]:
+    """Ends of a cluster when it is drawn apart around its middle, inside the chart."""
+    xs = [spots[i].x for i in cluster]
+    wide = max(xs[-1] - xs[0], min(APART * (len(xs) - 1), SPREAD))
+    first = sum(xs) / len(xs) - wide / 2
+    first = min(max(first, LEFT + 14), RIGHT - ROOM / 2 - wide)
+    return first, first + wide
+
+
 def _teachers(arms: Sequence[StudyArm]) -> list[tuple[str, float]]:
     """Each teacher with its words and top-1; where there are several, with the arms that it taught."""
     found = {arm.teacher.key: arm.teacher for arm in arms if arm.teacher}
@@ -166,7 +201,7 @@ def time_ticks(first: float, last: float) -> list[float]:
     """Round durations inside the range, at most eight; the ends where there are fewer than two."""
     inside = [mark for mark in MARKS if first <= mark <= last]
     if len(inside) < 2:
-        return [first, last]
+        return [float(f"{first:.3g}"), float(f"{last:.3g}")]
     return inside[:: max(1, math.ceil(len(inside) / 8))]
 
 
@@ -175,7 +210,7 @@ def written(seconds: float) -> str:
     for unit, word in ((86_400, "d"), (3600, "h"), (60, "min")):
         if seconds >= unit and seconds % unit == 0:
             return f"{seconds / unit:.0f} {word}"
-    return figures.duration(seconds)
+    return f"{seconds:g} s" if seconds < 60 else figures.duration(seconds)
 
 
 def _mark(spot: Spot, baseline: bool) -> list[str]:
@@ -211,7 +246,7 @@ def _labels(spots: Sequence[Spot], teachers: Sequence[tuple[str, float]]) -> lis
         fixed.append((Box(left, spot.y - 2, right - left, 4), 1.0))
     fixed += [(Box(LEFT, y - 1, RIGHT - LEFT, 2), 1.0) for _, y in teachers]
     words = [figures.short(spot.arm.name, LONGEST) for spot in spots]
-    choices = [_around(spot, word) for spot, word in zip(spots, words, strict=True)]
+    choices = [_around(spot, word, spots) for spot, word in zip(spots, words, strict=True)]
     choices += [_along(y, word) for word, y in teachers]
     boxes = [options[0][0] for options in choices]
     for _ in range(ROUNDS):
@@ -236,17 +271,34 @@ def _cost(
     return far + covered + 20 * (box.width * box.height - box.overlap(inside))
 
 
-def _around(spot: Spot, word: str) -> list[tuple[Box, float]]:
-    """Places for a name around its point, each with how far it is away."""
+def _around(spot: Spot, word: str, spots: Sequence[Spot]) -> list[tuple[Box, float]]:
+    """Places for a name around its point, each with how far it is away; a line across another point is far."""
     width, found = LETTER * len(word), []
     for step, far in enumerate((9, 20, 34, 50, 70, 95)):
         for turn, angle in enumerate((0, 180, 45, 135, -45, -135, 90, -90)):
             across, up = math.cos(math.radians(angle)), math.sin(math.radians(angle))
             x, y = spot.x + far * across, spot.y - far * up
             left = x if across > 0.1 else x - width if across < -0.1 else x - width / 2
-            upper = y - FONT / 2 - FONT / 2 * up
-            found.append((Box(left, upper, width, FONT), 14.0 * step + turn))
+            box = Box(left, y - FONT / 2 - FONT / 2 * up, width, FONT)
+            found.append((box, 14.0 * step + turn + 150 * _crossed(spot, box, spots)))
     return found
+
+
+def _crossed(spot: Spot, box: Box, spots: Sequence[Spot]) -> int:
+    """Other points that the way from a point to its name touches."""
+    end_x, end_y = _near(spot, box)
+    steps = [k / 12 for k in range(1, 12)]
+    way = [(spot.x + k * (end_x - spot.x), spot.y + k * (end_y - spot.y)) for k in steps]
+    others = [other for other in spots if other is not spot]
+    return sum(
+        any(math.hypot(x - other.x, y - other.y) < RADIUS + 2 for x, y in way) for other in others
+    )
+
+
+def _near(spot: Spot, box: Box) -> tuple[float, float]:
+    """The place of a box that is nearest to a point."""
+    x = min(max(spot.x, box.x), box.x + box.width)
+    return x, min(max(spot.y, box.y), box.y + box.height)
 
 
 def _along(y: float, word: str) -> list[tuple[Box, float]]:
@@ -260,8 +312,7 @@ def _along(y: float, word: str) -> list[tuple[Box, float]]:
 
 def _named(spot: Spot, word: str, box: Box) -> list[str]:
     """The name in its box, with a line to the point where it stands apart."""
-    near_x = min(max(spot.x, box.x), box.x + box.width)
-    near_y = min(max(spot.y, box.y), box.y + box.height)
+    near_x, near_y = _near(spot, box)
     body = []
     if math.hypot(near_x - spot.x, near_y - spot.y) > 16:
         body.append(svg.rule("leader", spot.x, spot.y, near_x, near_y))

@@ -1,0 +1,176 @@
+"""The views of a study: every number is of the document, names are foreign, and no label covers another."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import re
+from pathlib import Path
+
+import pytest
+from evidence_samples import HOSTILE
+from markdown_it import MarkdownIt
+from rich.console import Console
+from study_samples import CROWD, make_arm, make_study, teacher, unrun
+
+from edgedistill.errors import DocumentError
+from edgedistill.evidence import study as views
+from edgedistill.evidence import studychart as chart
+from edgedistill.studyresult import StudyResult, load
+
+
+def shown(study: StudyResult, width: int = 90) -> str:
+    file = io.StringIO()
+    Console(file=file, width=width, highlight=False).print(views.console(study))
+    return file.getvalue()
+
+
+def test_the_document_survives_being_written_and_read(tmp_path: Path) -> None:
+    study = make_study()
+    (tmp_path / "study.json").write_text(study.dumps())
+    assert load(tmp_path) == study
+    (tmp_path / "study.json").write_text(study.dumps().replace('"study":', '"studio":', 1))
+    with pytest.raises(DocumentError, match="studio"):
+        load(tmp_path)
+
+
+def test_the_table_has_an_arm_a_line_in_the_order_of_the_study() -> None:
+    study = make_study()
+    lines = shown(study).splitlines()
+    rows = [line for line in lines if any(line.startswith(f"{a.name} ") for a in study.arms)][1:]
+    assert [row.split()[0] for row in rows] == [arm.name for arm in study.arms]
+    for row, arm in zip(rows, study.arms, strict=True):
+        assert arm.top1 is not None
+        assert f"{100 * arm.top1.value:.2f}" in row
+        if arm.seed_gain is not None:
+            assert views.gain(arm.seed_gain, 1) in row
+    assert max(map(len, rows)) <= 90
+
+
+def test_the_table_of_one_seed_shows_gains_by_image() -> None:
+    study = make_study(seeds=1)
+    assert study.arms[1].image_gain is not None
+    text = shown(study)
+    assert views.gain(study.arms[1].image_gain, 1) in text
+    assert "paired by image" in text
+    assert "one seed tells nothing of others" in " ".join(text.split())
+
+
+def test_the_markdown_is_tables_with_every_arm_and_every_run() -> None:
+    study = make_study()
+    page = MarkdownIt("commonmark").enable("table").render(views.markdown(study))
+    assert page.count("<table>") == 3
+    assert page.count("<tr>") == 3 + 8 + 24 + 8
+    for arm in study.arms:
+        assert f"<code>{arm.name}</code>" in page
+        assert views.top1(arm) in page
+
+
+def test_arms_that_have_not_run_say_so_everywhere() -> None:
+    study = unrun(make_study(), "dkd", "finetune")
+    for text in (shown(study), views.markdown(study), views.html(study)):
+        assert views.NOT_RUN in text
+    assert views.html(study).count(views.NOT_RUN) >= 4
+    nothing = unrun(make_study(CROWD[:2]), "plain", "kd")
+    assert chart.study_chart(nothing) is None
+    assert "No run is finished yet." in views.html(nothing)
+
+
+def test_a_hostile_name_is_text_and_nothing_else() -> None:
+    evil = "<script>alert(1)</script>"
+    study = make_study(study=HOSTILE[0], command=evil, headline=f"{evil} is best", remarks=[evil])
+    page = views.html(study)
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    rendered = MarkdownIt("commonmark").enable("table").render(views.markdown(study))
+    assert "<script" not in rendered
+    shown(study)
+
+
+def test_the_page_is_one_file_without_scripts_or_requests() -> None:
+    page = views.html(make_study())
+    assert not re.search(r"(src|href)\s*=\s*[\"'](?!#|data:,)", page)
+    assert "<script" not in page
+    assert "default-src 'none'" in page
+    assert len(page) < 200_000
+
+
+def _boxes(study: StudyResult) -> list[chart.Box]:
+    """Boxes of the labels as they are drawn, by the width that the chart reckons with."""
+    found = []
+    for x, y, anchor, text in re.findall(
+        r'<text class="(?:label|teacher-text)" x="([\d.-]+)" y="([\d.-]+)" text-anchor="(\w+)">([^<]*)<',
+        str(chart.study_chart(study)),
+    ):
+        width = 7.0 * len(text)
+        left = float(x) - {"start": 0.0, "middle": width / 2, "end": width}[anchor]
+        found.append(chart.Box(left, float(y) - chart.FONT + 2, width, chart.FONT))
+    return found
+
+
+def test_the_labels_of_a_crowd_do_not_cover_each_other_and_stay_inside() -> None:
+    boxes = _boxes(make_study())
+    assert len(boxes) == 9, "eight arms and the teacher"
+    for i, box in enumerate(boxes):
+        assert box.x >= 0
+        assert box.x + box.width <= chart.WIDTH
+        assert 0 <= box.y <= chart.BOTTOM
+        assert not [other for other in boxes[i + 1 :] if box.overlap(other) > 0]
+
+
+def test_points_that_would_cover_each_other_stand_side_by_side() -> None:
+    same = [(f"arm{i}", "distilled", 0.87, 60.0, 150.0) for i in range(5)]
+    text = str(chart.study_chart(make_study([("plain", "plain", 0.86, 30.0, 0.0), *same])))
+    places = sorted(float(x) for x in re.findall(r'<circle[^>]* cx="([\d.]+)"', text))
+    assert len(places) == 6
+    gaps = [b - a for a, b in itertools.pairwise(places[1:])]
+    assert gaps == pytest.approx([chart.APART] * 4, abs=0.02)
+
+
+def test_points_that_have_room_stand_at_their_seconds() -> None:
+    study = make_study([("plain", "plain", 0.86, 10.0, 0.0), ("long", "plain", 0.87, 1000.0, 0.0)])
+    text = str(chart.study_chart(study))
+    left, right = (float(x) for x in re.findall(r'<circle[^>]* cx="([\d.]+)"', text))
+    scales = chart._scales(study.arms)
+    assert (left, right) == pytest.approx((scales.x(10.2), scales.x(1000.2)), abs=0.01)
+    middle = scales.x((10.2 * 1000.2) ** 0.5)
+    assert middle == pytest.approx((left + right) / 2, abs=1.0), "the axis is logarithmic"
+
+
+def test_several_teachers_have_a_line_each_with_their_arms() -> None:
+    arms = [
+        make_arm("plain", "plain", 0.86, 60.0, 0.0),
+        make_arm("kd", "distilled", 0.87, 60.0, 150.0, index=1, by=teacher()),
+        make_arm("ladder", "distilled", 0.87, 60.0, 250.0, index=2, by=teacher(0.91, "b" * 12)),
+    ]
+    text = str(chart.study_chart(make_study().model_copy(update={"arms": arms})))
+    assert text.count('class="teacher-line"') == 2
+    assert "teacher of kd 89.4 %" in text
+    assert "teacher of ladder 91.0 %" in text
+    assert len(views.teachers(make_study().model_copy(update={"arms": arms}))) == 2
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+@pytest.mark.parametrize("seconds", [0.011, 9.0, 59.7, 3000.0, 90_000.0, 4e6])
+def test_the_chart_holds_whatever_the_durations_are(seconds: float, seeds: int) -> None:
+    arms = [("a", "plain", 0.0, seconds, 0.0), ("b", "distilled", 1.0, seconds, 31.0 + seconds)]
+    text = str(chart.study_chart(make_study(arms, seeds=seeds)))
+    for number in re.findall(r' (?:c?[xy][12]?)="([^"]*)"', text):
+        assert -20 <= float(number) <= chart.WIDTH + 20
+    assert "nan" not in text
+
+
+def test_the_ticks_of_time_are_round() -> None:
+    ticks = chart.time_ticks(8.0, 4000.0)
+    assert 4 <= len(ticks) <= 8
+    assert set(ticks) <= set(chart.MARKS)
+    assert [chart.written(t) for t in (0.5, 20, 300, 7200, 172_800)] == [
+        "0.5 s", "20 s", "5 min", "2 h", "2 d",
+    ]  # fmt: skip
+    assert chart.time_ticks(41.0, 43.0) == [41.0, 43.0]
+
+
+def test_values_stand_as_in_a_recipe() -> None:
+    arm = make_arm("kd", "distilled", 0.87, 60.0, 150.0)
+    arm = arm.model_copy(update={"changes": {"a.b": None, "c": True, "d": ["x", 1], "e": "kd"}})
+    assert views.changes(arm) == ["a.b: null", "c: true", 'd: ["x", 1]', "e: kd"]

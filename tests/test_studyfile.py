@@ -1,0 +1,198 @@
+"""A study file: what it asks for, and every fault of it in one paragraph with its path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edgedistill.errors import EdgedistillError, RecipeError, UsageError
+from edgedistill.studyfile import KINDS, Study, load_study, merged
+
+
+def written(folder: Path, tree: Any) -> Path:
+    path = folder / "losses.yaml"
+    path.write_text(tree if isinstance(tree, str) else yaml.safe_dump(tree, sort_keys=False))
+    return path
+
+
+def problems(folder: Path, tree: Any) -> list[str]:
+    with pytest.raises(RecipeError) as caught:
+        load_study(written(folder, tree))
+    return list(caught.value.problems)
+
+
+WHOLE = {
+    "name": "which-loss",
+    "recipe": {"seed": 7, "distill": {"epochs": 4, "weights": {"ce": 0.5}}},
+    "seeds": 3,
+    "baseline": "kd",
+    "arms": {
+        "plain": {"arm": "plain"},
+        "kd": {"distill": {"method": "kd", "weights": {"kd": 2.0}}},
+        "probe": {"arm": "linear_probe", "student": {"model": "tf_efficientnet_lite0"}},
+    },
+}
+
+
+def test_an_arm_is_the_shared_recipe_with_its_own_values_in_place(tmp_path: Path) -> None:
+    study = load_study(written(tmp_path, WHOLE))
+    assert study.name == "which-loss"
+    assert study.seeds == (7, 8, 9)
+    assert study.baseline == "kd"
+    assert [(arm.name, arm.kind) for arm in study.arms] == [
+        ("plain", "plain"), ("kd", "distilled"), ("probe", "linear_probe"),
+    ]  # fmt: skip
+    kd = study.arms[1]
+    assert kd.layered.recipe.distill.epochs == 4
+    assert kd.layered.recipe.distill.weights.ce == 0.5
+    assert kd.layered.recipe.distill.weights.kd == 2.0
+    assert kd.changes == {"distill.method": "kd", "distill.weights.kd": 2.0}
+    assert kd.layered.reasons["distill.method"] == "arm kd of losses.yaml"
+    assert kd.layered.reasons["distill.epochs"] == "from losses.yaml"
+
+
+def test_a_probe_and_fine_tuning_start_from_pretrained_weights(tmp_path: Path) -> None:
+    tree = {"recipe": {"student": {"weights": "random"}}, "arms": {k: {"arm": k} for k in KINDS}}
+    study = load_study(written(tmp_path, tree))
+    assert {arm.name: arm.layered.recipe.student.weights for arm in study.arms} == {
+        "plain": "random", "distilled": "random", "linear_probe": "pretrained", "finetune": "pretrained",
+    }  # fmt: skip
+    assert all(not arm.changes for arm in study.arms)
+
+
+def test_little_is_needed_and_the_rest_has_defaults(tmp_path: Path) -> None:
+    study = load_study(written(tmp_path, "arms:\n  b:\n  a: {arm: plain}\n"))
+    assert (study.name, study.seeds, study.baseline) == ("losses", (0,), "b")
+    assert [arm.kind for arm in study.arms] == ["distilled", "plain"]
+    assert load_study(tmp_path / "losses.yaml", seeds=2).seeds == (0, 1)
+
+
+def test_the_recipe_may_be_a_file_beside_the_study(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "base.yaml").write_text("distill: {epochs: 9}\nproof: {seeds: 2}\n")
+    study = load_study(written(tmp_path / "sub", {"recipe": "../base.yaml", "arms": {"a": {}}}))
+    assert study.arms[0].layered.recipe.distill.epochs == 9
+    assert study.arms[0].layered.recipe.proof.seeds == 1, "what a build does for proof is not ours"
+
+
+def test_every_problem_is_told_at_once_with_its_path(tmp_path: Path) -> None:
+    tree = {
+        "recipe": {"distill": {"epochs": 0}},
+        "seeds": 0,
+        "baseline": "plian",
+        "distill": {"epochs": 3},
+        "sedes": 2,
+        "arms": {
+            "plain": {"arm": "plane"},
+            "kd": {"distill": {"temprature": 2}, "seed": 1},
+            "two words": {},
+            "list": [1],
+            "probe": {"arm": "linear_probe", "student": {"weights": "random"}},
+        },
+    }
+    found = problems(tmp_path, tree)
+    for start, words in (
+        ("recipe.distill.epochs  ", "greater than or equal to 1"),
+        ("seeds  ", "greater than or equal to 1"),
+        ("baseline  ", 'unknown arm "plian"; did you mean "plain"?'),
+        ("distill  ", "recipe keys stand under recipe: {distill: ...}"),
+        ("sedes  ", 'did you mean "seeds"?'),
+        ("arms.plain.arm  ", 'unknown kind of arm "plane"; did you mean "plain"?'),
+        ("arms.kd.distill.temprature  ", 'did you mean "distill.temperature"?'),
+        ("arms.kd.seed  ", "an arm has the seeds of the study"),
+        ("arms.two words  ", "a name has 1 to 40 letters"),
+        ("arms.list  ", "must be a mapping of recipe keys"),
+        ("arms.probe.student.weights  ", "linear_probe starts from pretrained weights"),
+    ):
+        assert [line for line in found if line.startswith(start) and words in line], (start, found)
+    assert len(found) == 11, "and the fault of the shared recipe once, not for each arm"
+
+
+@pytest.mark.parametrize(
+    ("tree", "words"),
+    [
+        ("", "arms  field required"),
+        ("arms: {}", "arms  dictionary should have at least 1 item"),
+        ("[1, 2]", "must be a mapping"),
+        ("arms: {a: &x {}, b: *x}", "aliases"),
+        ("arms: {a: {}, a: {}}", "stands twice"),
+        ({"arms": {f"a{i}": {"seed": i} for i in range(41)}}, "at most 40"),
+        ({"arms": {1: {}}}, "arms.1  input should be a valid string"),
+        ({"arms": {"a": {}}, "seeds": True}, "seeds  true and false are no values here"),
+        ({"arms": {"a": {}}, "recipe": 3}, "recipe  must be a mapping of recipe keys, or a recipe's path"),
+        ({"arms": {"a": {}}, "recipe": "no.yaml"}, "no.yaml does not exist"),
+        ({"arms": {"a": {}}, "recipe": {"proof": {"seeds": 3}}}, "recipe.proof  a study has seeds"),
+        ({"arms": {"a": {"arm": ["plain"]}}}, "arms.a.arm  unknown kind of arm"),
+        ({"arms": {"a": {}}, "name": "../up"}, "name  a name has 1 to 40"),
+        ({"arms": {"..": {}}}, "arms...  a name has 1 to 40"),
+    ],
+)  # fmt: skip
+def test_a_fault_is_one_clear_paragraph(tmp_path: Path, tree: Any, words: str) -> None:
+    found = problems(tmp_path, tree)
+    assert any(words in line for line in found), found
+
+
+def test_faults_of_a_recipe_file_name_that_file(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("distill: {epochs: many}\n")
+    found = problems(tmp_path, {"recipe": "base.yaml", "arms": {"a": {}}})
+    assert len(found) == 1
+    assert found[0].startswith("recipe.distill.epochs  ")
+    (tmp_path / "base.yaml").write_text("{")
+    found = problems(tmp_path, {"recipe": "base.yaml", "arms": {"a": {}}})
+    assert found[0].startswith("recipe  base.yaml: cannot be read as YAML")
+
+
+def test_a_study_that_is_not_there_or_a_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"study .*none.yaml does not exist. Give the path"):
+        load_study(tmp_path / "none.yaml")
+    with pytest.raises(UsageError, match="is a folder"):
+        load_study(tmp_path)
+
+
+def test_only_keeps_the_order_of_the_file(tmp_path: Path) -> None:
+    study = load_study(written(tmp_path, WHOLE))
+    assert [arm.name for arm in study.chosen(("probe", "plain"))] == ["plain", "probe"]
+    assert len(study.chosen(())) == 3
+    with pytest.raises(UsageError, match='unknown arm "none"'):
+        study.chosen(("none",))
+
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+trees = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(
+        st.sampled_from(["arm", "distill", "method", "recipe", "student", "epochs", "kd"])
+        | st.text(max_size=5) | st.integers(),
+        inner, max_size=4,
+    ),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    tree=st.fixed_dictionaries(
+        {}, optional=dict.fromkeys(("name", "recipe", "seeds", "baseline", "arms", "odd"), trees)
+    )
+)
+def test_whatever_stands_in_the_file_is_a_study_or_a_users_fault(
+    tmp_path: Path, tree: dict[str, Any]
+) -> None:
+    path = written(tmp_path, yaml.safe_dump(tree, allow_unicode=True))
+    try:
+        assert isinstance(load_study(path), Study)
+    except EdgedistillError as error:
+        assert str(error).startswith(str(path))
+
+
+def test_merging_goes_section_by_section_and_a_value_replaces_a_section() -> None:
+    base = {"a": {"b": 1, "c": {"d": 2}}, "e": 3}
+    assert merged(base, {"a": {"c": {"d": 4}}}) == {"a": {"b": 1, "c": {"d": 4}}, "e": 3}
+    assert merged(base, {"a": None, "e": {"f": 5}}) == {"a": None, "e": {"f": 5}}
+    assert base == {"a": {"b": 1, "c": {"d": 2}}, "e": 3}
