@@ -22,6 +22,7 @@ BASE = (  # from the lowest up; each may use those before it
     ("accuracy",),
     ("result",),
     ("metrics", "schema", "studyresult"),
+    ("seeds",),
     ("recipe",),
     ("rundir", "progress"),
     ("folding",),

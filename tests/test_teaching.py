@@ -12,7 +12,9 @@ from edgedistill.rundir import Done
 from edgedistill.teaching import course_of, targets_key, view_count
 from tests.build_parts import SMALL, make_images, tool
 
-TEACHER = Done("04-teacher", Path("t"), "f" * 64, {"classes": 3}, 1.0)
+TEACHER = Done(
+    "04-teacher", Path("t"), "f" * 64, {"classes": 3, "combine": "single", "members": [{}]}, 1.0
+)
 RESOLVED = {
     "distill.epochs": 6, "distill.views": 4, "distill.targets": "stored", "distill.top_k": None,
     "data.mix": "none",

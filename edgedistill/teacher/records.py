@@ -22,8 +22,9 @@ from edgedistill.teacher.course import Lesson
 
 SHARD_IMAGES, SHARD_BYTES = 8_192, 64_000_000
 MOST_UINT16 = 65_536
-SMALLEST, LARGEST = 2.0**-8, 65_504.0
-"""Features whose largest lies between are float16 as they are; others are divided by a power of two."""
+SMALLEST, LARGEST = 2.0**-6, 65_504.0
+"""Features whose largest lies between are float16 as they are; others are divided by a power of two, so that a number
+with a 256th of the largest still has eleven bits."""
 ABOUT = "about"
 
 

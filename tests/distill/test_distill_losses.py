@@ -14,9 +14,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from edgedistill.distill.losses import cross_entropy, dist, dkd, hard, kd, soft_cross_entropy
-from edgedistill.distill.objectives import Distilled, Plain
-from edgedistill.nets import Ints
-from edgedistill.recipe import DistillSection
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 LOSSES: dict[str, Loss] = {
@@ -380,73 +377,3 @@ def test_the_gradient_of_kd_does_not_shrink_with_the_temperature() -> None:
         assert s.grad is not None
         norms.append(float(s.grad.norm()))
     assert max(norms) / min(norms) < 1.2
-
-
-class Taught:
-    """Fixed teacher outputs that ask for gradients, to see whether one flows into them."""
-
-    def __init__(self, n: int, features: int, classes: int) -> None:
-        self.features = torch.randn(n, features)
-        self.logits = torch.randn(n, classes)
-        self.asked: list[tuple[int, list[int]]] = []
-
-    def __call__(self, view: int, index: Ints) -> tuple[Tensor, Tensor]:
-        self.asked.append((view, index.tolist()))
-        return self.features[index], self.logits[index]
-
-
-def test_align_uniform_trains_both_projectors_and_the_student_but_not_the_teacher() -> None:
-    torch.manual_seed(0)
-    taught = Taught(6, 20, 3)
-    objective = Distilled(DistillSection(), 12, 20, taught)
-    features = torch.randn(4, 12, requires_grad=True)
-    logits = torch.randn(4, 3, requires_grad=True)
-    index = np.array([5, 0, 2, 3])
-    loss, _ = objective(features, logits, torch.tensor([0, 1, 2, 0]), 7, index)
-    loss.backward()  # type: ignore[no-untyped-call]
-    assert taught.asked == [(7, [5, 0, 2, 3])]
-    for parameter in [features, logits, *objective.align.parameters()]:
-        assert parameter.grad is not None and float(parameter.grad.abs().sum()) > 0
-    assert taught.features.grad is None and not taught.features.requires_grad
-
-
-def test_the_objective_weighs_its_parts_and_reports_them_before_weighting() -> None:
-    torch.manual_seed(0)
-    taught = Taught(4, 8, 3)
-    section = DistillSection(ce=0.5, kd=2.0, align_uniform=0.25, temperature=3.0)
-    objective = Distilled(section, 8, 8, taught)
-    features, logits = torch.randn(4, 8), torch.randn(4, 3)
-    labels = torch.tensor([0, 1, 2, 0])
-    loss, parts = objective(features, logits, labels, 0, np.arange(4))
-    assert set(parts) == {"ce", "kd", "align_uniform"}
-    want_ce = float(F.cross_entropy(logits, labels))
-    assert float(parts["ce"]) == pytest.approx(want_ce)
-    want_kd = numpy_kd(logits.numpy(), taught.logits.numpy(), 3.0)
-    assert float(parts["kd"]) == pytest.approx(want_kd, rel=1e-4)
-    total = 0.5 * want_ce + 2.0 * want_kd + 0.25 * float(parts["align_uniform"].detach())
-    assert float(loss.detach()) == pytest.approx(total, rel=1e-4)
-
-
-def test_a_weight_of_zero_switches_its_term_off() -> None:
-    torch.manual_seed(0)
-    section = DistillSection(ce=1.0, kd=0.0, align_uniform=0.0)
-    objective = Distilled(section, 8, 8, Taught(4, 8, 3))
-    features = torch.randn(4, 8, requires_grad=True)
-    logits, labels = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
-    loss, _ = objective(features, logits, labels, 0, np.arange(4))
-    plain, parts = Plain()(features, logits, labels, 0, np.arange(4))
-    assert float(loss.detach()) == pytest.approx(float(plain.detach()), rel=1e-6)
-    assert parts == {}
-
-
-def test_smoothed_cross_entropy_is_a_mix_of_the_label_and_of_all_classes() -> None:
-    logits = torch.randn(6, 5, generator=torch.Generator().manual_seed(1))
-    labels = torch.tensor([0, 1, 2, 3, 4, 0])
-    logp = logits.log_softmax(1)
-    on_label, on_all = -logp[torch.arange(6), labels].mean(), -logp.mean()
-    for share in (0.0, 0.1, 0.5):
-        loss, parts = Plain(share)(logits, logits, labels, 0, labels.numpy())
-        assert parts == {}
-        assert float(loss) == pytest.approx(
-            float((1 - share) * on_label + share * on_all), abs=1e-6
-        )
