@@ -21,6 +21,7 @@ from edgedistill import rundir
 from edgedistill.errors import BusyError, StoppedError, TeacherError, UsageError
 from edgedistill.rundir import (
     Done,
+    NotDone,
     RunDir,
     Work,
     events,
@@ -537,3 +538,49 @@ def test_a_run_says_which_packages_and_python_it_used() -> None:
     assert rundir.python_version() == ".".join(map(str, sys.version_info[:3]))
     commit = rundir.git_commit()
     assert commit is None or re.fullmatch(r"[0-9a-f]{7,40}(-dirty)?|v?\d.*", commit)
+
+
+# -- a folder that many builds share ---------------------------------------------------------------
+
+
+def test_builds_that_share_a_folder_keep_their_stages_apart_and_find_each_others(
+    tmp_path: Path,
+) -> None:
+    with RunDir(tmp_path / "study", shared=True) as run:
+        run.event("study_started")
+        one = run.stage("07-plain", 1, {"lr": 1}, [], lambda _: {"lr": 1})
+        two = run.stage("07-plain", 1, {"lr": 2}, [], lambda _: {"lr": 2})
+        again = run.stage("07-plain", 1, {"lr": 1}, [], lambda _: {"lr": 3})
+    assert (one.facts, two.facts, again.facts) == ({"lr": 1}, {"lr": 2}, {"lr": 1})
+    assert one.fresh
+    assert not again.fresh
+    assert one.folder.name == f"07-plain-{one.fingerprint[:12]}"
+    assert sorted(p.name for p in (tmp_path / "study").iterdir() if p.name != ".lock") == [
+        "events.jsonl", "shared",
+    ]  # fmt: skip
+
+
+def test_who_only_looks_finds_what_is_done_and_makes_nothing(tmp_path: Path) -> None:
+    with RunDir(tmp_path / "study", shared=True) as run:
+        run.event("study_started")
+        done = run.stage("01-data", 1, {}, [], lambda _: {})
+        run.looking = True
+        assert run.stage("01-data", 1, {}, [], lambda _: {}) == done
+        with pytest.raises(NotDone, match="01-data"):
+            run.stage("01-data", 2, {}, [], lambda _: {})
+        assert len(list(run.stages.iterdir())) == 1
+
+
+def test_a_run_and_a_study_do_not_share_a_folder(tmp_path: Path) -> None:
+    for shared, kind, other in ((False, "build", "study"), (True, "study", "build")):
+        folder = tmp_path / kind
+        with RunDir(folder, shared=shared) as run:
+            run.event("started")
+            run.stage("01-data", 1, {}, [], lambda _: {})
+        with (
+            pytest.raises(UsageError, match=f"the folder of a {kind}; give the {other} one of its"),
+            RunDir(folder, shared=not shared),
+        ):
+            pass
+        with RunDir(folder, shared=shared):
+            pass

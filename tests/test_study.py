@@ -19,7 +19,6 @@ from edgedistill.studyresult import StudyResult, load
 from tests.build_parts import SMALL, events, make_images, tool
 
 ARMS = {"plain": {"arm": "plain"}, "kd": {"distill": {"method": "kd"}}, "au": None}
-TWICE = ("06-start", "07-plain", "08-distilled", "09-test@plain", "09-test@distilled")
 
 
 def study_file(folder: Path, data: Path, **facts: object) -> Path:
@@ -245,13 +244,18 @@ def test_what_no_arm_can_do_is_said_before_any_training(
 def test_a_fault_of_a_run_names_the_arm_and_keeps_what_was_finished(
     data: Path, tmp_path: Path
 ) -> None:
-    torn = tmp_path / "torn.safetensors"
-    torn.write_bytes(b"nothing of a network")
-    arms = {"plain": {"arm": "plain"}, "cut": {"teacher": {"weights": str(torn)}}}
+    import timm
+    from safetensors.torch import save_file
+
+    state = timm.create_model("tf_efficientnet_lite0").state_dict()
+    state["conv_stem.weight"] = state["conv_stem.weight"] * float("nan")
+    save_file(state, tmp_path / "nan.safetensors")
+    torn = {"teacher": {"weights": str(tmp_path / "nan.safetensors")}}
+    arms = {"plain": {"arm": "plain"}, "torn": torn}
     file, out = study_file(tmp_path, data, arms=arms, seeds=1), tmp_path / "out"
     ran = tool("study", file, "--out", out)
     assert ran.code == 2
-    assert "edgedistill: arm cut, seed 0: " in ran.err
+    assert "edgedistill: arm torn, seed 0: " in ran.err
     assert "Traceback" not in ran.err
     assert [len(arm.runs) for arm in load(out).arms] == [1, 0]
 

@@ -92,7 +92,10 @@ def study_chart(study: StudyResult) -> Markup | None:
     ]
     for spot in spots:
         body += _mark(spot, spot.arm.name == study.baseline)
-    words = [(name, scales.y(top1)) for name, top1 in teachers]
+    words = [
+        (name if scales.low <= top1 <= scales.high else f"{name} (not to scale)", scales.y(top1))
+        for name, top1 in teachers
+    ]
     body += _labels(spots, words)
     desc = "; ".join(
         f"{arm.name}: {figures.percent(arm.top1.value if arm.top1 else None)} in "
@@ -111,13 +114,16 @@ def interval_of(arm: StudyArm) -> tuple[float, float] | None:
 
 
 def _scales(arms: Sequence[StudyArm]) -> Scales:
-    """Ranges that hold every point; an interval that is far wider than all of them is cut at the edge."""
+    """Ranges that hold every point; a far wider interval is cut at the edge, a teacher far away drawn at it."""
     times = [t for arm in arms for t in (arm.seconds, arm.seconds_total) if t]
     first, last = min(times), max(times)
     if last < 2 * first:
         first, last = first / 1.5, last * 1.5
     values = [arm.top1.value for arm in arms if arm.top1]
-    values += [arm.teacher.top1.value for arm in arms if arm.teacher]
+    low, high = min(values), max(values)
+    far = max(1.5 * (high - low), 0.1)
+    taught = [arm.teacher.top1.value for arm in arms if arm.teacher]
+    values += [top1 for top1 in taught if low - far <= top1 <= high + far]
     low, high = min(values), max(values)
     room = max(high - low, 0.04)
     ends = [end for arm in arms for end in interval_of(arm) or ()]

@@ -150,6 +150,15 @@ def test_several_teachers_have_a_line_each_with_their_arms() -> None:
     assert len(views.teachers(make_study().model_copy(update={"arms": arms}))) == 2
 
 
+def test_a_teacher_far_above_the_arms_does_not_press_them_together() -> None:
+    low = [("plain", "plain", 0.30, 60.0, 0.0), ("kd", "distilled", 0.33, 60.0, 150.0)]
+    text = str(chart.study_chart(make_study(low)))
+    assert "teacher 89.4 % (not to scale)" in text
+    heights = [float(y) for y in re.findall(r'<circle[^>]* cy="([\d.]+)"', text)]
+    assert max(heights) - min(heights) > 60
+    assert "not to scale" not in str(chart.study_chart(make_study()))
+
+
 @pytest.mark.parametrize("seeds", [1, 2])
 @pytest.mark.parametrize("seconds", [0.011, 9.0, 59.7, 3000.0, 90_000.0, 4e6])
 def test_the_chart_holds_whatever_the_durations_are(seconds: float, seeds: int) -> None:
