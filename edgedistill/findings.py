@@ -135,6 +135,11 @@ def data_of(learn: Build) -> Data:
 def remarks_of(learn: Build, teacher: Teacher, artifacts: list[Artifact]) -> list[str]:
     """What a reader must know beside the limits and the arms."""
     remarks = [f"Teacher: {teacher.words}"]
+    early = learn.recipe.distill.curriculum == "teacher_checkpoints"
+    if early and len(learn.teacher.facts["members"]) == 1:
+        remarks.append(
+            "The curriculum of early teacher states had none: the teacher was not fine-tuned over several epochs."
+        )
     if learn.selection is not None:
         remarks.append(f"Teacher chosen {learn.selection.facts['words']}")
     recipe = learn.recipe

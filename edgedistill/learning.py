@@ -131,16 +131,17 @@ class Build(Preparation):
         spec = self.spec_of(arm)
         own = arm.name in (PROBE, FINETUNE)
         probed = own or self.recipe.distill.frozen_norm is True
-        parts = (["pretrained"] if own else []) + ([] if arm.first else [f"seed{arm.seed}"])
-        variant = "-".join(parts)
+        whole = arm.name == PROBE
+        parts = (["pretrained"] if own else []) + (["whole"] if whole else [])
+        variant = "-".join(parts + ([] if arm.first else [f"seed{arm.seed}"]))
 
         def work(folder: Work) -> dict[str, Any]:
             from edgedistill.distill.stage import make_start
 
-            return make_start(folder, spec, self.arrays, probed, arm.seed, self.face)
+            return make_start(folder, spec, self.arrays, probed, arm.seed, self.face, whole)
 
         if variant not in self._found:
-            key = {"student": vars(spec), "probed": probed, "seed": arm.seed}
+            key = {"student": vars(spec), "probed": "whole" if whole else probed, "seed": arm.seed}
             inputs = [self.pixels] if probed else []
             self._found[variant] = self.stage("06-start", 2, key, inputs, work, variant=variant)
         return self._found[variant]
@@ -199,7 +200,11 @@ class Build(Preparation):
         section = self.recipe.distill
         if arm.name != FINETUNE:
             return section
-        return section.model_copy(update={"lr": LEARNING_RATES["pretrained"], "frozen_norm": True})
+        own = {"distill.lr": LEARNING_RATES["pretrained"], "distill.frozen_norm": True}
+        said = self.layered.reasons
+        return section.model_copy(
+            update={path.partition(".")[2]: v for path, v in own.items() if path not in said}
+        )
 
     def _longer(self, arm: Arm, folder: Work) -> int:
         """Epochs that plain training does in the seconds that distillation took in all; kept for a resumed try."""

@@ -58,11 +58,18 @@ def schedule_of(section: DistillSection, seed: int) -> Schedule:
 
 
 def make_start(
-    work: Work, spec: StudentSpec, arrays: Arrays, probed: bool, seed: int, face: Face
+    work: Work,
+    spec: StudentSpec,
+    arrays: Arrays,
+    probed: bool,
+    seed: int,
+    face: Face,
+    whole: bool = False,
 ) -> dict[str, Any]:
     """Write the weights that both arms start from, and say where they come from.
 
-    With `probed`, a pretrained student gets the head of a linear probe on its own features first.
+    With `probed`, a pretrained student gets the head of a linear probe on its own features first; a part of a large set
+    is enough where training goes on from it, `whole` takes every image.
     """
     probe_top1 = None
     torch.manual_seed(seed)
@@ -74,7 +81,7 @@ def make_start(
         model.reset_classifier(spec.classes)
         source, licence = found.origin.source, found.origin.licence
         if probed:
-            probe = _probe(model, spec, arrays, seed, face)
+            probe = _probe(model, spec, arrays, seed, face, whole)
             set_head(model, probe)
             probe_top1 = probe.val_top1
     else:
@@ -108,11 +115,15 @@ def _pretrained(spec: StudentSpec) -> Pretrained:
         ) from None
 
 
-def _probe(model: nn.Module, spec: StudentSpec, arrays: Arrays, seed: int, face: Face) -> Probe:
-    """A linear probe on the student's pretrained features; a part of a large set is enough for a first head."""
+def _probe(
+    model: nn.Module, spec: StudentSpec, arrays: Arrays, seed: int, face: Face, whole: bool
+) -> Probe:
+    """A linear probe on the student's pretrained features, of a part of a large set or of the `whole`."""
     cfg = getattr(model, "pretrained_cfg", {})
     look, device = Look(spec.size, cfg["mean"], cfg["std"]), pick_device()
-    train = for_a_head(arrays.labelled_train, spec.classes, seed)
+    train = arrays.labelled_train
+    if not whole:
+        train = for_a_head(train, spec.classes, seed)
     with face.bar("start: features for the head", len(train[1]) + len(arrays.val)) as advance:
         return probe_network(
             model.to(device), train, (arrays.val, arrays.val_labels), look, spec.classes, device,
