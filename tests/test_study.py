@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from edgedistill import metrics
+from edgedistill.seeds import student_t
 from edgedistill.studyresult import StudyResult, load
 from tests.build_parts import SMALL, events, make_images, tool
 
@@ -119,7 +120,7 @@ def test_every_number_follows_from_the_stored_logits(done: tuple[Path, Path]) ->
         assert [run.top1 for run in arm.runs] == [metrics.proportion(right) for right in rights]
         assert arm.top1 is not None
         assert arm.top1.value == pytest.approx(sum(shares) / 2)
-        half = metrics.student_t(1) * abs(shares[0] - shares[1]) / 2
+        half = student_t(1) * abs(shares[0] - shares[1]) / 2
         assert arm.top1.ci95 is not None
         assert arm.top1.ci95[0] == pytest.approx(max(0.0, arm.top1.value - half))
         assert arm.seconds_total == pytest.approx(sum(arm.seconds_parts.values()))

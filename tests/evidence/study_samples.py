@@ -9,6 +9,7 @@ import numpy as np
 
 from edgedistill import metrics
 from edgedistill.result import Environment
+from edgedistill.seeds import seed_gain
 from edgedistill.studyproof import headline, image_gain, mean_of
 from edgedistill.studyresult import SeedRun, StudyArm, StudyData, StudyResult, StudyTeacher
 
@@ -45,7 +46,7 @@ def make_arm(
     shares = [float(right.mean()) for right in rights]
     gain, by_image = None, None
     if against is not None:
-        gain = metrics.seed_gain(shares, [float(a.mean()) for a in against], "plain")
+        gain = seed_gain(shares, [float(a.mean()) for a in against], "plain")
         by_image = image_gain(rights, against, "plain")
     parts = {"training": training, "start": 0.2}
     if taught:
