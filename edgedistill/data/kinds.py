@@ -143,7 +143,8 @@ def expand(pattern: str) -> list[str]:
         names = list(dict.fromkeys(braceexpand(pattern, escape=False)))
     except ValueError as error:
         raise DataError(
-            f"the pattern {printable(pattern)} cannot be read: {printable(str(error))}. Write it as in train-{{000..012}}.tar"
+            f"the pattern {printable(pattern)} cannot be read: {printable(str(error))}. "
+            "Write it as in train-{000..012}.tar"
         ) from None
     return names
 
