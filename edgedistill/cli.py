@@ -105,6 +105,7 @@ def build(
         bool, typer.Option("--quick", help="A small run that only shows that all works.")
     ] = False,
     seed: Annotated[int | None, typer.Option(help="Seed of all randomness.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Runs of each arm, for the proof.")] = None,
     log: Annotated[Log, typer.Option(help="Training curves for a viewer, in RUN/logs.")] = "none",
     strict: Annotated[
         bool, typer.Option("--strict", help="Unconfirmed limits end with exit code 1.")
@@ -119,6 +120,7 @@ def build(
         recipe,
         {
             "data.source": data, "teacher.model": teacher, "device": device, "seed": seed,
+            "proof.seeds": seeds,
             "student.model": student, "bench.provider": provider,
         },
         {
