@@ -58,13 +58,13 @@ $(RUN_STAMP): pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(DEV_STAMP): $(RUN_STAMP)
 	@$(UV) pip install --quiet --python $(BIN)/python $(BACKEND) -c constraints.txt \
-	  -e ".[$(RUNTIME),train,sample,data,dev]"
+	  -e ".[$(RUNTIME),train,hf,sample,data,dev]"
 	@touch $@
 
 constraints: | $(UV)
 	@$(UV) pip compile --quiet --universal --no-emit-index-url --no-header --no-annotate \
 	  --python-version 3.11 pyproject.toml --extra cpu --extra train --extra sample \
-	  --extra synth --extra data --extra dev -o constraints.txt
+	  --extra synth --extra hf --extra data --extra dev -o constraints.txt
 
 clean:
 	@rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
