@@ -80,6 +80,7 @@ class Trainer:
         self.curve: list[CurvePoint] = []
         self.notes: list[str] = []
         self.sums: dict[str, Tensor] = {}
+        self.shuffled: tuple[int, int, Ints] | None = None
 
     def run(self, work: Work, face: Face) -> Fitted:
         """Train to the end, with checkpoints. Raises `StoppedError` when the loss runs away again and again."""
@@ -135,16 +136,18 @@ class Trainer:
 
     def batch(self, epoch: int, step: int) -> Ints:
         """Rows of one step over all processes: shuffled by (seed, epoch) alone; a short set comes round again."""
-        rng = np.random.default_rng([self.schedule.seed, epoch])
         rows = self.rows
         if self.hard is not None and epoch >= self.hard.first_epoch and len(self.hard.rows):
             rows = self.hard.rows
         size = min(self.schedule.batch_size, len(self.images.labels))
         size -= size % crew.size()
-        needed = size * self.per_epoch
-        order = [rng.permutation(rows) for _ in range(max(1, -(-needed // len(rows))))]
+        if self.shuffled is None or self.shuffled[:2] != (epoch, id(rows)):
+            rng = np.random.default_rng([self.schedule.seed, epoch])
+            times = max(1, -(-size * self.per_epoch // len(rows)))
+            order = np.concatenate([rng.permutation(rows) for _ in range(times)])
+            self.shuffled = (epoch, id(rows), order)
         at = step % self.per_epoch
-        return np.concatenate(order)[at * size : (at + 1) * size]
+        return self.shuffled[2][at * size : (at + 1) * size]
 
     def _train_step(self, epoch: int, face: Face) -> None:
         whole = self.batch(epoch, self.step)
@@ -321,7 +324,7 @@ class Trainer:
             "best_epoch",
         ):
             setattr(self, name, state[name])
-        self.notes = list(state["notes"])
+        self.notes, self.shuffled = list(state["notes"]), None
         self.sums = {key: value.to(self.device) for key, value in state["sums"].items()}
         self.curve = [CurvePoint.model_validate(point) for point in state["curve"]]
         self.net.restore(state["net"])
