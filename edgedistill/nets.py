@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +23,7 @@ from torch import Tensor, nn
 from edgedistill.errors import TeacherError
 from edgedistill.folding import quick
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
@@ -64,6 +67,15 @@ def pick_device() -> torch.device:
     return torch.device("cpu")
 
 
+@cache
+def hold_memory() -> None:
+    """Let glibc keep large blocks: the next batch takes them again, without page faults."""
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
 def fast_arithmetic(device: torch.device) -> Literal["bfloat16", "float32"]:
     """In what fast inference computes: bfloat16 where the device does it natively."""
     native = device.type == "cuda" or (
@@ -76,6 +88,8 @@ def fast_arithmetic(device: torch.device) -> Literal["bfloat16", "float32"]:
 def inference(device: torch.device, *, fast: bool) -> Iterator[None]:
     """No gradients; with `fast`, bfloat16 where the device computes it natively."""
     half = fast and fast_arithmetic(device) == "bfloat16"
+    if device.type == "cpu":
+        hold_memory()
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=half):
         yield
 

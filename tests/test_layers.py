@@ -25,6 +25,7 @@ BASE = (  # from the lowest up; each may use those before it
     ("seeds",),
     ("recipe",),
     ("rundir", "progress"),
+    ("pointwise",),
     ("folding",),
     ("nets",),
 )
@@ -48,7 +49,7 @@ BANNED = tomllib.loads((HOME / "pyproject.toml").read_text("utf-8"))["tool"]["ru
     "flake8-tidy-imports"
 ]["banned-module-level-imports"]
 MAY_BE_HEAVY = re.compile(
-    r"edgedistill\.(folding|nets|(teacher|distill|deploy)(\..*)?|data\.(transforms|views|changes))$"
+    r"edgedistill\.(folding|pointwise|nets|(teacher|distill|deploy)(\..*)?|data\.(transforms|views|changes))$"
 )
 LIGHT_IN_HEAVY = ("edgedistill.teacher.bundled", "edgedistill.deploy.bundle")
 

@@ -7,7 +7,8 @@ python -m benchmarks.other_tools.compare --work DIR --venvs DIR --dapt DIR [--ro
 each round (one seed) every tool runs once, edgedistill before each of them (or `--once`), so that a drift of the
 machine meets all; the order turns from round to round. A ratio is a tool's seconds over the median of edgedistill's in
 its round. `--tune` tries memory formats, worker processes and the waiting of OpenMP's threads for each tool and keeps
-the fastest in `tuned.json` of the work folder; give it a small work folder, and the file to the comparison.
+the fastest in `tuned.json` of the work folder; give it a small work folder, and the file to the comparison. A
+comparison that was broken off goes on with the next turn.
 """
 
 from __future__ import annotations
@@ -102,8 +103,8 @@ def turns(tools: Sequence[str], rounds: int, *, once: bool) -> list[tuple[int, s
 
 def collect(given: argparse.Namespace, tuned: Mapping[str, Any]) -> list[Run]:
     """All runs, in the order of their turns; they are saved after each, in case that a later one fails."""
-    runs: list[Run] = []
-    for index, tool in turns(given.tools, given.rounds, once=given.once):
+    runs = before(given.out)
+    for index, tool in turns(given.tools, given.rounds, once=given.once)[len(runs) :]:
         setting = tuned.get(tool, PLAIN)
         began = time.time()
         run = start(command(tool, given, index, setting), given.threads, setting["spin"])
@@ -116,6 +117,15 @@ def collect(given: argparse.Namespace, tuned: Mapping[str, Any]) -> list[Run]:
             flush=True,
         )
     return runs
+
+
+def before(path: Path) -> list[Run]:
+    """Runs of a comparison that was broken off; none of one that was finished."""
+    if not path.is_file():
+        return []
+    document = json.loads(path.read_text("utf-8"))
+    found: list[Run] = [] if "rows" in document else document["runs"]
+    return found
 
 
 def save(path: Path, document: Mapping[str, Any]) -> None:

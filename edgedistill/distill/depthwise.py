@@ -1,7 +1,7 @@
 """A faster gradient for depthwise convolutions whose kernel is wider than their map, on the CPU.
 
 There torch's CPU kernel for the weight gradient takes most of a training step at small input sizes (measured by
-`benchmarks/depthwise.py`). The same sum, one kernel element after the other over the positions where it touches the
+`benchmarks/convolutions.py`). The same sum, one kernel element after the other over the positions where it touches the
 map, is several times faster. Forward and the input's gradient stay torch's own, and so does everything elsewhere.
 """
 
@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from timm.layers import Conv2dSame
 from timm.layers.padding import pad_same
 from torch import Tensor, nn
+
+from edgedistill.pointwise import as_products
 
 Pair = tuple[int, int]
 
@@ -107,7 +109,8 @@ def _same_forward(self: Any, x: Tensor) -> Tensor:
 
 
 def speed_up(model: nn.Module) -> Callable[[], None]:
-    """Give every depthwise convolution of a network on the CPU the faster gradient; returns what undoes it."""
+    """Train a network on the CPU with the faster depthwise gradients and `as_products`; returns what undoes it."""
+    undo_products = as_products(model, training_only=True)
     changed: list[nn.Conv2d] = []
     for module in model.modules():
         if not isinstance(module, nn.Conv2d) or type(module) not in (nn.Conv2d, Conv2dSame):
@@ -125,5 +128,6 @@ def speed_up(model: nn.Module) -> Callable[[], None]:
     def undo() -> None:
         for module in changed:
             del module.forward
+        undo_products()
 
     return undo

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -15,21 +14,12 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from edgedistill import crew
-from edgedistill.nets import Ints, Look, Pixels, bn_layers, forward, outputs
+from edgedistill.nets import Ints, Look, Pixels, bn_layers, forward, hold_memory, outputs
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 BN_MOMENTUM = 0.1
 """TensorFlow-ported nets carry 0.01, with which running statistics do not arrive within a few hundred steps."""
 GPU_SHARE = 0.25
 """Images are kept on a GPU when they take less than this share of its free memory."""
-
-
-def hold_memory() -> None:
-    """Let glibc keep large blocks: the next step takes them again, without page faults."""
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL(None)
-        libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
-        libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 class Together(nn.Module):
