@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
 
 from edgedistill import metrics
 from edgedistill.arms import DISTILLED, PLAIN, PROBE, WORDS, Arm
@@ -11,6 +12,7 @@ from edgedistill.result import Arm as ArmResult
 from edgedistill.result import CurvePoint, SeedGain, SeedTop1
 from edgedistill.seeds import seed_gain
 from edgedistill.target.students import find_student
+from edgedistill.teaching import is_live
 
 if TYPE_CHECKING:
     from edgedistill.learning import Build
@@ -93,6 +95,22 @@ def flops_of(learn: Build, arm: Arm) -> dict[str, float]:
     facts = learn.arm(arm).facts
     macs = find_student(learn.spec.model).macs(learn.spec.size, learn.spec.classes)
     parts = {} if arm.name == PROBE else {"training": float(TRAINING * macs * facts["passes"])}
-    if arm.name == DISTILLED and (pass_flops := learn.teacher.facts.get("flops")):
-        parts["storing teacher outputs"] = float(pass_flops * learn.targets.facts.get("passes", 0))
+    if arm.name != DISTILLED:
+        return parts
+    teacher = learn.teacher.facts
+    prepared, once = teacher.get("preparation_flops"), pass_flops(teacher)
+    if prepared is not None and once is not None:
+        parts["teacher preparation"] = float(prepared)
+        if is_live(learn.recipe):
+            parts["teacher at each step"] = once * facts["passes"]
+        else:
+            parts["storing teacher outputs"] = once * learn.targets.facts["passes"]
     return parts
+
+
+def pass_flops(teacher: Mapping[str, Any]) -> float | None:
+    """Operations of a teacher's pass; their mean where several speak one after the other, as many images each."""
+    if teacher["combine"] not in ("ladder", "checkpoints"):
+        return cast("float | None", teacher["flops"])
+    each = [member["flops"] for member in teacher["members"]]
+    return None if None in each else sum(each) / len(each)

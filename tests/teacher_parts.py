@@ -20,6 +20,7 @@ from edgedistill.recipe import TeacherSection
 from edgedistill.result import CurvePoint
 from edgedistill.rundir import Done, Work
 from edgedistill.teacher.probe import whole_images
+from edgedistill.teacher.pupil import FineTuned
 from edgedistill.teacher.stage import teach
 
 CPU = torch.device("cpu")
@@ -68,13 +69,11 @@ class Tuner:
     def __init__(self, score: float = 0.0) -> None:
         self.score, self.calls = score, 0
 
-    def __call__(
-        self, model: nn.Module, look: Look, keep: tuple[int, ...]
-    ) -> tuple[float, list[CurvePoint], float]:
+    def __call__(self, model: nn.Module, look: Look, keep: tuple[int, ...]) -> FineTuned:
         self.calls += 1
         with torch.no_grad():
             head_of(model).bias.add_(0.5)
-        return self.score, [CurvePoint(epoch=1, loss=1.0)], 2.0
+        return FineTuned(self.score, [CurvePoint(epoch=1, loss=1.0)], 2.0, 30)
 
 
 class Trainer:
@@ -83,9 +82,7 @@ class Trainer:
     def __init__(self, work: Work, data: Arrays, epochs: int, lr: float = 0.02) -> None:
         self.work, self.data, self.epochs, self.lr, self.calls = work, data, epochs, lr, 0
 
-    def __call__(
-        self, model: nn.Module, look: Look, keep: tuple[int, ...]
-    ) -> tuple[float, list[CurvePoint], float]:
+    def __call__(self, model: nn.Module, look: Look, keep: tuple[int, ...]) -> FineTuned:
         self.calls += 1
         optimizer = torch.optim.SGD(model.parameters(), self.lr)
         x = look.normalise(whole_images(self.data.train, look.size, CPU))
@@ -100,7 +97,8 @@ class Trainer:
             if epoch in keep:
                 self.work.write(f"teacher.epoch{epoch}.safetensors", state_bytes(model))
         logits = outputs(model, self.data.teacher_val, look, CPU)[1]
-        return top1(logits, self.data.val_labels), curve, 1.0
+        images = self.epochs * len(self.data.train)
+        return FineTuned(top1(logits, self.data.val_labels), curve, 1.0, images)
 
 
 def taught(

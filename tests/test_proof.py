@@ -15,9 +15,9 @@ from edgedistill.arms import DISTILLED, FINETUNE, LONGER, PLAIN, PROBE, WORDS, A
 from edgedistill.distill.spec import StudentSpec
 from edgedistill.evidence import comparisons as shown
 from edgedistill.findings import Outcome
-from edgedistill.proof import TRAINING
+from edgedistill.proof import TRAINING, pass_flops
 from edgedistill.proof import arms_of as proven
-from edgedistill.recipe import Recipe
+from edgedistill.recipe import DistillSection, Recipe
 from edgedistill.result import Arm as ArmResult
 from edgedistill.rundir import Done
 from edgedistill.target.students import find_student
@@ -58,7 +58,10 @@ class Learned:
     @property
     def teacher(self) -> Done:
         """Stage 04."""
-        return done("04-teacher", 100.0, flops=self.flops)
+        flops = None if self.flops is None else 70 * self.flops
+        return done(
+            "04-teacher", 100.0, flops=self.flops, preparation_flops=flops, combine="single"
+        )
 
     @property
     def targets(self) -> Done:
@@ -153,8 +156,28 @@ def test_operations_are_those_of_forward_and_backward_passes() -> None:
     macs = find_student(SPEC.model).macs(SPEC.size, SPEC.classes)
     assert TRAINING == 6  # two an accumulate, forward once and backward twice
     assert arms[PLAIN].flops_parts == {"training": 6.0 * macs * 1280}
-    assert arms[DISTILLED].flops_parts["storing teacher outputs"] == 1_000 * 800
+    assert arms[DISTILLED].flops_parts == {
+        "training": 6.0 * macs * 1280,
+        "teacher preparation": 70_000,
+        "storing teacher outputs": 1_000 * 800,
+    }
     assert arms[PROBE].flops_parts == {}
+
+
+def test_a_live_teacher_is_asked_as_often_as_the_student_learns() -> None:
+    live = recipe().model_copy(update={"distill": DistillSection(targets="live")})
+    parts = prove(Learned(live))[DISTILLED].flops_parts
+    assert parts["teacher at each step"] == 1_000 * 1280
+    assert "storing teacher outputs" not in parts
+
+
+def test_teachers_that_take_turns_count_with_their_mean() -> None:
+    members = [{"flops": 100}, {"flops": 300}]
+    for combine, want in (("ladder", 200), ("checkpoints", 200), ("ensemble", 400)):
+        facts = {"combine": combine, "flops": 400, "members": members}
+        assert pass_flops(facts) == want
+    unknown = {"combine": "ladder", "flops": 400, "members": [*members, {"flops": None}]}
+    assert pass_flops(unknown) is None
 
 
 def test_operations_of_a_teacher_that_cannot_be_counted_are_left_out() -> None:

@@ -13,10 +13,9 @@ from edgedistill.distill.trainer import Trainer
 from edgedistill.nets import Look
 from edgedistill.progress import Face
 from edgedistill.recipe import TeacherSection
-from edgedistill.result import CurvePoint
 from edgedistill.rundir import Work
 from edgedistill.teacher.course import Course
-from edgedistill.teacher.stage import FineTune
+from edgedistill.teacher.pupil import FineTune, FineTuned
 
 WEIGHT_DECAY = 0.01
 WARMUP = 0.15
@@ -30,9 +29,7 @@ def finetuner(
     It leaves `teacher.epoch<n>.safetensors` for each epoch that it is told to keep.
     """
 
-    def tune(
-        model: nn.Module, look: Look, keep: tuple[int, ...] = ()
-    ) -> tuple[float, list[CurvePoint], float]:
+    def tune(model: nn.Module, look: Look, keep: tuple[int, ...] = ()) -> FineTuned:
         assert isinstance(section.epochs, int)
         schedule = Schedule(
             section.epochs,
@@ -52,6 +49,6 @@ def finetuner(
             Course(section.epochs, section.epochs), schedule,
         )  # fmt: skip
         fitted = run(trainer, work, face)
-        return fitted.val_top1, list(fitted.curve), fitted.seconds
+        return FineTuned(fitted.val_top1, fitted.curve, fitted.seconds, fitted.passes)
 
     return tune

@@ -71,6 +71,7 @@ def _written(pupil: Pupil, found: Adapted, model: nn.Module, file: str, epoch: i
         graph = f"{pupil.stem}.onnx"
         task.work.write(graph, net.session.data)
     labels = task.arrays.val_labels
+    flops = flops_of(model, pupil.look.size)
     note = f"; {pretrained.note}" if pretrained.note else ""
     return {
         "name": section.model if epoch is None else f"{section.model} after epoch {epoch}",
@@ -95,10 +96,16 @@ def _written(pupil: Pupil, found: Adapted, model: nn.Module, file: str, epoch: i
         "probe_val_top1": pupil.probe.val_top1 if pupil.probe else None,
         "calibration": metrics.calibration(logits, labels).model_dump(),
         "softness": softness(logits, labels),
-        "flops": flops_of(model, pupil.look.size),
+        "flops": flops,
+        "preparation_flops": _preparation(pupil, flops) if epoch is None else 0,
         "curve": [point.model_dump() for point in pupil.curve] if epoch is None else [],
         "seconds_parts": pupil.spent if epoch is None else {},
     }
+
+
+def _preparation(pupil: Pupil, flops: int | None) -> int | None:
+    """Operations of what made a teacher: a pass of each image seen, three of each trained on (backward counts two)."""
+    return None if flops is None else flops * (pupil.seen + 3 * pupil.trained)
 
 
 def _val_file(file: str) -> str:

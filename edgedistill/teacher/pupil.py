@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -46,9 +46,19 @@ from edgedistill.teacher.voice import check_finite
 LARGE_FOR_CPU = 30_000_000
 Labelled = tuple[Pixels, Ints]
 """Training canvases (N, K, K, 3) and labels (N,)."""
-FineTune = Callable[[nn.Module, Look, tuple[int, ...]], tuple[float, list[CurvePoint], float]]
-"""Trains a network in place and leaves `teacher.epoch<n>.safetensors` after each epoch that it is told to keep; gives
-validation top-1, the curve and the seconds."""
+
+
+class FineTuned(NamedTuple):
+    """What a fine-tuning came to: validation top-1, the curve, seconds, and images trained on."""
+
+    val_top1: float
+    curve: Sequence[CurvePoint]
+    seconds: float
+    images: int
+
+
+FineTune = Callable[[nn.Module, Look, tuple[int, ...]], FineTuned]
+"""Trains a network in place and leaves `teacher.epoch<n>.safetensors` after each epoch that it is told to keep."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +98,7 @@ class Pupil:
         self.val = resized(task.arrays.teacher_val, self.look.size)
         self.curve: list[CurvePoint] = []
         self.spent: dict[str, float] = {}
+        self.seen, self.trained = 0, 0  # images, for the count of operations
         self.probe: Probe | None = None
 
     def fresh(self) -> nn.Module:
@@ -100,6 +111,7 @@ class Pupil:
     def said(self, model: nn.Module) -> Floats:
         """Logits (M, C) on validation. Raises `TeacherError` for what is no number."""
         device = self.task.device
+        self.seen += len(self.val)
         features, logits = outputs(model.to(device), self.val, self.look, device, fast=True)
         said = torch.from_numpy(features), torch.from_numpy(logits)
         check_finite(self.name, said, "of the validation split")
@@ -145,6 +157,7 @@ class Pupil:
     def fit(self, part: str, train: Labelled) -> Probe:
         """The linear probe, from its file where a broken try left one."""
         task, file = self.task, f"{self.stem}.{part}.pt"
+        self.seen += len(train[1]) + len(self.val)
         if task.work.has(file):
             return Probe(**torch.load(task.work.path(file), weights_only=True))
         model = self.pretrained.model.to(task.device)
@@ -177,10 +190,11 @@ class Pupil:
             forget_training(work)
         crew.told("read")
         work.write("tuned.txt", self.stem)
-        score, points, seconds = self.task.finetune(model, self.look, self.early())
-        self.curve.extend(points)
-        self.spent["fine-tuning"] = seconds
-        return score
+        tuned = self.task.finetune(model, self.look, self.early())
+        self.curve.extend(tuned.curve)
+        self.spent["fine-tuning"] = tuned.seconds
+        self.trained += tuned.images
+        return tuned.val_top1
 
     def early(self) -> tuple[int, ...]:
         """Epochs after which the weights are kept: evenly spaced, the last epoch is the teacher itself."""

@@ -57,6 +57,7 @@ def teach(
         whole["reason"] += "; the last of a ladder from few to many parameters"
     whole["licence"] = _licence(members)
     whole["seconds_parts"] = _seconds(members)
+    whole["preparation_flops"] = _sum_or_none([m["preparation_flops"] for m in members])
     return {**whole, "combine": combine, "members": members}
 
 
@@ -64,7 +65,6 @@ def _ensemble(members: list[Facts], logits: list[Floats], arrays: Arrays) -> Fac
     """What is known of several teachers as one: the log of their mean probabilities."""
     said = [(torch.zeros(len(z), 1), torch.from_numpy(z)) for z in logits]
     mean = together(said)[1].numpy()
-    flops = [member["flops"] for member in members]
     return {
         "model": " + ".join(member["model"] for member in members),
         "source": " + ".join(member["source"] for member in members),
@@ -79,9 +79,14 @@ def _ensemble(members: list[Facts], logits: list[Floats], arrays: Arrays) -> Fac
         "probe_val_top1": None,
         "calibration": metrics.calibration(mean, arrays.val_labels).model_dump(),
         "softness": softness(mean, arrays.val_labels),
-        "flops": None if None in flops else sum(flops),
+        "flops": _sum_or_none([member["flops"] for member in members]),
         "curve": [],
     }
+
+
+def _sum_or_none(counts: Sequence[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
 
 
 def _licence(members: list[Facts]) -> str | None:

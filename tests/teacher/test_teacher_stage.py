@@ -41,6 +41,9 @@ def test_the_stage_leaves_a_teacher_that_comes_back_as_it_was(tmp_path: Path) ->
     )  # fmt: skip
     assert facts["probe_val_top1"] == pytest.approx(11 / 12)
     assert facts["seconds_parts"] == {"fine-tuning": 2.0}
+    data = arrays(tmp_path)
+    seen = len(data.train) + 2 * len(data.val_labels)  # the probe, and its answers at the end
+    assert facts["preparation_flops"] == facts["flops"] * (seen + 3 * 30)
     assert look_of(facts).size == 40
     model = restore(done_of(work, facts))
     assert state_bytes(model) == work.path("teacher.safetensors").read_bytes()
