@@ -1,7 +1,7 @@
 """What the arms say of distillation, in words: each comparison by name, what it cost, and what happened on the way.
 
-Two comparisons are always named: at equal steps, and at equal seconds with the teacher and storing counted. One that
-was not made says so, and how to make it.
+Two comparisons are always named: at equal steps (or, where early stop ended the arms at different ones, at the same
+schedule), and at equal seconds with the teacher and storing counted. One that was not made says so, and how to make it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from edgedistill.evidence import figures
 from edgedistill.result import Arm, Gain, Result, SeedGain, SeedTop1
 
 PLAIN, LONGER = "plain", "plain_longer"
-STEPS, SECONDS = "Equal steps", "Equal seconds"
+STEPS, SCHEDULE, SECONDS = "Equal steps", "Same schedule", "Equal seconds"
 COUNTED = " (teacher and storing counted)"
 ABOUT = "Distillation, "
 HOW = "--set proof.equal_seconds=true trains a plain arm for as long"
@@ -45,14 +45,20 @@ def comparisons(arms: Sequence[Arm]) -> list[Comparison]:
         return []
     gains = gains_over(arms)
     steps = taught.gain or gains.get(PLAIN)
-    found = [] if steps is None else [Comparison(STEPS, "", steps.words, steps.against, steps)]
+    found = []
+    title, more = STEPS, ""
+    if steps is not None:
+        title, more = _steps(arms, taught, steps.against)
+        found.append(Comparison(title, more, steps.words, steps.against, steps))
     longer = gains.get(LONGER)
     words = not_at_equal_seconds(arms) if longer is None else longer.words + _took(arms, taught)
     found.append(Comparison(SECONDS, COUNTED, words, LONGER, longer))
     if taught.seed_gain is not None:
         over = taught.seed_gain
         found.append(
-            Comparison(f"Over {over.seeds} seeds", ", equal steps", over.words, over.against, over)
+            Comparison(
+                f"Over {over.seeds} seeds", f", {title.lower()}", over.words, over.against, over
+            )
         )
     own = {PLAIN, LONGER, *([steps.against] if steps else [])}
     return found + [
@@ -60,6 +66,14 @@ def comparisons(arms: Sequence[Arm]) -> list[Comparison]:
         for gain in taught.gains
         if gain.against not in own
     ]
+
+
+def _steps(arms: Sequence[Arm], taught: Arm, against: str) -> tuple[str, str]:
+    """What an arm and the distilled one have in common: their steps, or after an early stop the schedule alone."""
+    other = next((arm for arm in arms if arm.name == against), taught)
+    if other.steps == taught.steps:
+        return STEPS, ""
+    return SCHEDULE, f" (early stop: {taught.steps:,} steps, {against} {other.steps:,})"
 
 
 def gains_over(arms: Sequence[Arm]) -> dict[str, Gain]:

@@ -64,6 +64,20 @@ def test_every_view_names_both_comparisons_and_every_other_arm(
 
 
 @EACH_VIEW
+def test_arms_that_an_early_stop_ended_at_different_steps_are_not_called_equal(
+    view: Callable[[Result], str],
+) -> None:
+    result = make_result()
+    arms_ = [
+        arm.model_copy(update={"steps": 700 if arm.name == "plain" else 900}) for arm in result.arms
+    ]
+    text = view(result.model_copy(update={"arms": arms_}))
+    assert "Same schedule (early stop: 900 steps, plain 700): a gain of 1.9 points" in text
+    assert "Over 3 seeds, same schedule: a gain of 1.9 points" in text
+    assert "qual steps" not in text
+
+
+@EACH_VIEW
 def test_a_comparison_that_was_not_made_says_so_and_how_to_make_it(
     view: Callable[[Result], str],
 ) -> None:
