@@ -21,7 +21,13 @@ from edgedistill.teacher.bundled import bundled_for
 PASSES = {"teacher": 18_000, "pretrained": 12_000, "random": 60_000}
 """Image passes of one training that two CPU cores do in a few minutes at `PASSES_SIDE` pixels."""
 PASSES_SIDE = 64
-LEARNING_RATES = {"pretrained": 3e-4, "random": 1e-3}
+LEARNING_RATES = {"pretrained": 6e-4, "random": 8e-3}
+"""Peak rates of AdamW at `RATE_BATCH` images a step; they grow with the root of the batch (runs: docs/log.md)."""
+RATE_BATCH = 64
+BATCH = {False: 64, True: 256}
+"""Images a step, without and with a GPU."""
+LEAST_STEPS, LEAST_BATCH = 10, 8
+"""Steps of an epoch, which a small set gets by smaller batches; and how small they become."""
 FROZEN_SHARE = 0.5
 """Share of a pretrained network's layers that a training without a GPU leaves alone, for cheaper steps."""
 GPU_FACTOR = 20
@@ -165,25 +171,13 @@ def effort_values(
         kind = "pretrained" if plan.chosen.pretrained else "random"
         values["distill.epochs"] = _epochs(kind, images, size, gpu, MOST_EPOCHS)
         epochs = values["distill.epochs"][0]
-    pruned = recipe.student.prune_from is not None
-    start = "pretrained" if plan.chosen.pretrained or pruned else "random"
-    if recipe.distill.lr == "auto":
-        values["distill.lr"] = (LEARNING_RATES[start], f"for a student from {start} weights")
-    if recipe.distill.frozen_norm == "auto":
-        why = "a short training moves them away from" if plan.chosen.pretrained else "there are no"
-        frozen, why = plan.chosen.pretrained, f"{why} good pretrained statistics"
-        if pruned:
-            frozen, why = False, "channels that fall away move them"
-        values["distill.frozen_norm"] = (frozen, why)
+    values |= _training(recipe, plan, images, gpu)
     if recipe.teacher.checkpoints == "auto":
         early = recipe.distill.curriculum == "teacher_checkpoints"
         words = "for the curriculum" if early else "no curriculum asks for them"
         values["teacher.checkpoints"] = (EARLY_STATES if early else 0, words)
     if recipe.teacher.frozen_share == "auto":
         values["teacher.frozen_share"] = _frozen_share(pretrained=True, gpu=gpu)
-    if recipe.distill.frozen_share == "auto":
-        share = _frozen_share(pretrained=plan.chosen.pretrained, gpu=gpu)
-        values["distill.frozen_share"] = (0.0, "every layer is pruned") if pruned else share
     if recipe.distill.views == "auto":
         views = min(math.ceil(epochs / 2), MOST_VIEWS)
         seen = math.ceil(epochs / views)
@@ -204,6 +198,30 @@ def effort_values(
     return values
 
 
+def _training(recipe: Recipe, plan: Plan, images: int, gpu: bool) -> Values:
+    """Batch, rate, and what a student keeps of its start."""
+    values: Values = {}
+    pruned = recipe.student.prune_from is not None
+    start = "pretrained" if plan.chosen.pretrained or pruned else "random"
+    batch = recipe.distill.batch_size
+    if batch == "auto":
+        values["distill.batch_size"] = _batch(images, gpu)
+        batch = values["distill.batch_size"][0]
+    if recipe.distill.lr == "auto":
+        lr = float(f"{LEARNING_RATES[start] * math.sqrt(batch / RATE_BATCH):.2g}")
+        values["distill.lr"] = (lr, f"for a student from {start} weights and {batch} images a step")
+    if recipe.distill.frozen_norm == "auto":
+        why = "a short training moves them away from" if plan.chosen.pretrained else "there are no"
+        frozen, why = plan.chosen.pretrained, f"{why} good pretrained statistics"
+        if pruned:
+            frozen, why = False, "channels that fall away move them"
+        values["distill.frozen_norm"] = (frozen, why)
+    if recipe.distill.frozen_share == "auto":
+        share = _frozen_share(pretrained=plan.chosen.pretrained, gpu=gpu)
+        values["distill.frozen_share"] = (0.0, "every layer is pruned") if pruned else share
+    return values
+
+
 def teacher_size(teacher: TeacherShape, student: int, image_side: int) -> tuple[int, str]:
     """The teacher's input size in pixels, with the reason."""
     if teacher.fixed:
@@ -214,6 +232,17 @@ def teacher_size(teacher: TeacherShape, student: int, image_side: int) -> tuple[
     if wanted == student:
         return student, f"as the student: the images are {image_side} px and hold no more"
     return wanted, f"the images are {image_side} px and hold no more"
+
+
+def _batch(images: int, gpu: bool) -> tuple[int, str]:
+    """A power of two: what the machine does well, less for few images."""
+    most = BATCH[gpu]
+    batch = most
+    while batch > LEAST_BATCH and images // batch < LEAST_STEPS:
+        batch //= 2
+    if batch < most:
+        return batch, f"{images:,} training images: at least {LEAST_STEPS} steps an epoch"
+    return batch, "what a GPU does well" if gpu else "what a CPU does well"
 
 
 def _top_k(classes: int) -> tuple[int | None, str]:
@@ -254,7 +283,8 @@ def plan_key(recipe: Recipe, device_facts: dict[str, Any], data: dict[str, Any])
     """All that planning and deriving depend on, for the fingerprint of the stage."""
     teacher = recipe.teacher.model_dump()
     names = (
-        "epochs", "views", "lr", "frozen_norm", "frozen_share", "targets", "top_k", "precision", "curriculum",
+        "epochs", "views", "batch_size", "lr", "frozen_norm", "frozen_share", "targets", "top_k", "precision",
+        "curriculum",
     )  # fmt: skip
     distill = {name: getattr(recipe.distill, name) for name in names}
     return {

@@ -162,7 +162,9 @@ class DistillSection(Section):
     dkd_alpha: float = _f(1.0, "Weight of the target class in dkd.", ge=0, le=100)
     dkd_beta: float = _f(8.0, "Weight of the other classes in dkd.", ge=0, le=100)
     epochs: Annotated[int, Field(ge=1, le=10_000)] | Auto = _f("auto", "Epochs of each arm.")
-    batch_size: int = _f(32, "Images a step, over all processes.", ge=2, le=65_536)
+    batch_size: Annotated[int, Field(ge=2, le=65_536)] | Auto = _f(
+        "auto", "Images a step, over all processes."
+    )
     optimizer: Literal["adamw", "sgd"] = _f("adamw", "AdamW, or SGD with momentum 0.9.")
     lr: Annotated[float, Field(gt=0, le=10)] | Auto = _f("auto", "Peak learning rate.")
     lr_schedule: Literal["cosine", "wsd"] = _f(

@@ -131,6 +131,31 @@ def test_views_are_at_most_eight_and_how_often_each_is_seen_is_said() -> None:
     assert many == (MOST_VIEWS, "20 epochs: each stored view is seen at most 3 times")
 
 
+@pytest.mark.parametrize(
+    ("images", "gpu", "batch"),
+    [(6000, False, 64), (640, False, 64), (639, False, 32), (90, False, 8), (1, False, 8),
+     (6000, True, 256), (1300, True, 128)],
+)  # fmt: skip
+def test_a_batch_is_what_the_machine_does_well_and_smaller_for_few_images(
+    images: int, gpu: bool, batch: int
+) -> None:
+    found, reason = _effort(Recipe(), images, gpu)["distill.batch_size"]
+    assert found == batch
+    few = batch not in (64, 256)
+    assert (f"{images:,} training images" in reason) == few
+
+
+def test_the_rate_is_that_of_the_start_and_grows_with_the_root_of_the_batch() -> None:
+    def rate(batch: int | str, pretrained: bool) -> float:
+        recipe = validate({"distill": {"batch_size": batch}}, "x")
+        found: float = _effort(recipe, pretrained=pretrained)["distill.lr"][0]
+        return found
+
+    assert rate("auto", False) == rate(64, False) == 8e-3
+    assert rate(16, False) == 4e-3 and rate(256, False) == 1.6e-2
+    assert rate("auto", True) == 6e-4 and rate(32, True) == 4.2e-4
+
+
 def test_what_was_said_is_not_derived() -> None:
     values = {**student_values(Recipe(), _plan()), **_effort(Recipe())}
     said = resolve(Layered(Recipe()), values).recipe

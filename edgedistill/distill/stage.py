@@ -35,6 +35,7 @@ START = "start.safetensors"
 def schedule_of(section: DistillSection, seed: int) -> Schedule:
     """The schedule of both arms. The recipe is resolved: `epochs` is a number."""
     assert isinstance(section.epochs, int)
+    assert isinstance(section.batch_size, int)
     assert isinstance(section.lr, float)
     return Schedule(
         section.epochs,
@@ -158,17 +159,17 @@ def train_arm(
         pruner = Pruner(groups_of(model, narrow, spec.prune_from, spec.model))
     load_state(model, start.folder / START, "the student's start")
     torch.manual_seed(seed)
+    plan = schedule_of(section, seed)
     objective: Objective = Plain()
     hard = None
     if targets is not None:
         features = int(start.facts["features"])
         objective = Distilled(section, features, targets, arrays.train_labels, seed)
         if section.hard_samples:
-            hard = HardStage(targets, views, course, section.batch_size)
+            hard = HardStage(targets, views, course, plan.batch_size)
     images = Images(arrays.train, arrays.train_labels, arrays.val, arrays.val_labels)
     trainer = Trainer(
-        name, model, objective, images, look, views, course, schedule_of(section, seed), hard,
-        pruner,
+        name, model, objective, images, look, views, course, plan, hard, pruner,
     )  # fmt: skip
     fitted = run(trainer, work, face)
     val_top1 = fitted.val_top1

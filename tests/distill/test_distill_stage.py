@@ -181,11 +181,13 @@ def test_fine_tuning_trains_the_given_network_in_place(tmp_path: Path) -> None:
     model = timm.create_model("test_resnet", num_classes=3)
     before = state_bytes(model)
     tuned = TeacherSection(epochs=6, batch_size=8, lr=2e-3, frozen_norm=False, frozen_share=0.0)
-    tune = finetuner(work(tmp_path), tuned, arrays(tmp_path), VIEWS, 0, silent())
-    score, curve, seconds = tune(model, Look(32, (0.5,) * 3, (0.5,) * 3), (2, 6))
+    data = arrays(tmp_path)
+    tune = finetuner(work(tmp_path), tuned, data, VIEWS, 0, silent())
+    score, curve, seconds, images = tune(model, Look(32, (0.5,) * 3, (0.5,) * 3), (2, 6))
     early = [load_file(tmp_path / kept("teacher", epoch)) for epoch in (2, 6)]
     assert torch.equal(early[1]["fc.weight"], model.state_dict()["fc.weight"])
     assert not torch.equal(early[0]["fc.weight"], early[1]["fc.weight"])
     assert state_bytes(model) != before
     assert len(curve) == 6 and seconds > 0
+    assert images == 6 * (len(data.train) // 8 * 8)
     assert score == curve[-1].val_top1 and score > 0.6
