@@ -158,8 +158,9 @@ def effort_values(
     classes: int,
     teacher: TeacherShape,
     gpu: bool,
+    unlabelled: int = 0,
 ) -> Values:
-    """Epochs, views, the teacher's size, and what the graph takes."""
+    """Epochs, views, the teacher's size, and what the graph takes; an epoch of the student has all images."""
     values: Values = {}
     size = plan.chosen.input_size
     if recipe.teacher.input_size == "auto":
@@ -169,9 +170,9 @@ def effort_values(
     epochs = recipe.distill.epochs
     if epochs == "auto":
         kind = "pretrained" if plan.chosen.pretrained else "random"
-        values["distill.epochs"] = _epochs(kind, images, size, gpu, MOST_EPOCHS)
+        values["distill.epochs"] = _epochs(kind, images + unlabelled, size, gpu, MOST_EPOCHS)
         epochs = values["distill.epochs"][0]
-    values |= _training(recipe, plan, images, gpu)
+    values |= _training(recipe, plan, images + unlabelled, gpu)
     if recipe.teacher.checkpoints == "auto":
         early = recipe.distill.curriculum == "teacher_checkpoints"
         words = "for the curriculum" if early else "no curriculum asks for them"
@@ -296,6 +297,7 @@ def plan_key(recipe: Recipe, device_facts: dict[str, Any], data: dict[str, Any])
         "export": {"input": recipe.export.input, "opset": recipe.export.opset},
         "device": hash_of(device_facts),
         "images": data["train"],
+        **({"unlabelled": data["unlabelled"]} if data.get("unlabelled") else {}),
         "image_side": data["image_side"],
         "classes": len(data["classes"]),
         "students": hash_of([s.name for s in load_students()]),

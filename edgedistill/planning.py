@@ -90,7 +90,7 @@ def make_plan(
     values = student_values(limited, planned)
     values |= effort_values(
         limited, planned, device, len(dataset.train), dataset.image_side, len(dataset.classes),
-        teacher, gpu,
+        teacher, gpu, len(dataset.unlabelled),
     )  # fmt: skip
     return planned, values
 

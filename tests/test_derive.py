@@ -131,6 +131,15 @@ def test_views_are_at_most_eight_and_how_often_each_is_seen_is_said() -> None:
     assert many == (MOST_VIEWS, "20 epochs: each stored view is seen at most 3 times")
 
 
+def test_unlabelled_images_are_part_of_the_students_epochs_and_of_no_teachers() -> None:
+    shape = TeacherShape(260, False)
+    args = (Recipe(), _plan(), JETSON, 3000, 28, 10, shape, False)
+    alone, more = effort_values(*args), effort_values(*args, 3000)
+    assert more["distill.epochs"] == _effort(Recipe(), 6000)["distill.epochs"]
+    assert more["distill.epochs"][0] < alone["distill.epochs"][0]
+    assert more["teacher.epochs"] == alone["teacher.epochs"]
+
+
 @pytest.mark.parametrize(
     ("images", "gpu", "batch"),
     [(6000, False, 64), (640, False, 64), (639, False, 32), (90, False, 8), (1, False, 8),
