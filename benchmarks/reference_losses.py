@@ -2,19 +2,17 @@
 
     python -m benchmarks.reference_losses --repos FOLDER [--batches 1000]
 
-FOLDER holds a clone of each repository of `REPOSITORIES`, under the last part of its name (`git clone
+FOLDER holds a clone of each repository of `benchmarks/reference_code.py`, under the last part of its name (`git clone
 https://github.com/ssnl/align_uniform FOLDER/align_uniform`; bare clones will do). Their files are read at the commits
-named here, imported unchanged, and never stored. Ends with 1 when a difference is over 1e-6.
+named there, imported unchanged, and never stored. Ends with 1 when a difference is over 1e-6.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
 import io
 import platform
-import subprocess
 import sys
 import tempfile
 import types
@@ -30,54 +28,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.reference_code import REPOSITORIES, Authors, authors, fetch
 from edgedistill.distill import contrast, losses
 from edgedistill.distill.crd import CRD
 
 LARGEST = 1e-6
-REPOSITORIES = {
-    "ssnl/align_uniform": (
-        "78ccdb19af60126564ef60c84443722ae2fda28d",
-        ["align_uniform/__init__.py"],
-    ),
-    "sfarhat/dapt": (
-        "ccdbeb1f753f33bdf877b390ddcccd18fd8e5fe3",
-        ["kd_losses/align_uniform.py", "kd_losses/kd.py", "models/projector.py"],
-    ),
-    "HobbitLong/RepDistiller": (
-        "b84f547c5db6a35318d4671d7d5c4de74c822403",
-        ["crd/criterion.py", "crd/memory.py", "distiller_zoo/KD.py", "distiller_zoo/FitNet.py"],
-    ),
-    "megvii-research/mdistiller": (
-        "a08d46f10d6102bd6e3f258ca5ac880b020ea259",
-        [f"mdistiller/distillers/{name}.py" for name in ("_base", "DKD", "KD")],
-    ),
-    "hunto/image_classification_sota": (
-        "6f7a70a1dd57fd88413d83909d3d53243068f701",
-        [f"lib/models/losses/{name}.py" for name in ("dist_kd", "cross_entropy")],
-    ),
-    "mlfoundations/open_clip": (
-        "89fb801f1e6087880e951fc8354b8a2077b79c6d",
-        ["src/open_clip/loss.py"],
-    ),
-    "facebookresearch/deit": ("7e160fe43f0252d17191b71cbb5826254114ea5b", ["losses.py"]),
-}
-
-
-def fetch(repos: Path, into: Path) -> None:
-    """Write the files named above to `into/<repository>/<path>`, read at their commits by git."""
-    for repository, (commit, paths) in REPOSITORIES.items():
-        name = repository.split("/")[1]
-        for path in paths:
-            command = ["git", "-C", str(repos / name), "show", f"{commit}:{path}"]
-            result = subprocess.run(command, capture_output=True, check=False)
-            if result.returncode:
-                raise SystemExit(
-                    f"{repos / name} has no {path} at commit {commit}. "
-                    f"Give it: git clone https://github.com/{repository} {repos / name}"
-                )
-            file = into / name.replace("-", "_") / path
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(result.stdout)
+SOTA = "image_classification_sota: lib/models/losses"
 
 
 @dataclass(frozen=True)
@@ -87,49 +43,6 @@ class Comparison:
     name: str
     source: str
     pair: Callable[[np.random.Generator], tuple[Tensor, Tensor, Tensor]]
-
-
-@dataclass(frozen=True)
-class Authors:
-    """The authors' modules."""
-
-    align_uniform: Any
-    dapt: Any
-    projector: Any
-    dapt_kd: Any
-    crd: Any
-    kd: Any
-    fitnet: Any
-    mdistiller_dkd: Any
-    mdistiller_kd: Any
-    dist: Any
-    entropy: Any
-    clip: Any
-    deit: Any
-
-
-def authors(root: Path) -> Authors:
-    """Import the files. Two things that are not theirs are put in: a wandb that does nothing, a memory off the GPU."""
-    sys.path.insert(0, str(root))
-    sys.modules.setdefault("wandb", types.ModuleType("wandb"))
-    package = "mdistiller.mdistiller.distillers"
-    found = Authors(
-        importlib.import_module("align_uniform.align_uniform"),
-        importlib.import_module("dapt.kd_losses.align_uniform"),
-        importlib.import_module("dapt.models.projector"),
-        importlib.import_module("dapt.kd_losses.kd"),
-        importlib.import_module("RepDistiller.crd.criterion"),
-        importlib.import_module("RepDistiller.distiller_zoo.KD"),
-        importlib.import_module("RepDistiller.distiller_zoo.FitNet"),
-        importlib.import_module(f"{package}.DKD"),
-        importlib.import_module(f"{package}.KD"),
-        importlib.import_module("image_classification_sota.lib.models.losses.dist_kd"),
-        importlib.import_module("image_classification_sota.lib.models.losses.cross_entropy"),
-        importlib.import_module("open_clip.src.open_clip.loss"),
-        importlib.import_module("deit.losses"),
-    )
-    importlib.import_module("RepDistiller.crd.memory").AliasMethod.cuda = lambda self: None
-    return found
 
 
 Batch = tuple[Tensor, Tensor, Tensor, float]
@@ -205,6 +118,24 @@ def of_logits(theirs: Authors) -> list[Comparison]:
         s, t, _, _ = logits(rng)
         return s, losses.hard(s, t), deit("hard", s, t, 1.0)
 
+    kds: dict[str, Callable[[Tensor, Tensor, float], Tensor]] = {
+        "RepDistiller: distiller_zoo/KD.py": lambda s, t, c: theirs.kd.DistillKL(c)(s, t),
+        "dapt: kd_losses/kd.py": lambda s, t, c: theirs.dapt_kd.DistillKL(c)(s, t),
+        "mdistiller: mdistiller/distillers/KD.py": theirs.mdistiller_kd.kd_loss,
+        "deit: losses.py (soft, times C)": lambda s, t, c: deit("soft", s, t, c) * s.shape[1],
+    }
+    return [
+        *(Comparison("kd", source, kd(reference)) for source, reference in kds.items()),
+        Comparison("dkd", "mdistiller: mdistiller/distillers/DKD.py", dkd),
+        Comparison("dist", f"{SOTA}/dist_kd.py", dist),
+        Comparison("soft_cross_entropy", f"{SOTA}/cross_entropy.py", soft),
+        Comparison("hard", "deit: losses.py (hard)", hard),
+    ]
+
+
+def of_labels(theirs: Authors) -> list[Comparison]:
+    """The cross entropy of labels."""
+
     def smoothed(rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
         s, _, labels, _ = logits(rng)
         epsilon = float(rng.uniform(0, 0.5))
@@ -220,30 +151,10 @@ def of_logits(theirs: Authors) -> list[Comparison]:
             theirs.entropy.SoftTargetCrossEntropy()(s, target),
         )
 
-    sota = "image_classification_sota: lib/models/losses"
+    file = f"{SOTA}/cross_entropy.py"
     return [
-        Comparison(
-            "kd",
-            "RepDistiller: distiller_zoo/KD.py",
-            kd(lambda s, t, c: theirs.kd.DistillKL(c)(s, t)),
-        ),
-        Comparison(
-            "kd", "dapt: kd_losses/kd.py", kd(lambda s, t, c: theirs.dapt_kd.DistillKL(c)(s, t))
-        ),
-        Comparison(
-            "kd", "mdistiller: mdistiller/distillers/KD.py", kd(theirs.mdistiller_kd.kd_loss)
-        ),
-        Comparison(
-            "kd",
-            "deit: losses.py (soft, times C)",
-            kd(lambda s, t, c: deit("soft", s, t, c) * s.shape[1]),
-        ),
-        Comparison("dkd", "mdistiller: mdistiller/distillers/DKD.py", dkd),
-        Comparison("dist", f"{sota}/dist_kd.py", dist),
-        Comparison("soft_cross_entropy", f"{sota}/cross_entropy.py", soft),
-        Comparison("hard", "deit: losses.py (hard)", hard),
-        Comparison("cross_entropy, smoothed", f"{sota}/cross_entropy.py", smoothed),
-        Comparison("cross_entropy, soft targets", f"{sota}/cross_entropy.py", soft_targets),
+        Comparison("cross_entropy, smoothed", file, smoothed),
+        Comparison("cross_entropy, soft targets", file, soft_targets),
     ]
 
 
@@ -371,7 +282,7 @@ def main() -> int:
         print("| loss | authors' code | commit | batches | largest difference | of the gradient |")
         print("|---|---|---|---|---|---|")
         failed = False
-        for comparison in [*of_logits(theirs), *of_embeddings(theirs)]:
+        for comparison in [*of_logits(theirs), *of_labels(theirs), *of_embeddings(theirs)]:
             with contextlib.redirect_stdout(io.StringIO()):
                 value, gradient = compare(comparison, options.batches)
             name = comparison.source.split(":")[0]
