@@ -26,8 +26,8 @@ LEARNING_RATES = {"pretrained": 6e-4, "random": 8e-3}
 RATE_BATCH = 64
 BATCH = {False: 64, True: 256}
 """Images a step, without and with a GPU."""
-LEAST_STEPS, LEAST_BATCH = 10, 8
-"""Steps of an epoch, which a small set gets by smaller batches; and how small they become."""
+LEAST_STEPS, LEAST_BATCH = 10, 16
+"""Steps of an epoch, which a small set gets by smaller batches, down to what BatchNorm and contrast need."""
 FROZEN_SHARE = 0.5
 """Share of a pretrained network's layers that a training without a GPU leaves alone, for cheaper steps."""
 GPU_FACTOR = 20

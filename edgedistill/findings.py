@@ -71,7 +71,7 @@ def teacher_of(learn: Build, outcome: Outcome, gain: Gain) -> Teacher:
         combine=facts["combine"],
         members=[_member(member) for member in facts["members"]],
         members_agreement=facts["softness"]["agreement"],
-        seconds=learn.teacher.seconds,
+        seconds=learn.teacher_seconds,
         licence=facts["licence"],
         words=teacher_words(outcome.right("teacher"), outcome.right("plain"), gain),
     )

@@ -67,6 +67,13 @@ class Build(Preparation):
             "04-teacher", 1, key, inputs, self._select, variant="select", together=True
         )
 
+    @property
+    def teacher_seconds(self) -> float:
+        """Seconds until the teacher was there; a selected one took every candidate and the short trainings too."""
+        if self.selection is None:
+            return self.teacher.seconds
+        return self.selection.seconds + sum(candidate.seconds for candidate in self.candidates)
+
     def _select(self, folder: Work) -> dict[str, Any]:
         from edgedistill.distill.stage import train_arm
         from edgedistill.teacher.course import Course
@@ -82,7 +89,13 @@ class Build(Preparation):
                 self.arrays, views, course, section, self.recipe.seed, self.face,
                 live_targets(self.recipe, self.pixels, candidate),
             )  # fmt: skip
-            found.append({"model": candidate.facts["model"], "student_val_top1": facts["val_top1"]})
+            found.append(
+                {
+                    "model": candidate.facts["model"],
+                    "student_val_top1": facts["val_top1"],
+                    "passes": facts["passes"],
+                }
+            )
         scores = [one["student_val_top1"] for one in found]
         chosen = scores.index(max(scores))
         words = ", ".join(f"{one['model']} {one['student_val_top1']:.3f}" for one in found)
@@ -214,7 +227,7 @@ class Build(Preparation):
         else:
             plain = self.arm(Arm(PLAIN, arm.seed, arm.first)).facts
             distilled = self.arm(Arm(DISTILLED, arm.seed, arm.first)).facts
-            spent = distilled["training_seconds"] + self.teacher.seconds + self.targets.seconds
+            spent = distilled["training_seconds"] + self.teacher_seconds + self.targets.seconds
             most = MOST_LONGER * plain["epochs"]
             epochs = math.ceil(plain["epochs"] * spent / max(plain["training_seconds"], 1e-6))
             epochs = min(most, max(plain["epochs"], epochs))

@@ -85,7 +85,7 @@ def seconds_of(learn: Build, arm: Arm) -> dict[str, float]:
     """Seconds of each part of an arm's work."""
     parts = {"training": float(learn.arm(arm).facts["training_seconds"])}
     if arm.name == DISTILLED:
-        parts["teacher preparation"] = learn.teacher.seconds
+        parts["teacher preparation"] = learn.teacher_seconds
         parts["storing teacher outputs"] = learn.targets.seconds
     return parts
 
@@ -97,15 +97,31 @@ def flops_of(learn: Build, arm: Arm) -> dict[str, float]:
     parts = {} if arm.name == PROBE else {"training": float(TRAINING * macs * facts["passes"])}
     if arm.name != DISTILLED:
         return parts
-    teacher = learn.teacher.facts
-    prepared, once = teacher.get("preparation_flops"), pass_flops(teacher)
-    if prepared is not None and once is not None:
-        parts["teacher preparation"] = float(prepared)
-        if is_live(learn.recipe):
-            parts["teacher at each step"] = once * facts["passes"]
-        else:
-            parts["storing teacher outputs"] = once * learn.targets.facts["passes"]
+    prepared, once = _preparation(learn, TRAINING * macs), pass_flops(learn.teacher.facts)
+    if prepared is not None:
+        parts["teacher preparation"] = prepared
+    if once is not None and is_live(learn.recipe):
+        parts["teacher at each step"] = once * facts["passes"]
+    elif once is not None:
+        parts["storing teacher outputs"] = once * learn.targets.facts["passes"]
     return parts
+
+
+def _preparation(learn: Build, step: float) -> float | None:
+    """Operations until the teacher was there; `step` are those of the student's training on an image.
+
+    A selected teacher costs what every candidate did, and the short trainings beside each of them.
+    """
+    if learn.selection is None:
+        known = learn.teacher.facts.get("preparation_flops")
+        return None if known is None else float(known)
+    total = 0.0
+    for candidate, tried in zip(learn.candidates, learn.selection.facts["candidates"], strict=True):
+        prepared, once = candidate.facts.get("preparation_flops"), pass_flops(candidate.facts)
+        if prepared is None or once is None or "passes" not in tried:
+            return None
+        total += prepared + tried["passes"] * (step + once)
+    return total
 
 
 def pass_flops(teacher: Mapping[str, Any]) -> float | None:

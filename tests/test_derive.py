@@ -142,7 +142,7 @@ def test_unlabelled_images_are_part_of_the_students_epochs_and_of_no_teachers() 
 
 @pytest.mark.parametrize(
     ("images", "gpu", "batch"),
-    [(6000, False, 64), (640, False, 64), (639, False, 32), (90, False, 8), (1, False, 8),
+    [(6000, False, 64), (640, False, 64), (639, False, 32), (90, False, 16), (1, False, 16),
      (6000, True, 256), (1300, True, 128)],
 )  # fmt: skip
 def test_a_batch_is_what_the_machine_does_well_and_smaller_for_few_images(

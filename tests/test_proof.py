@@ -40,6 +40,9 @@ class Learned:
     spec: StudentSpec = SPEC
     chosen_arm: str = DISTILLED
     arms: list[Arm] = field(init=False)
+    selection: Done | None = None
+    candidates: tuple[Done, ...] = ()
+    teacher_seconds: float = 100.0
 
     def __post_init__(self) -> None:
         self.arms = arms_of(self.recipe, pretrained=False)
@@ -169,6 +172,21 @@ def test_a_live_teacher_is_asked_as_often_as_the_student_learns() -> None:
     parts = prove(Learned(live))[DISTILLED].flops_parts
     assert parts["teacher at each step"] == 1_000 * 1280
     assert "storing teacher outputs" not in parts
+
+
+def test_a_selected_teacher_costs_what_every_candidate_did_and_the_short_trainings() -> None:
+    learn = Learned(recipe())
+    facts = {"combine": "single", "members": []}
+    learn.candidates = (
+        done("04-teacher", 5.0, flops=10, preparation_flops=700, **facts),
+        done("04-teacher", 6.0, flops=30, preparation_flops=900, **facts),
+    )
+    learn.selection = done("04-teacher", 7.0, candidates=[{"passes": 64}, {"passes": 64}])
+    macs = find_student(SPEC.model).macs(SPEC.size, SPEC.classes)
+    want = 700 + 900 + 64 * (10 + 30 + 2 * 6.0 * macs)
+    assert prove(learn)[DISTILLED].flops_parts["teacher preparation"] == pytest.approx(want)
+    learn.candidates[1].facts["flops"] = None
+    assert "teacher preparation" not in prove(learn)[DISTILLED].flops_parts
 
 
 def test_teachers_that_take_turns_count_with_their_mean() -> None:

@@ -14,8 +14,7 @@ from edgedistill.recipe import TeacherSection
 from edgedistill.rundir import Work
 from edgedistill.teacher.member import Facts, make_members, softness
 from edgedistill.teacher.pretrained import sections_of
-from edgedistill.teacher.pupil import FineTune as FineTune
-from edgedistill.teacher.pupil import Task
+from edgedistill.teacher.pupil import FineTune, Task
 from edgedistill.teacher.restore import look_of as look_of
 from edgedistill.teacher.restore import restore as restore
 from edgedistill.teacher.voice import together
