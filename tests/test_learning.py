@@ -10,7 +10,12 @@ import pytest
 from edgedistill.result import load
 from tests.build_parts import SMALL, make_images, tool, worked
 
-OTHER = ("--set", 'teacher.others=["bundled:efficientnet_lite2"]', "--set", "teacher.combine=select")
+OTHER = (
+    "--set",
+    'teacher.others=["bundled:efficientnet_lite2"]',
+    "--set",
+    "teacher.combine=select",
+)
 
 
 def done(run: Path, stage: str) -> dict[str, object]:
