@@ -83,6 +83,10 @@ class Preparation:
             if not self.worked:
                 require_parts(self.layered.recipe.bench.provider)
             self.worked.append(name)
+            if folder.lost is not None:
+                self.face.warn(
+                    f"{name}: {folder.lost} is no longer as it was written; the stage is done again"
+                )
             if self.face.live:
                 self.face.say(f"{place} ...")
             with self.face.following(self.logs.sink(name)):

@@ -24,14 +24,7 @@ from filelock import FileLock, Timeout
 
 from edgedistill import crew
 from edgedistill.errors import BusyError, StoppedError, UsageError
-from edgedistill.files import (
-    is_disk_full,
-    remove,
-    replace_folder,
-    sha256_file,
-    stamp,
-    write_atomic,
-)
+from edgedistill.files import is_disk_full, remove, replace_folder, sha256_file, stamp, write_atomic
 from edgedistill.provenance import PACKAGES, git_commit, python_version, versions
 from edgedistill.recipe import hash_of
 
@@ -65,11 +58,13 @@ class Done:
 class Work:
     """What a stage's function gets: its working folder, which may hold the files of a broken try.
 
-    `saved` is called after each file that `write` finished, so that the seconds spent survive a kill.
+    `saved` is called after each file that `write` finished, so that the seconds spent survive a kill. `lost`: the file
+    for which a finished stage is done again, as it is not there or no longer as it was written.
     """
 
     folder: Path
     saved: Callable[[], None] | None = field(default=None, compare=False)
+    lost: str | None = field(default=None, compare=False)
 
     def path(self, name: str) -> Path:
         """A path inside the working folder."""
@@ -168,15 +163,22 @@ class RunDir:
 
     def done(self, name: str) -> Done | None:
         """The finished stage `name` whatever its fingerprint, or `None` when it is not whole."""
-        folder = self.stages / name
+        found, lost = self._look(name)
+        return found if lost is None else None
+
+    def _look(self, name: str) -> tuple[Done | None, str | None]:
+        """The finished stage `name`, and which of its files is no longer as it was written."""
         try:
+            folder = self.stages / name
             doc = json.loads((folder / "done.json").read_text("utf-8"))
+            found = Done(name, folder, doc["fingerprint"], doc["facts"], doc["seconds"])
             for relative, expected in doc["outputs"].items():
-                if stamp(folder / relative) != expected:
-                    return None
-            return Done(name, folder, doc["fingerprint"], doc["facts"], doc["seconds"])
+                file = folder / relative
+                if not file.is_file() or stamp(file) != expected:
+                    return found, str(relative)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            return None
+            return None, None
+        return found, None
 
     def stage(
         self,
@@ -199,8 +201,9 @@ class RunDir:
         )
         if self.shared:
             name = f"{name}-{fingerprint[:12]}"
-        old = self.done(name)
-        if crew.told(old is not None and old.fingerprint == fingerprint):
+        old, lost = self._look(name)
+        same = old is not None and old.fingerprint == fingerprint
+        if crew.told(same and lost is None):
             assert old is not None
             return old
         if self.looking:
@@ -213,7 +216,7 @@ class RunDir:
         self.event("stage_started", stage=name, fingerprint=fingerprint)
         spent = _Stopwatch(partial / "seconds.json")
         try:
-            facts = work(Work(partial, spent.save))
+            facts = work(Work(partial, spent.save, lost if same else None))
             done = self._finish(name, fingerprint, inputs, partial, facts, spent)
         except BaseException as error:
             with contextlib.suppress(OSError):

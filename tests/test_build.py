@@ -420,7 +420,9 @@ def test_quiet_says_nothing_but_the_verdict_and_verbose_names_every_stage(
     assert all(f"{stage}: done before" in verbose.err for stage in STAGES)
 
 
-def test_a_stage_folder_with_a_damaged_file_is_built_again(built: Built, copy: Path) -> None:
+def test_a_stage_folder_with_a_damaged_file_is_named_and_built_again(
+    built: Built, copy: Path
+) -> None:
     weights = copy / "stages/06-start/start.safetensors"
     data = bytearray(weights.read_bytes())
     data[-1] ^= 0xFF
@@ -428,5 +430,6 @@ def test_a_stage_folder_with_a_damaged_file_is_built_again(built: Built, copy: P
     before = sha256_file(built.run / "stages/06-start/start.safetensors")
     ran = built.again(copy, "--until", "start")
     assert ran.code == 0, ran.err
+    assert "06-start: start.safetensors is no longer as it was written" in ran.text
     assert worked(copy) == ["06-start"]
     assert sha256_file(weights) == before

@@ -404,6 +404,27 @@ def test_a_stage_with_a_damaged_or_missing_output_runs_again(
         assert (tmp_path / "stages/01-a/out.txt").read_text() == "made"
 
 
+def test_what_a_stage_lost_is_named_to_its_work_unless_its_premises_changed_too(
+    tmp_path: Path,
+) -> None:
+    named: list[str | None] = []
+
+    def work(folder: Work) -> dict[str, Any]:
+        named.append(folder.lost)
+        folder.write("out.txt", "made")
+        return {}
+
+    with RunDir(tmp_path) as run:
+        _stage(run, work)
+        _lose(tmp_path / "stages/01-a")
+        _stage(run, work)
+        _flip(tmp_path / "stages/01-a")
+        _stage(run, work)
+        _lose(tmp_path / "stages/01-a")
+        _stage(run, work, version=2)
+    assert named == [None, "out.txt", "out.txt", None]
+
+
 def test_a_large_output_is_checked_by_its_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
