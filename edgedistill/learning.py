@@ -156,7 +156,7 @@ class Build(Preparation):
         if variant not in self._found:
             key = {"student": vars(spec), "probed": "whole" if whole else probed, "seed": arm.seed}
             inputs = [self.pixels] if probed else []
-            self._found[variant] = self.stage("06-start", 2, key, inputs, work, variant=variant)
+            self._found[variant] = self.stage("06-start", 3, key, inputs, work, variant=variant)
         return self._found[variant]
 
     def arm(self, arm: Arm) -> Done:

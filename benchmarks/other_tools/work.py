@@ -31,6 +31,7 @@ from safetensors.torch import save_file
 from benchmarks.other_tools.common import Settings, Work, marks
 from edgedistill.data.idx import FASHION_CLASSES, read_idx
 from edgedistill.data.sources import SAMPLE_FILE
+from edgedistill.distill.stage import quieten_head
 
 Bytes = npt.NDArray[np.uint8]
 Split = tuple[Bytes, npt.NDArray[np.int64]]
@@ -137,10 +138,11 @@ def main() -> None:
     for seed in range(given.seeds):
         torch.manual_seed(seed)
         student = timm.create_model(given.student, pretrained=False, num_classes=len(NAMES))
+        quieten_head(student)
         save_file(student.state_dict(), out / f"start-{seed}.safetensors")
     look = facts["look"]
     settings = Settings(
-        size=given.size, batch=given.batch, epochs=given.epochs, lr=1e-3, weight_decay=0.01,
+        size=given.size, batch=given.batch, epochs=given.epochs, lr=4e-3, weight_decay=0.01,
         temperature=4.0, min_crop=0.8, student=given.student, teacher=str(facts["architecture"]),
         classes=NAMES, mean=tuple(look["mean"]), std=tuple(look["std"]),
         train=len(splits["train"][1]), val=len(splits["val"][1]), test=len(splits["test"][1]),

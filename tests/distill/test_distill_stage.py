@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from engine_parts import Knowing, section, work
 from huggingface_hub import constants
 from safetensors.torch import load_file
+from torch.nn import functional as F
 
 from edgedistill.data.stage import Arrays
 from edgedistill.data.views import Views
@@ -63,6 +65,18 @@ def test_a_random_start_depends_on_the_seed_alone(tmp_path: Path) -> None:
     trained = sum(p.numel() for p in new_student(SPEC).parameters())
     assert a.facts["params"] == trained
     assert state["classifier.weight"].shape == (3, 1024)
+
+
+@pytest.mark.parametrize("name", ["mobilenetv4_conv_small", "mobilenetv3_small_050"])
+def test_a_random_start_guesses_at_the_loss_of_a_guess(tmp_path: Path, name: str) -> None:
+    """timm's own draw of a classifier of three classes begins at up to 7 nats."""
+    spec = StudentSpec(name, 64, 3, pretrained=False)
+    model = new_student(spec)
+    model.load_state_dict(load_file(start(tmp_path, spec).folder / START))
+    images = torch.randn(32, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        loss = F.cross_entropy(model.train()(images), torch.arange(32) % 3)
+    assert float(loss) == pytest.approx(math.log(3), abs=0.15)
 
 
 def test_a_start_says_how_its_student_sees_an_image(tmp_path: Path) -> None:
