@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from edgedistill.distill.methods import method_values as method_values
@@ -16,10 +11,12 @@ from edgedistill.recipe import Layered, Recipe, Resolved, assign, hash_of
 from edgedistill.result import Plan
 from edgedistill.target.device import Device
 from edgedistill.target.students import find_student, load_students
-from edgedistill.teacher.bundled import bundled_for
 
-PASSES = {"teacher": 18_000, "pretrained": 12_000, "random": 60_000}
-"""Image passes of one training that two CPU cores do in a few minutes at `PASSES_SIDE` pixels."""
+PASSES = {"teacher": 60_000, "pretrained": 120_000, "random": 200_000}
+"""Image passes of one training: about ten minutes of two CPU cores at `PASSES_SIDE` pixels. With much fewer,
+labels alone for as long as the teacher takes are worth more (docs/results.md)."""
+FIRST_LOOK = {"teacher": 18_000, "pretrained": 12_000, "random": 60_000}
+"""The same for the built-in images, so that a first run ends in minutes."""
 PASSES_SIDE = 64
 LEARNING_RATES = {"pretrained": 6e-4, "random": 8e-3}
 """Peak rates of AdamW at `RATE_BATCH` images a step; they grow with the root of the batch (runs: docs/log.md)."""
@@ -30,10 +27,10 @@ LEAST_STEPS, LEAST_BATCH = 10, 16
 """Steps of an epoch, which a small set gets by smaller batches, down to what BatchNorm and contrast need."""
 FROZEN_SHARE = 0.5
 """Share of a pretrained network's layers that a training without a GPU leaves alone, for cheaper steps."""
-GPU_FACTOR = 20
+GPU_FACTOR = 10
 MOST_EPOCHS = 300
-MOST_VIEWS = 8
-HUB_TIMEOUT_S = 3.0
+MOST_VIEWS, LEAST_VIEWS, TIMES_SEEN = 8, 3, 4
+"""Stored views of an image: each is seen up to four times, more often when that needs more than eight views."""
 EARLY_STATES = 3
 MOST_STORED_CLASSES = 1_000
 STORED_TOP_K = 100
@@ -59,62 +56,6 @@ class TeacherShape:
 
     size: int
     fixed: bool
-
-
-def at_hand() -> Callable[[str], bool]:
-    """Whether the pretrained weights of a student can be loaded here: a package, the hub's cache, or the hub."""
-    tags = {s.name: s.pretrained_tag for s in load_students()}
-
-    def known(name: str) -> bool:
-        if bundled_for(name) is not None:
-            return True
-        tag = tags.get(name)
-        return tag is not None and (_cached(f"timm/{name}.{tag}") or hub_answers())
-
-    return known
-
-
-def _cached(repo: str) -> bool:
-    """Whether the client of the hub has it; it takes long to import, and is asked only where a folder is there."""
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    home = os.environ.get("HF_HOME") or os.path.join(home, "huggingface")
-    places = (
-        os.environ.get("HF_HUB_CACHE"),
-        os.environ.get("HUGGINGFACE_HUB_CACHE"),
-        f"{home}/hub",
-    )
-    folders = [Path(os.path.expandvars(p)).expanduser() for p in places if p]
-    if not any((f / f"models--{repo.replace('/', '--')}").is_dir() for f in folders):
-        return False
-    try:
-        from huggingface_hub import try_to_load_from_cache
-    except ImportError:
-        return False
-    return isinstance(try_to_load_from_cache(repo, "model.safetensors"), str)
-
-
-@cache
-def hub_answers() -> bool:
-    """Whether the Hugging Face hub (or the mirror that is set) answers within 3 seconds."""
-    offline = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
-    if offline.upper() in ("1", "ON", "YES", "TRUE") or find_spec("huggingface_hub") is None:
-        return False
-    import http.client
-    import ssl
-    import urllib.error
-    import urllib.request
-
-    endpoint = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
-    try:
-        request = urllib.request.Request(endpoint, method="HEAD")
-        urllib.request.urlopen(request, timeout=HUB_TIMEOUT_S).close()
-    except urllib.error.HTTPError:
-        return True
-    except urllib.error.URLError as error:  # certificates are the client's own business
-        return isinstance(error.reason, ssl.SSLError)
-    except (OSError, ValueError, http.client.HTTPException):  # no answer, no address, or no HTTP
-        return False
-    return True
 
 
 def limits_from(layered: Layered, device: Device) -> Values:
@@ -166,11 +107,12 @@ def effort_values(
     if recipe.teacher.input_size == "auto":
         values["teacher.input_size"] = teacher_size(teacher, size, image_side)
     if recipe.teacher.epochs == "auto":
-        values["teacher.epochs"] = _epochs("teacher", images, size, gpu, 50)
+        values["teacher.epochs"] = _epochs(_passes(recipe, "teacher"), images, size, gpu, 50)
     epochs = recipe.distill.epochs
     if epochs == "auto":
         kind = "pretrained" if plan.chosen.pretrained else "random"
-        values["distill.epochs"] = _epochs(kind, images + unlabelled, size, gpu, MOST_EPOCHS)
+        passes = _passes(recipe, kind)
+        values["distill.epochs"] = _epochs(passes, images + unlabelled, size, gpu, MOST_EPOCHS)
         epochs = values["distill.epochs"][0]
     values |= _training(recipe, plan, images + unlabelled, gpu)
     if recipe.teacher.checkpoints == "auto":
@@ -180,10 +122,11 @@ def effort_values(
     if recipe.teacher.frozen_share == "auto":
         values["teacher.frozen_share"] = _frozen_share(pretrained=True, gpu=gpu)
     if recipe.distill.views == "auto":
-        views = min(math.ceil(epochs / 2), MOST_VIEWS)
+        views = _views(epochs)
         seen = math.ceil(epochs / views)
         times = "once" if seen == 1 else f"at most {seen} times"
-        values["distill.views"] = (views, f"{epochs} epochs: each stored view is seen {times}")
+        words = "1 epoch" if epochs == 1 else f"{epochs} epochs"
+        values["distill.views"] = (views, f"{words}: each stored view is seen {times}")
     if recipe.distill.targets == "auto":
         values["distill.targets"] = ("stored", "made once for every arm, seed and later run")
     if recipe.distill.top_k == "auto":
@@ -261,10 +204,22 @@ def _frozen_share(*, pretrained: bool, gpu: bool) -> tuple[float, str]:
     return FROZEN_SHARE, "without a GPU: early layers keep pretrained weights, a step gets cheaper"
 
 
-def _epochs(kind: str, images: int, size: int, gpu: bool, most: int) -> tuple[int, str]:
+def _passes(recipe: Recipe, kind: str) -> int:
+    first_look = recipe.data.source.startswith("builtin:")
+    return (FIRST_LOOK if first_look else PASSES)[kind]
+
+
+def _views(epochs: int) -> int:
+    """Stored views of an image; a few epochs see each of theirs twice."""
+    return min(
+        max(math.ceil(epochs / TIMES_SEEN), min(LEAST_VIEWS, math.ceil(epochs / 2))), MOST_VIEWS
+    )
+
+
+def _epochs(passes: int, images: int, size: int, gpu: bool, most: int) -> tuple[int, str]:
     """Fewer passes of larger images: in proportion to the side, which keeps half of what their cost takes away."""
     smaller = min(1.0, PASSES_SIDE / size)
-    passes = round(PASSES[kind] * smaller * (GPU_FACTOR if gpu else 1))
+    passes = round(passes * smaller * (GPU_FACTOR if gpu else 1))
     epochs = max(1, min(most, round(passes / max(1, images))))
     where = "on a GPU" if gpu else "without a GPU"
     return epochs, f"about {passes:,} image passes {where} over {images:,} training images"

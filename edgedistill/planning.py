@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from edgedistill.athand import at_hand
 from edgedistill.data.dataset import Dataset
 from edgedistill.derive import (
     TeacherShape,
     Values,
-    at_hand,
     effort_values,
     limits_from,
     resolve,

@@ -77,7 +77,7 @@ def call(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setenv("GOMP_SPINCOUNT", "20000")
-    monkeypatch.setattr("edgedistill.derive.hub_answers", lambda: False)
+    monkeypatch.setattr("edgedistill.athand.hub_answers", lambda: False)
     return Call(monkeypatch, capsys)
 
 

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from socketserver import BaseRequestHandler, ThreadingTCPServer
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgedistill import derive
 from edgedistill.derive import (
+    FIRST_LOOK,
     GPU_FACTOR,
     MOST_EPOCHS,
     MOST_VIEWS,
     PASSES,
     PASSES_SIDE,
     TeacherShape,
-    at_hand,
     effort_values,
     known_student,
     limits_from,
@@ -37,10 +30,8 @@ from edgedistill.errors import UsageError
 from edgedistill.recipe import Layered, Recipe, autos, compose, validate
 from edgedistill.result import Candidate, Plan
 from edgedistill.target.device import device_to_dict, load_device
-from edgedistill.target.students import load_students
 
 JETSON = load_device("jetson")
-LITE = "tf_efficientnet_lite0"
 
 
 def _plan(pretrained: bool = False, size: int = 96) -> Plan:
@@ -97,16 +88,19 @@ def _passes(kind: str, factor: int = 1) -> int:
     return round(PASSES[kind] * PASSES_SIDE / _plan().chosen.input_size * factor)
 
 
+MINE = validate({"data": {"source": "./mine"}}, "x")
+
+
 def test_epochs_follow_from_image_passes_which_shrink_with_the_side_of_the_input() -> None:
     assert _plan().chosen.input_size > PASSES_SIDE
-    values = _effort(Recipe())
+    values = _effort(MINE)
     assert values["distill.epochs"][0] == round(_passes("random") / 6000)
     words = f"{_passes('random'):,} image passes without a GPU over 6,000"
     assert words in values["distill.epochs"][1]
     assert values["teacher.epochs"][0] == round(_passes("teacher") / 6000)
-    pretrained = _effort(Recipe(), pretrained=True)
+    pretrained = _effort(MINE, pretrained=True)
     assert pretrained["distill.epochs"][0] == max(1, round(_passes("pretrained") / 6000))
-    gpu = _effort(Recipe(), gpu=True)
+    gpu = _effort(MINE, gpu=True)
     most = round(_passes("random", GPU_FACTOR) / 6000)
     assert gpu["distill.epochs"][0] == min(MOST_EPOCHS, most)
     assert gpu["teacher.epochs"][0] > values["teacher.epochs"][0]
@@ -119,16 +113,30 @@ def test_epochs_follow_from_image_passes_which_shrink_with_the_side_of_the_input
 def test_epochs_stay_in_bounds_for_few_and_for_many_images(
     images: int, gpu: bool, epochs: int
 ) -> None:
-    assert _effort(Recipe(), images, gpu)["distill.epochs"][0] == epochs
+    assert _effort(MINE, images, gpu)["distill.epochs"][0] == epochs
 
 
-def test_views_are_at_most_eight_and_how_often_each_is_seen_is_said() -> None:
-    assert _effort(validate({"distill": {"epochs": 3}}, "x"))["distill.views"] == (
-        2,
-        "3 epochs: each stored view is seen at most 2 times",
-    )
-    many = _effort(validate({"distill": {"epochs": 20}}, "x"))["distill.views"]
-    assert many == (MOST_VIEWS, "20 epochs: each stored view is seen at most 3 times")
+def test_a_first_look_at_the_built_in_images_is_short() -> None:
+    for kind, pretrained in (("random", False), ("pretrained", True)):
+        look = _effort(Recipe(), pretrained=pretrained)
+        mine = _effort(MINE, pretrained=pretrained)
+        side = PASSES_SIDE / _plan().chosen.input_size
+        assert look["distill.epochs"][0] == max(1, round(FIRST_LOOK[kind] * side / 6000))
+        assert look["distill.epochs"][0] < mine["distill.epochs"][0]
+        assert look["teacher.epochs"][0] < mine["teacher.epochs"][0]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "views", "seen"),
+    [(1, 1, "once"), (2, 1, "at most 2 times"), (3, 2, "at most 2 times"), (6, 3, "at most 2 times"),
+     (12, 3, "at most 4 times"), (13, 4, "at most 4 times"), (40, MOST_VIEWS, "at most 5 times")],
+)  # fmt: skip
+def test_views_grow_with_the_epochs_up_to_eight_and_how_often_each_is_seen_is_said(
+    epochs: int, views: int, seen: str
+) -> None:
+    found = _effort(validate({"distill": {"epochs": epochs}}, "x"))["distill.views"]
+    times = f"{epochs} epoch{'s' * (epochs > 1)}: each stored view is seen {seen}"
+    assert found == (views, times)
 
 
 def test_unlabelled_images_are_part_of_the_students_epochs_and_of_no_teachers() -> None:
@@ -248,101 +256,3 @@ def test_an_unknown_student_is_named_with_the_nearest() -> None:
     known_student("lcnet_050")
     with pytest.raises(UsageError, match='did you mean "lcnet_050"'):
         known_student("lcnet_05")
-
-
-# -- weights that are at hand --------------------------------------------------------------------
-
-
-def test_without_a_hub_only_bundled_weights_are_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(derive, "hub_answers", lambda: False)
-    monkeypatch.setattr(derive, "_cached", lambda _: False)
-    monkeypatch.setattr(derive, "bundled_for", lambda name: "x" if name == LITE else None)
-    known = at_hand()
-    assert [s.name for s in load_students() if known(s.name)] == [LITE]
-    assert not known("no_such_student")
-
-
-def test_with_a_hub_every_student_is_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(derive, "hub_answers", lambda: True)
-    monkeypatch.setattr(derive, "_cached", lambda _: False)
-    known = at_hand()
-    assert all(known(s.name) for s in load_students())
-    assert not known("no_such_student")
-
-
-ASK = """
-import sys, time
-from edgedistill.derive import at_hand, hub_answers
-from edgedistill.target.students import load_students
-start = time.monotonic()
-answers = hub_answers()
-spent = time.monotonic() - start
-known = at_hand()
-print(answers, spent < 2.5, *[s.name for s in load_students() if known(s.name)])
-assert "torch" not in sys.modules
-"""
-
-
-def _asked(cache: Path, **env: str) -> list[str]:
-    own = {k: v for k, v in os.environ.items() if not k.startswith(("HF_", "HUGGINGFACE_"))}
-    done = subprocess.run(
-        [sys.executable, "-c", ASK], capture_output=True, text=True, timeout=60, check=False,
-        env={**own, "HF_HOME": str(cache), "no_proxy": "*", **env},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split()
-
-
-def _cache(folder: Path, repo: str) -> None:
-    """A hub cache as its client lays it out: refs/main names the commit, snapshots/ holds the file."""
-    commit = "0123456789abcdef0123456789abcdef01234567"
-    root = folder / "hub" / f"models--{repo.replace('/', '--')}"
-    (root / "refs").mkdir(parents=True)
-    (root / "refs" / "main").write_text(commit)
-    (root / "snapshots" / commit).mkdir(parents=True)
-    (root / "snapshots" / commit / "model.safetensors").write_bytes(b"weights")
-
-
-def test_offline_a_student_in_the_hub_s_cache_is_at_hand(tmp_path: Path) -> None:
-    pytest.importorskip("huggingface_hub", reason="comes with the extra that trains")
-    student = next(s for s in load_students() if s.name == "mobilenetv4_conv_small")
-    without = _asked(tmp_path / "empty", HF_HUB_OFFLINE="1")
-    assert without[:2] == ["False", "True"]
-    assert student.name not in without
-    assert set(without[2:]) <= {"tf_efficientnet_lite0", "tf_efficientnet_lite2"}
-    _cache(tmp_path / "full", f"timm/{student.name}.{student.pretrained_tag}")
-    found = _asked(tmp_path / "full", HF_HUB_OFFLINE="1")
-    assert set(found[2:]) == {*without[2:], student.name}
-
-
-def test_a_hub_that_refuses_is_noticed_at_once(tmp_path: Path) -> None:
-    found = _asked(tmp_path, HF_ENDPOINT="http://127.0.0.1:9")
-    assert found[:2] == ["False", "True"]
-
-
-def test_what_speaks_no_http_or_has_no_address_is_no_hub(tmp_path: Path) -> None:
-    class Mumble(BaseRequestHandler):
-        def handle(self) -> None:
-            self.request.recv(1000)
-            self.request.sendall(b"hello\r\n\r\n")
-
-    with ThreadingTCPServer(("127.0.0.1", 0), Mumble) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        for endpoint in (f"http://127.0.0.1:{server.server_address[1]}", "http://no host", "none"):
-            assert _asked(tmp_path, HF_ENDPOINT=endpoint)[:2] == ["False", "True"]
-        server.shutdown()
-
-
-def test_a_hub_that_answers_with_a_fault_is_there(tmp_path: Path) -> None:
-    class Refuse(BaseHTTPRequestHandler):
-        def do_HEAD(self) -> None:
-            self.send_error(403)
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Refuse) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        found = _asked(tmp_path, HF_ENDPOINT=f"http://127.0.0.1:{server.server_port}")
-        server.shutdown()
-    assert found[:2] == ["True", "True"]

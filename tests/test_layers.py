@@ -30,7 +30,7 @@ BASE = (  # from the lowest up; each may use those before it
     ("nets",),
 )
 TOP = (  # above the rooms, from the lowest up
-    ("derive", "doctor", "logs", "planview"),
+    ("athand", "derive", "doctor", "logs", "planview"),
     ("options", "stages", "planning", "findings", "measuring", "attempts"),
     ("teaching", "arms"),
     ("proof", "studyfile"),
@@ -236,6 +236,7 @@ def test_what_plans_and_reports_reaches_no_heavy_module_at_the_top() -> None:
         "evidence.report",
         "evidence.study",
         "studying",
+        "athand",
         "derive",
     ):
         seen, open_ = set(), [f"edgedistill.{start}"]

@@ -117,7 +117,7 @@ def console(result: Result, report: Path | None = None) -> RenderableType:
     parts += [Text(), _arms(result)]
     parts += _proof(result)
     parts += [Text(), _artifacts(result)]
-    parts += [_text(f"! {remark}", "yellow") for remark in other_remarks(result)]
+    parts += [Text(), *(_text(remark) for remark in other_remarks(result))]
     if report is not None:
         parts += [Text(), _text(f"Report: {report}")]
     return Group(*parts)

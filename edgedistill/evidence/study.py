@@ -148,7 +148,7 @@ def console(study: StudyResult, page: Path | None = None) -> RenderableType:
         Text(figures.short(study.headline, 1000), "bold"), Text(), shown, Text(),
         *[Text(figures.short(words, 1000)) for words in teachers(study)],
         Text(figures.short(legend, 1000), "dim"),
-        *[Text(figures.short(f"! {remark}", 1000), "yellow") for remark in study.remarks],
+        *[Text(figures.short(remark, 1000)) for remark in study.remarks],
     ]  # fmt: skip
     if page is not None:
         parts += [Text(), Text(figures.short(f"Study: {page}", 1000))]
