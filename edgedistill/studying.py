@@ -151,7 +151,7 @@ class StudyBuild(Build):
 
 
 def run_study(request: StudyRequest, face: Face) -> StudyResult:
-    """Do every run that is not done, and write `study.json`, `study.md` and `study.html`.
+    """Do every run that is not done, and write `study.json`, `study.md`, `study.html` and `study.svg`.
 
     Raises `StoppedError` with the command to go on when it is interrupted, or out of disk or memory; a user's fault
     names the arm.

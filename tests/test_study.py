@@ -174,7 +174,11 @@ def test_report_writes_the_views_of_a_study_anew(done: tuple[Path, Path], tmp_pa
     ran = tool("report", done[1], "--out", tmp_path / "views")
     assert ran.code == 0, ran.err
     assert "Gain over plain, paired by seed." in ran.text
-    assert {p.name for p in (tmp_path / "views").iterdir()} == {"study.html", "study.md"}
+    assert {p.name for p in (tmp_path / "views").iterdir()} == {
+        "study.html",
+        "study.md",
+        "study.svg",
+    }
     again = tool("report", done[1] / "study.json", "--out", tmp_path / "views")
     assert again.code == 0, again.err
 

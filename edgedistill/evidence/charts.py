@@ -2,7 +2,7 @@
 
 Own code and no plotting library: the report is one small offline file whose text stays selectable
 and whose colours follow the reader's light or dark scheme. Colours, fonts and patterns live in
-`templates/report.css`. Each function takes facts and gives `Markup`; a value that is `None` or not
+`templates/chart.css`. Each function takes facts and gives `Markup`; a value that is `None` or not
 finite is not drawn, its row says so.
 """
 

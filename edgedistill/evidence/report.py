@@ -87,10 +87,13 @@ def environment() -> Environment:
 
 
 @cache
-def style() -> Markup:
-    """The style sheet of every page."""
-    text = files("edgedistill").joinpath("evidence/templates/report.css").read_text("utf-8")
-    return Markup(text)
+def style(*sheets: str) -> Markup:
+    """Style sheets by name; where none is named, those of every page."""
+    folder = files("edgedistill").joinpath("evidence/templates")
+    texts = [
+        folder.joinpath(f"{name}.css").read_text("utf-8") for name in sheets or ("chart", "report")
+    ]
+    return Markup("".join(texts))
 
 
 def _licences(result: Result) -> list[tuple[str, str, str | None]]:

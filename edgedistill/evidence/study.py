@@ -1,4 +1,4 @@
-"""The views of a study: `study.md`, `study.html`, and the table in the terminal. They compute nothing new."""
+"""The views of a study: pages, the chart alone, and the table in the terminal. They compute nothing new."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from edgedistill.evidence import figures
+from edgedistill.evidence import figures, svg
 from edgedistill.evidence.markdown import name, prose, table
 from edgedistill.evidence.report import environment, style
 from edgedistill.evidence.studychart import interval_of, study_chart
@@ -223,9 +223,16 @@ def html(study: StudyResult) -> str:
     return environment().get_template("study.html.j2").render(context)
 
 
+def picture(study: StudyResult) -> str | None:
+    """The chart as an SVG file of its own, for other documents; `None` where no arm has run."""
+    chart = study_chart(study)
+    return None if chart is None else svg.alone(chart, style("chart"))
+
+
 def write_views(study: StudyResult, folder: Path) -> list[Path]:
-    """Write `study.md` and `study.html` into `folder`, each aside and then renamed; gives their paths."""
-    texts = {"study.html": html(study), "study.md": markdown(study)}
+    """Write `study.md`, `study.html` and `study.svg` into `folder`, each aside and then renamed; gives their paths."""
+    views = {"study.html": html(study), "study.md": markdown(study), "study.svg": picture(study)}
+    texts = {file: text for file, text in views.items() if text is not None}
     for file, text in texts.items():
         write_atomic(folder / file, text)
     return [folder / file for file in texts]

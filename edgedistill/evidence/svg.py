@@ -81,3 +81,11 @@ def circle(css: str, x: float, y: float, radius: float) -> str:
 def text(css: str, x: float, y: float, text: str, anchor: str = "start") -> str:
     """Text at a place."""
     return f'<text class="{css}" x="{digits(x)}" y="{digits(y)}" text-anchor="{anchor}">{clean(text)}</text>'
+
+
+def alone(chart: Markup, css: str) -> str:
+    """A chart as a file of its own, with its style and the background that its page gave it."""
+    own = "background: var(--panel); min-width: 0; max-width: none; padding: 12px; font-family: system-ui, sans-serif"
+    head = '<svg xmlns="http://www.w3.org/2000/svg" '
+    text = str(chart).replace("<svg ", head, 1)
+    return text.replace("<title>", f"<style>{css}svg.chart {{ {own} }}</style><title>", 1)

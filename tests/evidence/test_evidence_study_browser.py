@@ -47,6 +47,21 @@ def shown(page: chromium_pipe.Page, folder: Path, study: StudyResult, **window: 
 
 
 @pytest.mark.parametrize("hostile", [False, True])
+def test_the_chart_alone_is_a_picture_that_asks_for_nothing(
+    page: chromium_pipe.Page, tmp_path: Path, hostile: bool
+) -> None:
+    path = tmp_path / "study.svg"
+    study = make_study(study=HOSTILE[0], remarks=list(HOSTILE)) if hostile else make_study()
+    path.write_text(views.picture(study) or "", "utf-8")
+    page.open(path)
+    assert page.requests() == [path.resolve().as_uri()]
+    assert page.complaints() == []
+    assert page.script("document.documentElement.localName") == "svg"
+    assert page.script("document.querySelectorAll('.dot').length") >= 8
+    assert page.script("getComputedStyle(document.querySelector('.whisker')).stroke") != "none"
+
+
+@pytest.mark.parametrize("hostile", [False, True])
 def test_the_browser_asks_for_nothing_and_complains_of_nothing(
     page: chromium_pipe.Page, tmp_path: Path, hostile: bool
 ) -> None:
