@@ -234,11 +234,18 @@ class Build(Preparation):
             folder.write(name, json.dumps(epochs))
         return crew.told(epochs)
 
+    @property
+    def chosen(self) -> Done:
+        """The arm whose weights ship."""
+        return self.arm(Arm(self.chosen_arm, self.recipe.seed))
+
     @cached_property
     def chosen_arm(self) -> str:
-        """The better arm on validation; the distilled one at a tie."""
-        better = self.distilled.facts["val_top1"] >= self.plain.facts["val_top1"]
-        return DISTILLED if better else PLAIN
+        """The best arm from the student's start on validation; at a tie the distilled one, then the shorter."""
+        top1 = {arm.name: done.facts["val_top1"] for arm, done in self.trained.items() if arm.first}
+        return max(
+            (name for name in (DISTILLED, PLAIN, LONGER) if name in top1), key=top1.__getitem__
+        )
 
     @cached_property
     def shape(self) -> Shape:

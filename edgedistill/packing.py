@@ -29,12 +29,6 @@ class Packing:
         self.learn = learn
         self.run, self.face, self.device = learn.run, learn.face, learn.device
 
-    @property
-    def arm(self) -> Done:
-        """The stage of the chosen arm."""
-        learn = self.learn
-        return learn.distilled if learn.chosen_arm == "distilled" else learn.plain
-
     @cached_property
     def export(self) -> Done:
         """09: ONNX in float32 and float16, compared with torch on real images."""
@@ -47,7 +41,7 @@ class Packing:
             from edgedistill.teacher.stage import look_of
 
             learn, shape = self.learn, self.learn.shape
-            model = restore(self.arm, learn.chosen_arm, learn.spec)
+            model = restore(self.learn.chosen, learn.chosen_arm, learn.spec)
             look, device = look_of(learn.start.facts), pick_device()
             about = metadata(shape, learn.spec.model, learn.licences)
             data: dict[Precision, bytes] = {
@@ -74,7 +68,7 @@ class Packing:
             "parity_images": self.learn.recipe.export.parity_images,
             "licences": self.learn.licences,
         }
-        return self.learn.stage("09-export", 2, key, [self.arm, self.learn.pixels], work)
+        return self.learn.stage("09-export", 2, key, [self.learn.chosen, self.learn.pixels], work)
 
     def _train_pixels(self, count: int) -> Any:
         """Up to `count` training images (n, S, S, 3), drawn evenly over the classes, as the device sees them."""

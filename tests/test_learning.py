@@ -1,4 +1,4 @@
-"""Of several teachers, the one whose students a short training says are best; and what that choice cost."""
+"""Which of several teachers is taken and what that cost; which arm ships."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from edgedistill.arms import DISTILLED, FINETUNE, LONGER, PLAIN, Arm
+from edgedistill.learning import Build
 from edgedistill.result import load
+from edgedistill.rundir import Done
 from tests.build_parts import SMALL, make_images, tool, worked
 
 OTHER = (
@@ -59,3 +62,46 @@ def test_every_candidate_and_the_short_trainings_count_as_the_cost_of_the_teache
     facts = [done(run, part)["facts"] for part in parts]
     alone = sum(one["preparation_flops"] for one in facts[:2])  # type: ignore[index]
     assert arm.flops_parts is not None and arm.flops_parts["teacher preparation"] > alone
+
+
+def build_of(**top1: float) -> Build:
+    """A build whose arms are trained, with validation top-1 by name; a second seed is always better."""
+    build = object.__new__(Build)
+    build.__dict__["trained"] = {
+        Arm(name, seed, seed == 0): Done(name, Path(name), "", {"val_top1": value + seed}, 0.0)
+        for seed in (0, 1)
+        for name, value in top1.items()
+    }
+    return build
+
+
+@pytest.mark.parametrize(
+    ("top1", "ships"),
+    [
+        ({PLAIN: 0.8, DISTILLED: 0.7}, PLAIN),
+        ({PLAIN: 0.7, DISTILLED: 0.7}, DISTILLED),
+        ({PLAIN: 0.7, DISTILLED: 0.7, LONGER: 0.7}, DISTILLED),
+        ({PLAIN: 0.7, DISTILLED: 0.6, LONGER: 0.7}, PLAIN),
+        ({PLAIN: 0.7, DISTILLED: 0.8, LONGER: 0.9}, LONGER),
+        ({PLAIN: 0.7, DISTILLED: 0.8, FINETUNE: 0.9}, DISTILLED),
+    ],
+)
+def test_the_best_arm_on_validation_ships_if_it_begins_where_the_recipe_says(
+    top1: dict[str, float], ships: str
+) -> None:
+    assert build_of(**top1).chosen_arm == ships
+
+
+def test_labels_for_as_long_as_distillation_took_may_ship(tmp_path: Path) -> None:
+    data = make_images(tmp_path / "data", per_class=24)
+    longer = ("--set", "proof.equal_seconds=true", "--until", "09-export")
+    ran = tool("build", *SMALL, *longer, "--data", data, "--out", tmp_path / "run")
+    assert ran.code == 0, ran.err
+    stages = ("07-plain", "08-distilled", "07-plain@plain_longer")
+    facts = [done(tmp_path / "run", stage)["facts"] for stage in stages]
+    epochs = [one["epochs"] for one in facts]  # type: ignore[index]
+    assert epochs[0] == epochs[1] < epochs[2]
+    scores = {stage: one["val_top1"] for stage, one in zip(stages, facts, strict=True)}  # type: ignore[index]
+    ships = done(tmp_path / "run", "09-export")["inputs"]
+    (arm,) = {*stages} & {*ships}  # type: ignore[misc]
+    assert scores[arm] == max(scores.values())
