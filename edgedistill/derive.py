@@ -12,13 +12,13 @@ from edgedistill.result import Plan
 from edgedistill.target.device import Device
 from edgedistill.target.students import find_student, load_students
 
-PASSES = {"teacher": 60_000, "pretrained": 120_000, "random": 200_000}
+PASSES = {"teacher": 60_000, "pretrained": 200_000, "random": 200_000}
 """Image passes of one training: about ten minutes of two CPU cores at `PASSES_SIDE` pixels. With much fewer,
 labels alone for as long as the teacher takes are worth more (docs/results.md)."""
 FIRST_LOOK = {"teacher": 18_000, "pretrained": 12_000, "random": 60_000}
 """The same for the built-in images, so that a first run ends in minutes."""
 PASSES_SIDE = 64
-LEARNING_RATES = {"pretrained": 6e-4, "random": 8e-3}
+LEARNING_RATES = {"pretrained": 1e-3, "random": 8e-3}
 """Peak rates of AdamW at `RATE_BATCH` images a step; they grow with the root of the batch (runs: docs/log.md)."""
 RATE_BATCH = 64
 BATCH = {False: 64, True: 256}

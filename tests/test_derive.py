@@ -170,7 +170,7 @@ def test_the_rate_is_that_of_the_start_and_grows_with_the_root_of_the_batch() ->
 
     assert rate("auto", False) == rate(64, False) == 8e-3
     assert rate(16, False) == 4e-3 and rate(256, False) == 1.6e-2
-    assert rate("auto", True) == 6e-4 and rate(32, True) == 4.2e-4
+    assert rate("auto", True) == 1e-3 and rate(32, True) == 7.1e-4
 
 
 def test_what_was_said_is_not_derived() -> None:
