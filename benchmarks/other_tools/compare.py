@@ -30,7 +30,9 @@ from benchmarks.other_tools.common import Work
 from edgedistill.metrics import Z95, wilson
 
 OURS = "edgedistill"
-TOOLS = ("torchdistill", "dapt", "lightly")
+WHOLE = "-whole"
+"""A tool that divides the epochs between teacher and labels, with all epochs for each instead."""
+TOOLS = ("torchdistill", "dapt", "lightly", f"lightly{WHOLE}")
 PLAIN: dict[str, Any] = {"workers": 0, "spin": None, "channels_last": False}
 """`workers` load images; `spin` is `GOMP_SPINCOUNT`: with 0 a waiting OpenMP thread gives its core away."""
 LOADING: tuple[dict[str, Any], ...] = (
@@ -43,8 +45,9 @@ def command(
     tool: str, given: argparse.Namespace, seed: int, setting: Mapping[str, Any]
 ) -> list[str]:
     """How a tool is started."""
-    module = "run_ours" if tool == OURS else f"run_{tool}"
-    python = sys.executable if tool == OURS else str(given.venvs / tool / "bin" / "python")
+    name = tool.removesuffix(WHOLE)
+    module = "run_ours" if tool == OURS else f"run_{name}"
+    python = sys.executable if tool == OURS else str(given.venvs / name / "bin" / "python")
     words = [
         python, "-m", f"benchmarks.other_tools.{module}", "--work", str(given.work),
         "--scratch", str(given.scratch / tool), "--seed", str(seed),
@@ -53,6 +56,7 @@ def command(
         return [*words, *(["--views", str(given.views)] if given.views else [])]
     words += ["--workers", str(setting["workers"])]
     words += ["--channels-last"] if setting["channels_last"] else []
+    words += ["--whole"] if tool.endswith(WHOLE) else []
     return [*words, *(["--source", str(given.dapt)] if tool == "dapt" else [])]
 
 
@@ -105,7 +109,7 @@ def collect(given: argparse.Namespace, tuned: Mapping[str, Any]) -> list[Run]:
     """All runs, in the order of their turns; they are saved after each, in case that a later one fails."""
     runs = before(given.out)
     for index, tool in turns(given.tools, given.rounds, once=given.once)[len(runs) :]:
-        setting = tuned.get(tool, PLAIN)
+        setting = tuned.get(tool.removesuffix(WHOLE), PLAIN)
         began = time.time()
         run = start(command(tool, given, index, setting), given.threads, setting["spin"])
         slot = {"slot": tool, "round": index, "began": began, "spin": setting["spin"]}
@@ -211,7 +215,7 @@ def main() -> None:
     given = parse()
     work = Work.open(given.work)
     if given.tune:
-        best = {tool: tune(given, tool) for tool in given.tools}
+        best = {tool: tune(given, tool) for tool in given.tools if not tool.endswith(WHOLE)}
         save(work.folder / "tuned.json", best)
         return
     tuned = json.loads(given.tuned.read_text("utf-8")) if given.tuned else {}
@@ -243,7 +247,9 @@ def parse() -> argparse.Namespace:
         "--scratch", type=Path, help="folder for what the tools write [in the work]"
     )
     parser.add_argument("--out", type=Path, help="JSON to write [compared.json of the work]")
-    parser.add_argument("--tools", nargs="+", choices=TOOLS, default=TOOLS, help="the other tools")
+    parser.add_argument(
+        "--tools", nargs="+", choices=TOOLS, default=TOOLS[:3], help="the other tools"
+    )
     parser.add_argument("--rounds", type=int, default=3, help="rounds, each with its seed")
     parser.add_argument("--once", action="store_true", help="edgedistill once a round")
     parser.add_argument("--views", type=int, help="stored views [edgedistill's choice]")

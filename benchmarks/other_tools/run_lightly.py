@@ -7,8 +7,10 @@ Its distillation (`method="distillation"`, version 3) takes any network as teach
 learns the teacher's pooled and local features of mixed-up images, by similarities to a queue, without labels or logits.
 There is no classifier after it. That comes from `train_image_classification`, which knows labels and no teacher. So the
 epochs are divided: the first half distils, the rest fine-tunes from the exported weights; each image is seen as often
-as by the other tools. What it cannot be made to do: CE, KL and A/U together; the student's own head (its classifier is
-one linear layer on the pooled last map, without the convolution in front of the head); stored targets.
+as by the other tools. With `--whole` both parts have all epochs, so that each image is seen as often under the teacher
+and as often under labels as by the other tools, which do both at once. What it cannot be made to do: CE, KL and A/U
+together; the student's own head (its classifier is one linear layer on the pooled last map, without the convolution in
+front of the head); stored targets.
 
 Optimisers, rates, gradient clipping and mixup are its own defaults. The crops, the mirror, the normalisation, the size
 and the batch are those of the work; its colour jitter, blur and greying are off, as with the others. Usage statistics
@@ -99,7 +101,9 @@ def views(work: Work, crop: str) -> dict[str, Any]:
 def main() -> None:
     """Distil, fine-tune, test, and tell."""
     os.environ["LIGHTLY_TRAIN_EVENTS_DISABLED"] = "1"
-    given = runner(__doc__ or "").parse_args()
+    parser = runner(__doc__ or "")
+    parser.add_argument("--whole", action="store_true", help="all epochs for each part")
+    given = parser.parse_args()
     scratch = given.scratch.resolve()
     os.environ["LIGHTLY_TRAIN_CACHE_DIR"] = str(scratch / "cache")
     for name in ("distilled", "tuned", "cache"):
@@ -107,12 +111,12 @@ def main() -> None:
     lightly: Any = importlib.import_module("lightly_train")
     work = Work.open(given.work)
     epochs = given.epochs or work.settings.epochs
-    first = max(1, epochs // 2)
+    first = epochs if given.whole else max(1, epochs // 2)
     clock = Clock()
     began = time.perf_counter()
     distil(lightly, work, given, first, scratch / "distilled")
     training = clock.seconds()
-    rest = epochs - first
+    rest = epochs if given.whole else epochs - first
     weights = scratch / "distilled" / "exported_models" / "exported_last.pt"
     tune(lightly, work, given, rest, weights, scratch / "tuned")
     training += clock.seconds()
@@ -121,7 +125,7 @@ def main() -> None:
     test = work.images("test")
     Outcome(
         "lightly-train", version("lightly-train"), given.seed, epochs,
-        epochs * work.settings.train, training, seconds, marks(Logits(tuned), test), None,
+        (first + rest) * work.settings.train, training, seconds, marks(Logits(tuned), test), None,
         described(given, f"features for {first} epochs, then CE for {rest}"),
     ).tell()  # fmt: skip
 
