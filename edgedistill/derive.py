@@ -20,6 +20,9 @@ FIRST_LOOK = {"teacher": 18_000, "pretrained": 12_000, "random": 60_000}
 PASSES_SIDE = 64
 LEARNING_RATES = {"pretrained": 1e-3, "random": 8e-3}
 """Peak rates of AdamW at `RATE_BATCH` images a step; they grow with the root of the batch (runs: docs/log.md)."""
+CLIP = 5.0
+"""Largest norm of a gradient where statistics are frozen: above the median of 3 to 5, below the 30 to 550 that single
+batches reach (runs: docs/log.md)."""
 RATE_BATCH = 64
 BATCH = {False: 64, True: 256}
 """Images a step, without and with a GPU."""
@@ -160,6 +163,8 @@ def _training(recipe: Recipe, plan: Plan, images: int, gpu: bool) -> Values:
         if pruned:
             frozen, why = False, "channels that fall away move them"
         values["distill.frozen_norm"] = (frozen, why)
+    if recipe.distill.clip == "auto":
+        values["distill.clip"] = _clip(frozen=plan.chosen.pretrained and not pruned)
     if recipe.distill.frozen_share == "auto":
         share = _frozen_share(pretrained=plan.chosen.pretrained, gpu=gpu)
         values["distill.frozen_share"] = (0.0, "every layer is pruned") if pruned else share
@@ -194,6 +199,12 @@ def _top_k(classes: int) -> tuple[int | None, str]:
     if classes <= MOST_STORED_CLASSES:
         return None, f"all {classes} classes are stored"
     return STORED_TOP_K, f"of {classes:,} classes; the rest is spread evenly"
+
+
+def _clip(*, frozen: bool) -> tuple[float | None, str]:
+    if frozen:
+        return CLIP, "frozen statistics let single batches push hard"
+    return None, "statistics follow the batches"
 
 
 def _frozen_share(*, pretrained: bool, gpu: bool) -> tuple[float, str]:
@@ -239,7 +250,7 @@ def plan_key(recipe: Recipe, device_facts: dict[str, Any], data: dict[str, Any])
     """All that planning and deriving depend on, for the fingerprint of the stage."""
     teacher = recipe.teacher.model_dump()
     names = (
-        "epochs", "views", "batch_size", "lr", "frozen_norm", "frozen_share", "targets", "top_k", "precision",
+        "epochs", "views", "batch_size", "lr", "clip", "frozen_norm", "frozen_share", "targets", "top_k", "precision",
         "curriculum",
     )  # fmt: skip
     distill = {name: getattr(recipe.distill, name) for name in names}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgedistill import crew
 from edgedistill.arms import DISTILLED, FINETUNE, LONGER, PLAIN, PROBE, TAUGHT_ONLY, Arm, arms_of
-from edgedistill.derive import LEARNING_RATES
+from edgedistill.derive import CLIP, LEARNING_RATES
 from edgedistill.distill.spec import StudentSpec
 from edgedistill.preparing import Preparation
 from edgedistill.recipe import DistillSection
@@ -213,7 +213,11 @@ class Build(Preparation):
         section = self.recipe.distill
         if arm.name != FINETUNE:
             return section
-        own = {"distill.lr": LEARNING_RATES["pretrained"], "distill.frozen_norm": True}
+        own = {
+            "distill.lr": LEARNING_RATES["pretrained"],
+            "distill.clip": CLIP,
+            "distill.frozen_norm": True,
+        }
         said = self.layered.reasons
         return section.model_copy(
             update={path.partition(".")[2]: v for path, v in own.items() if path not in said}

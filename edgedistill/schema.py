@@ -172,7 +172,7 @@ class DistillSection(Section):
     )
     warmup: float = _f(0.15, "Share of the steps that warm up.", ge=0, lt=1)
     weight_decay: float = _f(0.01, "Decay of matrices.", ge=0, le=1)
-    clip: Annotated[float, Field(gt=0)] | None = _f(None, "Largest norm of the gradient.")
+    clip: Annotated[float, Field(gt=0)] | Auto | None = _f("auto", "Largest norm of the gradient.")
     ema: float = _f(0.0, "Decay a step of averaged weights (0: the last weights ship).", ge=0, lt=1)
     layer_decay: float = _f(1.0, "Rate of each group of layers as a share of the next.", gt=0, le=1)
     frozen_norm: bool | Auto = _f("auto", "Keep BatchNorm statistics as they were pretrained.")

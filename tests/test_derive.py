@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgedistill.derive import (
+    CLIP,
     FIRST_LOOK,
     GPU_FACTOR,
     MOST_EPOCHS,
@@ -171,6 +172,13 @@ def test_the_rate_is_that_of_the_start_and_grows_with_the_root_of_the_batch() ->
     assert rate("auto", False) == rate(64, False) == 8e-3
     assert rate(16, False) == 4e-3 and rate(256, False) == 1.6e-2
     assert rate("auto", True) == 1e-3 and rate(32, True) == 7.1e-4
+
+
+def test_gradients_are_clipped_where_statistics_are_frozen() -> None:
+    assert _effort(Recipe(), pretrained=True)["distill.clip"][0] == CLIP
+    assert _effort(Recipe())["distill.clip"][0] is None
+    pruned = validate({"student": {"prune_from": "mobilenetv3_small_100"}}, "x")
+    assert _effort(pruned)["distill.clip"][0] is None
 
 
 def test_what_was_said_is_not_derived() -> None:

@@ -50,7 +50,7 @@ def schedule_of(section: DistillSection, seed: int) -> Schedule:
         float(section.frozen_share),
         optimizer=section.optimizer,
         lr_schedule=section.lr_schedule,
-        clip=section.clip,
+        clip=None if section.clip is None else float(section.clip),
         ema=section.ema,
         layer_decay=section.layer_decay,
         precision=section.precision,

@@ -140,7 +140,7 @@ COURSE = Course(2, 2)
 
 
 def settings(**changes: Any) -> DistillSection:
-    return section(epochs=2, batch_size=8, lr=1e-3, frozen_share=0.0, **changes)
+    return section(epochs=2, batch_size=8, lr=1e-3, clip=None, frozen_share=0.0, **changes)
 
 
 def test_both_arms_start_from_the_same_weights_and_leave_their_own(tmp_path: Path) -> None:
