@@ -1,7 +1,7 @@
 """What distillation adds to a training step: plain, with stored targets and with a live teacher, in turn.
 
 The engine's own steps on the built-in images, with the whole default loss (cross entropy, KL divergence, alignment and
-uniformity with the paper's projectors). The teacher is tf_efficientnet_lite2 with a random head: weights do not change
+uniformity with linear projectors). The teacher is tf_efficientnet_lite2 with a random head: weights do not change
 what a step costs. Prints a line for each student and size: milliseconds of the plain step, ratios to it (median over
 rounds in which each kind has its turn, with the quartiles), and how fast stored targets are read:
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from edgedistill.distill.methods import method_values as method_values
 from edgedistill.recipe import Layered, Recipe, Resolved, assign, hash_of
@@ -12,10 +12,19 @@ from edgedistill.result import Plan
 from edgedistill.target.device import Device
 from edgedistill.target.students import find_student, load_students
 
-PASSES = {"teacher": 60_000, "pretrained": 200_000, "random": 200_000}
-"""Image passes of one training: about ten minutes of two CPU cores at `PASSES_SIDE` pixels. With much fewer,
-labels alone for as long as the teacher takes are worth more (docs/results.md)."""
-FIRST_LOOK = {"teacher": 18_000, "pretrained": 12_000, "random": 60_000}
+
+class Passes(NamedTuple):
+    """Image passes of the teacher's fine-tuning and of one training of the student, without a GPU."""
+
+    teacher: int
+    student: int
+
+
+PASSES = {"pretrained": Passes(60_000, 200_000), "random": Passes(20_000, 300_000)}
+"""By the student's start: ten to fifteen minutes of two CPU cores at `PASSES_SIDE` pixels. From random weights a minute
+of the student's own training is worth more than one of the teacher's; a pretrained student soon catches up with a
+teacher that was trained little (runs: docs/log.md)."""
+FIRST_LOOK = {"pretrained": Passes(18_000, 12_000), "random": Passes(6_000, 60_000)}
 """The same for the built-in images, so that a first run ends in minutes."""
 PASSES_SIDE = 64
 LEARNING_RATES = {"pretrained": 1e-3, "random": 8e-3}
@@ -109,13 +118,13 @@ def effort_values(
     size = plan.chosen.input_size
     if recipe.teacher.input_size == "auto":
         values["teacher.input_size"] = teacher_size(teacher, size, image_side)
+    passes = _passes(recipe, pretrained=plan.chosen.pretrained)
     if recipe.teacher.epochs == "auto":
-        values["teacher.epochs"] = _epochs(_passes(recipe, "teacher"), images, size, gpu, 50)
+        values["teacher.epochs"] = _epochs(passes.teacher, images, size, gpu, 50)
     epochs = recipe.distill.epochs
     if epochs == "auto":
-        kind = "pretrained" if plan.chosen.pretrained else "random"
-        passes = _passes(recipe, kind)
-        values["distill.epochs"] = _epochs(passes, images + unlabelled, size, gpu, MOST_EPOCHS)
+        found = _epochs(passes.student, images + unlabelled, size, gpu, MOST_EPOCHS)
+        values["distill.epochs"] = found
         epochs = values["distill.epochs"][0]
     values |= _training(recipe, plan, images + unlabelled, gpu)
     if recipe.teacher.checkpoints == "auto":
@@ -215,9 +224,9 @@ def _frozen_share(*, pretrained: bool, gpu: bool) -> tuple[float, str]:
     return FROZEN_SHARE, "without a GPU: early layers keep pretrained weights, a step gets cheaper"
 
 
-def _passes(recipe: Recipe, kind: str) -> int:
+def _passes(recipe: Recipe, *, pretrained: bool) -> Passes:
     first_look = recipe.data.source.startswith("builtin:")
-    return (FIRST_LOOK if first_look else PASSES)[kind]
+    return (FIRST_LOOK if first_look else PASSES)["pretrained" if pretrained else "random"]
 
 
 def _views(epochs: int) -> int:

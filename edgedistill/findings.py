@@ -99,12 +99,12 @@ def teacher_words(teacher: Bools, plain: Bools, gain: Gain) -> str:
     What it can give is not judged against what it gave: `gain` is the distilled arm's.
     """
     if teacher.all() and plain.all():
-        return "teacher and plain student are right on every test image: nothing is left to learn"
+        return "Teacher and plain student are right on every test image: nothing is left to learn"
     against = metrics.paired_gain(teacher, plain, "plain")
     if metrics.measurable(against) and against.value > 0:
-        return f"the teacher is better than the plain student: {against.words}"
+        return f"The teacher is better than the plain student: {against.words}"
     how = "worse than" if metrics.measurable(against) else "not measurably better than"
-    words = f"the teacher is {how} the plain student ({against.words})"
+    words = f"The teacher is {how} the plain student ({against.words})"
     if metrics.measurable(gain) and gain.value > 0:
         return f"{words}; the distilled arm gained from it all the same"
     return f"{words}, and the distilled arm shows no gain from it: a stronger teacher may help"
@@ -134,7 +134,7 @@ def data_of(learn: Build) -> Data:
 
 def remarks_of(learn: Build, teacher: Teacher, artifacts: list[Artifact]) -> list[str]:
     """What a reader must know beside the limits and the arms."""
-    remarks = [f"Teacher: {teacher.words}"]
+    remarks = [teacher.words]
     early = learn.recipe.distill.curriculum == "teacher_checkpoints"
     if early and len(learn.teacher.facts["members"]) == 1:
         remarks.append(

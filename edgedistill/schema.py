@@ -152,7 +152,7 @@ class DistillSection(Section):
         "auto", "Softening of logits in kd, dkd and dist."
     )
     projector: Literal["mocov2", "linear", "simclr", "simclrv2"] = _f(
-        "mocov2", "Map from features to the shared embedding."
+        "linear", "Map from features to the shared embedding."
     )
     projection_dim: int = _f(128, "Width of the shared embedding.", ge=2, le=4096)
     align_alpha: float = _f(2.0, "Power of the alignment distance.", gt=0, le=8)

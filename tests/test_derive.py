@@ -85,8 +85,8 @@ def test_a_teacher_that_takes_any_size_is_never_below_the_student_nor_above_both
 # -- epochs and views ----------------------------------------------------------------------------
 
 
-def _passes(kind: str, factor: int = 1) -> int:
-    return round(PASSES[kind] * PASSES_SIDE / _plan().chosen.input_size * factor)
+def _passes(passes: int, factor: int = 1) -> int:
+    return round(passes * PASSES_SIDE / _plan().chosen.input_size * factor)
 
 
 MINE = validate({"data": {"source": "./mine"}}, "x")
@@ -94,15 +94,14 @@ MINE = validate({"data": {"source": "./mine"}}, "x")
 
 def test_epochs_follow_from_image_passes_which_shrink_with_the_side_of_the_input() -> None:
     assert _plan().chosen.input_size > PASSES_SIDE
-    values = _effort(MINE)
-    assert values["distill.epochs"][0] == round(_passes("random") / 6000)
-    words = f"{_passes('random'):,} image passes without a GPU over 6,000"
-    assert words in values["distill.epochs"][1]
-    assert values["teacher.epochs"][0] == round(_passes("teacher") / 6000)
-    pretrained = _effort(MINE, pretrained=True)
-    assert pretrained["distill.epochs"][0] == max(1, round(_passes("pretrained") / 6000))
-    gpu = _effort(MINE, gpu=True)
-    most = round(_passes("random", GPU_FACTOR) / 6000)
+    for kind, pretrained in (("random", False), ("pretrained", True)):
+        values, passes = _effort(MINE, pretrained=pretrained), PASSES[kind]
+        assert values["distill.epochs"][0] == round(_passes(passes.student) / 6000)
+        words = f"{_passes(passes.student):,} image passes without a GPU over 6,000"
+        assert words in values["distill.epochs"][1]
+        assert values["teacher.epochs"][0] == max(1, round(_passes(passes.teacher) / 6000))
+    values, gpu = _effort(MINE), _effort(MINE, gpu=True)
+    most = round(_passes(PASSES["random"].student, GPU_FACTOR) / 6000)
     assert gpu["distill.epochs"][0] == min(MOST_EPOCHS, most)
     assert gpu["teacher.epochs"][0] > values["teacher.epochs"][0]
 
@@ -119,10 +118,10 @@ def test_epochs_stay_in_bounds_for_few_and_for_many_images(
 
 def test_a_first_look_at_the_built_in_images_is_short() -> None:
     for kind, pretrained in (("random", False), ("pretrained", True)):
-        look = _effort(Recipe(), pretrained=pretrained)
-        mine = _effort(MINE, pretrained=pretrained)
-        side = PASSES_SIDE / _plan().chosen.input_size
-        assert look["distill.epochs"][0] == max(1, round(FIRST_LOOK[kind] * side / 6000))
+        look = _effort(Recipe(), 2000, pretrained=pretrained)
+        mine = _effort(MINE, 2000, pretrained=pretrained)
+        student = _passes(FIRST_LOOK[kind].student)
+        assert look["distill.epochs"][0] == max(1, round(student / 2000))
         assert look["distill.epochs"][0] < mine["distill.epochs"][0]
         assert look["teacher.epochs"][0] < mine["teacher.epochs"][0]
 

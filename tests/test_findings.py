@@ -22,12 +22,12 @@ LOST = paired_gain(right(0.75), right(0.80), "plain")
 @pytest.mark.parametrize(
     ("teacher", "gain", "begins", "ends"),
     [
-        (0.90, GAINED, "the teacher is better than the plain student: a gain of 10.0", "n = 1000)"),
-        (0.90, LOST, "the teacher is better", "n = 1000)"),
-        (0.80, GAINED, "the teacher is not measurably better", "gained from it all the same"),
-        (0.70, GAINED, "the teacher is worse than the plain student (a loss", "all the same"),
-        (0.80, NONE, "the teacher is not measurably better", "a stronger teacher may help"),
-        (0.70, LOST, "the teacher is worse", "a stronger teacher may help"),
+        (0.90, GAINED, "The teacher is better than the plain student: a gain of 10.0", "n = 1000)"),
+        (0.90, LOST, "The teacher is better", "n = 1000)"),
+        (0.80, GAINED, "The teacher is not measurably better", "gained from it all the same"),
+        (0.70, GAINED, "The teacher is worse than the plain student (a loss", "all the same"),
+        (0.80, NONE, "The teacher is not measurably better", "a stronger teacher may help"),
+        (0.70, LOST, "The teacher is worse", "a stronger teacher may help"),
     ],
 )
 def test_words_of_the_teacher_never_speak_against_the_gain(
