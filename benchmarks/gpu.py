@@ -4,8 +4,8 @@ Runs the tests marked `gpu`; times plain, stored and live training steps (`step_
 the card's peak, memory); builds the built-in data set's arms once on the CPU of that machine and twice on its GPU, CPU
 and GPU in turn, and compares seconds, validation accuracy and weights; then, in the time that is left, runs the study
 of losses on the 60,000 training images of Fashion-MNIST (`--idx FOLDER` with its four files; without it, on the
-built-in images). Prints a line for each part and writes all figures as JSON; a part that fails is an entry and not the
-end:
+built-in images). With `--out DIR` the study is kept there, and a later call with `--parts study` goes on with it.
+Prints a line for each part and writes all figures as JSON; a part that fails is an entry and not the end:
 
     python -m benchmarks.gpu --json gpu.json --idx fashion-mnist
 
@@ -37,10 +37,17 @@ STUDY: dict[str, Any] = {
     "teacher": {"epochs": 3, "input_size": 64},
     "distill": {"epochs": 12, "batch_size": 256, "views": 4},
 }
+LITE0 = {"model": "tf_efficientnet_lite0"}
 STUDY_ARMS: dict[str, Any] = {
     "plain": {"arm": "plain"},
+    "plain_longer": {"arm": "plain", "distill": {"epochs": 16}},
     **{m: {"distill": {"method": m}} for m in ("kd", "align_uniform", "dist", "dkd")},
+    "align_uniform_mocov2": {"distill": {"projector": "mocov2"}},
+    "linear_probe": {"arm": "linear_probe", "student": LITE0},
+    "finetune": {"arm": "finetune", "student": LITE0},
+    "finetune+distill": {"student": {**LITE0, "weights": "pretrained"}},
 }
+PARTS = ("tests", "steps", "gpu_first", "cpu", "gpu_again", "compared", "study")
 LIMIT_S = 500
 """All parts together."""
 
@@ -88,6 +95,7 @@ def steps(folder: Path, cuda: bool, left_s: float) -> list[dict[str, Any]]:
 def study(folder: Path, idx: Path | None, left_s: float) -> dict[str, Any]:
     """The study of losses; after each run it writes down what there is, so that the end of time costs one run."""
     recipe = STUDY | {"data": {"source": str(idx)}} if idx else STUDY
+    folder.mkdir(parents=True, exist_ok=True)
     file, out = folder / "losses.json", folder / "study"
     file.write_text(
         json.dumps({"name": "losses", "seeds": 3, "recipe": recipe, "arms": STUDY_ARMS})
@@ -118,6 +126,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--json", type=Path, help="write all figures here")
     parser.add_argument("--idx", type=Path, help="folder with the idx files of Fashion-MNIST")
+    parser.add_argument("--out", type=Path, help="keep the study in this folder, and go on with it")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to run")
     parser.add_argument("--anywhere", action="store_true", help="run without a GPU too")
     args = parser.parse_args()
     import torch
@@ -141,9 +151,10 @@ def main() -> int:
             "cpu": lambda: arms(folder / "cpu", False, end - time.monotonic()),
             "gpu_again": lambda: arms(folder / "again", True, end - time.monotonic()),
             "compared": lambda: compared(report["gpu_first"], report["gpu_again"], report["cpu"]),
-            "study": lambda: study(folder, args.idx, end - time.monotonic()),
+            "study": lambda: study(args.out or folder, args.idx, end - time.monotonic()),
         }
-        for part, run in parts.items():
+        for part in args.parts:
+            run = parts[part]
             try:
                 report[part] = run()
             except subprocess.CalledProcessError as error:
@@ -154,8 +165,8 @@ def main() -> int:
     text = json.dumps(report, indent=1) + "\n"
     if args.json:
         args.json.write_text(text, "utf-8")
-    good = report["tests"].get("exit_code") == 0
-    return 0 if good and not any("error" in report[part] for part in parts) else 1
+    good = report.get("tests", {"exit_code": 0}).get("exit_code") == 0
+    return 0 if good and not any("error" in report[part] for part in args.parts) else 1
 
 
 if __name__ == "__main__":

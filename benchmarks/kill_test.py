@@ -1,17 +1,21 @@
 """Kills a build with `kill -9` in every stage, resumes it each time, and compares the weights with an unbroken run.
 
-python benchmarks/kill_test.py [--folder DIR]
+python -m benchmarks.kill_test [--folder DIR] [--random N [--seed S]]
 
 Two runs of the same small recipe on the built-in images. The first is left alone. The second is killed at each moment
 of `MOMENTS`, which are seen from outside, by the files that appear in the run folder; then the same command is given
-again. At the end the weights of the teacher and of both arms must be the same to the bit, and so must every accuracy.
+again. With `--random N` it is killed N times after random seconds instead, in a recipe with stages that have a state of
+their own (hard images, influence, averaged weights, changed and mixed views). At the end the weights of the teacher and
+of both arms must be the same to the bit, and so must every accuracy.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import glob
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -35,6 +39,10 @@ COMMAND = (
 WEIGHTS = (
     "04-teacher/teacher.safetensors", "06-start/start.safetensors",
     "07-plain/plain.safetensors", "08-distilled/distilled.safetensors",
+)  # fmt: skip
+STATEFUL = (
+    "--set", "distill.epochs=6", "--set", "distill.hard_samples=true", "--set", "distill.influence=true",
+    "--set", "distill.ema=0.99", "--set", "data.mix=cutmix", "--set", "data.randaugment=5",
 )  # fmt: skip
 TRIES = 5
 PATIENCE_S = 600.0
@@ -126,6 +134,25 @@ def kill_in_stage(moment: Moment, command: Sequence[str], run: Path) -> int:
     raise RuntimeError(f"{moment.stage}: {TRIES} kills came too late")
 
 
+def kill_at_random(
+    command: Sequence[str], run: Path, count: int, seed: int, whole_s: float
+) -> None:
+    """Kill the command `count` times after random seconds; a try lasts a third of a whole run at most."""
+    rng = random.Random(seed)
+    for attempt in range(count):
+        delay = rng.uniform(0.5, max(10.0, whole_s / 3))
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            code = process.wait(delay)
+            print(f"kill {attempt + 1}: the run had ended before, with exit code {code}")
+            return
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        partial = [p.name for p in (run / "stages").glob("*.partial")]
+        place = ", ".join(partial) or "between stages"
+        print(f"kill {attempt + 1} after {delay:5.1f} s: {place}", flush=True)
+
+
 def differences(reference: Path, run: Path, weights: Sequence[str] = WEIGHTS) -> list[str]:
     """Weights that are not the same to the bit, by name."""
     pairs = [(name, reference / "stages" / name, run / "stages" / name) for name in weights]
@@ -153,18 +180,28 @@ def to_the_end(command: Sequence[str]) -> float:
     return time.monotonic() - start
 
 
-def compare(folder: Path) -> bool:
-    """Both runs, the table, and the verdict."""
-    reference, run = folder / "unbroken", folder / "killed"
-    seconds = to_the_end([*COMMAND, "--out", str(reference)])
-    print(f"unbroken run: {seconds:.0f} s\n\n{'stage':<14}{'killed':<42}{'tries':>5}{'s':>7}")
-    command = [*COMMAND, "--out", str(run)]
+def kill_at_moments(command: Sequence[str], run: Path) -> None:
+    """Kill the command at each of `MOMENTS`."""
+    print(f"{'stage':<14}{'killed':<42}{'tries':>5}{'s':>7}")
     for moment in MOMENTS:
         start = time.monotonic()
         tries = kill_in_stage(moment, command, run)
         spent = time.monotonic() - start
         print(f"{moment.stage:<14}{moment.what:<42}{tries:>5}{spent:>7.1f}", flush=True)
-    print(f"\nafter {len(MOMENTS)} kills, to the end: {to_the_end(command):.0f} s\n")
+
+
+def compare(folder: Path, kills: int | None, seed: int) -> bool:
+    """Both runs, the table, and the verdict; with `kills`, as many at random moments."""
+    reference, run = folder / "unbroken", folder / "killed"
+    whole = COMMAND if kills is None else (*COMMAND, *STATEFUL)
+    seconds = to_the_end([*whole, "--out", str(reference)])
+    print(f"unbroken run: {seconds:.0f} s\n")
+    command = [*whole, "--out", str(run)]
+    if kills is None:
+        kill_at_moments(command, run)
+    else:
+        kill_at_random(command, run, kills, seed, seconds)
+    print(f"\nthe rest, to the end: {to_the_end(command):.0f} s\n")
     wrong = differences(reference, run)
     for name in WEIGHTS:
         sha256 = sha256_file(run / "stages" / name)
@@ -184,12 +221,14 @@ def main() -> int:
     """Exit code 0 when nothing differs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, help="where to keep both runs [a temporary folder]")
-    folder: Path | None = parser.parse_args().folder
-    if folder is not None:
-        good = compare(folder)
+    parser.add_argument("--random", type=int, metavar="N", help="kill N times after random seconds")
+    parser.add_argument("--seed", type=int, default=0, help="of the random seconds")
+    given = parser.parse_args()
+    if given.folder is not None:
+        good = compare(given.folder, given.random, given.seed)
     else:
         with tempfile.TemporaryDirectory(prefix="kill-") as made:
-            good = compare(Path(made))
+            good = compare(Path(made), given.random, given.seed)
     print("\nOK" if good else "\nFAIL")
     return 0 if good else 1
 

@@ -138,6 +138,8 @@ def seconds(work: Callable[[], object]) -> float:
 
 def measured(student: str, size: int, folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     """Times of a student at a size."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
     data, look = images(args.images, size), Look(size, (0.5,) * 3, (0.5,) * 3)
     kinds, stored = trainers(student, data, look, folder, args)
     times: dict[str, list[float]] = {kind: [] for kind in kinds}
@@ -167,11 +169,12 @@ def measured(student: str, size: int, folder: Path, args: argparse.Namespace) ->
 
 
 def _gpu(student: str, size: int, images_per_s: float) -> dict[str, Any]:
-    """Share of the card's peak that the plain step reaches, and the most memory that any kind took."""
+    """Share of the card's peak that the plain step reaches, and the most memory with all three kinds side by side."""
     if not torch.cuda.is_available():
         return {}
     name = torch.cuda.get_device_name()
-    peak = next((flops for key, flops in PEAK_FLOPS.items() if key in name), None)
+    words = name.replace("-", " ").split()
+    peak = next((flops for key, flops in PEAK_FLOPS.items() if key in words), None)
     flops = 6 * find_student(student).macs(size, 10) * images_per_s
     return {
         "gpu": name,

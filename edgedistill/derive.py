@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from edgedistill.distill.methods import method_values as method_values
+from edgedistill.errors import UsageError
 from edgedistill.recipe import Layered, Recipe, Resolved, assign, hash_of
 from edgedistill.result import Plan
 from edgedistill.target.device import Device
@@ -40,7 +41,7 @@ LEAST_STEPS, LEAST_BATCH = 10, 16
 FROZEN_SHARE = 0.5
 """Share of a pretrained network's layers that a training without a GPU leaves alone, for cheaper steps."""
 GPU_FACTOR = 10
-MOST_EPOCHS = 300
+MOST_EPOCHS, MOST_TEACHER_EPOCHS = 300, 50
 MOST_VIEWS, LEAST_VIEWS, TIMES_SEEN = 8, 3, 4
 """Stored views of an image: each is seen up to four times, more often when that needs more than eight views."""
 EARLY_STATES = 3
@@ -116,11 +117,18 @@ def effort_values(
     """Epochs, views, the teacher's size, and what the graph takes; an epoch of the student has all images."""
     values: Values = {}
     size = plan.chosen.input_size
-    if recipe.teacher.input_size == "auto":
+    side = recipe.teacher.input_size
+    if side == "auto":
         values["teacher.input_size"] = teacher_size(teacher, size, image_side)
-    passes = _passes(recipe, pretrained=plan.chosen.pretrained)
+        side = values["teacher.input_size"][0]
+    pruned = recipe.student.prune_from is not None
+    passes = _passes(recipe, pretrained=plan.chosen.pretrained or pruned)
+    early = _early(recipe)
     if recipe.teacher.epochs == "auto":
-        values["teacher.epochs"] = _epochs(passes.teacher, images, size, gpu, 50)
+        found = _epochs(passes.teacher, images, int(side), gpu, MOST_TEACHER_EPOCHS)
+        if found[0] <= early:
+            found = early + 1, f"{early} early states and the teacher itself"
+        values["teacher.epochs"] = found
     epochs = recipe.distill.epochs
     if epochs == "auto":
         found = _epochs(passes.student, images + unlabelled, size, gpu, MOST_EPOCHS)
@@ -128,9 +136,8 @@ def effort_values(
         epochs = values["distill.epochs"][0]
     values |= _training(recipe, plan, images + unlabelled, gpu)
     if recipe.teacher.checkpoints == "auto":
-        early = recipe.distill.curriculum == "teacher_checkpoints"
         words = "for the curriculum" if early else "no curriculum asks for them"
-        values["teacher.checkpoints"] = (EARLY_STATES if early else 0, words)
+        values["teacher.checkpoints"] = (early, words)
     if recipe.teacher.frozen_share == "auto":
         values["teacher.frozen_share"] = _frozen_share(pretrained=True, gpu=gpu)
     if recipe.distill.views == "auto":
@@ -164,20 +171,50 @@ def _training(recipe: Recipe, plan: Plan, images: int, gpu: bool) -> Values:
         values["distill.batch_size"] = _batch(images, gpu)
         batch = values["distill.batch_size"][0]
     if recipe.distill.lr == "auto":
-        lr = float(f"{LEARNING_RATES[start] * math.sqrt(batch / RATE_BATCH):.2g}")
-        values["distill.lr"] = (lr, f"for a student from {start} weights and {batch} images a step")
+        why = f"for a student from {start} weights and {batch} images a step"
+        values["distill.lr"] = (_rate(start, batch), why)
     if recipe.distill.frozen_norm == "auto":
         why = "a short training moves them away from" if plan.chosen.pretrained else "there are no"
         frozen, why = plan.chosen.pretrained, f"{why} good pretrained statistics"
         if pruned:
             frozen, why = False, "channels that fall away move them"
         values["distill.frozen_norm"] = (frozen, why)
+    else:
+        frozen = bool(recipe.distill.frozen_norm)
     if recipe.distill.clip == "auto":
-        values["distill.clip"] = _clip(frozen=plan.chosen.pretrained and not pruned)
+        values["distill.clip"] = _clip(frozen=frozen)
     if recipe.distill.frozen_share == "auto":
         share = _frozen_share(pretrained=plan.chosen.pretrained, gpu=gpu)
         values["distill.frozen_share"] = (0.0, "every layer is pruned") if pruned else share
     return values
+
+
+def fine_tuning(batch: int, frozen_share: float) -> dict[str, Any]:
+    """How a pretrained student is fine-tuned beside one from random weights: fields of `distill`."""
+    return {
+        "lr": _rate("pretrained", batch),
+        "clip": CLIP,
+        "frozen_norm": True,
+        "frozen_share": frozen_share,
+    }
+
+
+def _rate(start: str, batch: int) -> float:
+    return float(f"{LEARNING_RATES[start] * math.sqrt(batch / RATE_BATCH):.2g}")
+
+
+def _early(recipe: Recipe) -> int:
+    """How many early states of the teacher are kept."""
+    curriculum = recipe.distill.curriculum == "teacher_checkpoints"
+    if curriculum and recipe.teacher.others and recipe.teacher.combine != "select":
+        raise UsageError(
+            "distill.curriculum is teacher_checkpoints and teacher.others names "
+            f"{len(recipe.teacher.others)} more: early states are kept of one teacher alone. Give no others, "
+            "teacher.combine=select, or --set distill.curriculum=none."
+        )
+    if recipe.teacher.checkpoints != "auto":
+        return recipe.teacher.checkpoints
+    return EARLY_STATES if curriculum else 0
 
 
 def teacher_size(teacher: TeacherShape, student: int, image_side: int) -> tuple[int, str]:
@@ -225,8 +262,11 @@ def _frozen_share(*, pretrained: bool, gpu: bool) -> tuple[float, str]:
 
 
 def _passes(recipe: Recipe, *, pretrained: bool) -> Passes:
-    first_look = recipe.data.source.startswith("builtin:")
-    return (FIRST_LOOK if first_look else PASSES)["pretrained" if pretrained else "random"]
+    return (FIRST_LOOK if _first_look(recipe) else PASSES)["pretrained" if pretrained else "random"]
+
+
+def _first_look(recipe: Recipe) -> bool:
+    return recipe.data.source.startswith("builtin:")
 
 
 def _views(epochs: int) -> int:
@@ -240,9 +280,14 @@ def _epochs(passes: int, images: int, size: int, gpu: bool, most: int) -> tuple[
     """Fewer passes of larger images: in proportion to the side, which keeps half of what their cost takes away."""
     smaller = min(1.0, PASSES_SIDE / size)
     passes = round(passes * smaller * (GPU_FACTOR if gpu else 1))
-    epochs = max(1, min(most, round(passes / max(1, images))))
-    where = "on a GPU" if gpu else "without a GPU"
-    return epochs, f"about {passes:,} image passes {where} over {images:,} training images"
+    wanted, where = round(passes / max(1, images)), "on a GPU" if gpu else "without a GPU"
+    epochs = max(1, min(most, wanted))
+    why = f"about {passes:,} image passes {where} over {images:,} training images"
+    if wanted > most:
+        why = f"{images:,} training images: no more than {most}"
+    elif wanted < 1:
+        why = f"{images:,} training images: once is more than {passes:,} image passes"
+    return epochs, why
 
 
 def resolve(layered: Layered, values: Values) -> Resolved:
@@ -274,6 +319,7 @@ def plan_key(recipe: Recipe, device_facts: dict[str, Any], data: dict[str, Any])
         "images": data["train"],
         **({"unlabelled": data["unlabelled"]} if data.get("unlabelled") else {}),
         "image_side": data["image_side"],
+        "first_look": _first_look(recipe),
         "classes": len(data["classes"]),
         "students": hash_of([s.name for s in load_students()]),
     }

@@ -118,9 +118,13 @@ def student_of(learn: Build) -> Student:
         input_size=spec.size,
         params=facts["params"],
         macs=find_student(spec.model).macs(spec.size, spec.classes),
-        weights="pretrained" if spec.pretrained else "random",
+        weights="pretrained" if spec.pretrained or spec.prune_from else "random",
         weights_source=facts["source"],
-        weights_reason=learn.resolved.reasons.get("student.weights", "asked for"),
+        weights_reason=(
+            f"cut out of {spec.prune_from} while it learned"
+            if spec.prune_from
+            else learn.resolved.reasons.get("student.weights", "asked for")
+        ),
         licence=facts["licence"],
         reason=learn.plan.chosen.reason,
     )
@@ -140,6 +144,8 @@ def remarks_of(learn: Build, teacher: Teacher, artifacts: list[Artifact]) -> lis
         remarks.append(
             "The curriculum of early teacher states had none: the teacher was not fine-tuned over several epochs."
         )
+    for member in learn.teacher.facts["members"]:
+        remarks += [f"Teacher {member['model']}: {note}" for note in member["notes"]]
     if learn.selection is not None:
         remarks.append(f"Teacher chosen {learn.selection.facts['words']}")
     recipe = learn.recipe

@@ -8,15 +8,16 @@ from __future__ import annotations
 import json
 import math
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgedistill import crew
 from edgedistill.arms import DISTILLED, FINETUNE, LONGER, PLAIN, PROBE, TAUGHT_ONLY, Arm, arms_of
-from edgedistill.derive import CLIP, LEARNING_RATES
+from edgedistill.derive import fine_tuning
 from edgedistill.distill.spec import StudentSpec
 from edgedistill.preparing import Preparation
 from edgedistill.recipe import DistillSection
-from edgedistill.rundir import Done, Work
+from edgedistill.rundir import Done, Work, sha256_file
 from edgedistill.stages import number
 from edgedistill.teaching import course_of, live_targets, targets_of, view_count, views_of
 
@@ -50,11 +51,7 @@ class Build(Preparation):
         section = self.recipe.teacher
         if section.combine != "select" or not section.others:
             return []
-        ones = [
-            section.model_copy(update={"model": name, "others": [], "combine": "ensemble"})
-            for name in (section.model, *section.others)
-        ]
-        return [self.teacher_of(one, f"candidate{k + 1}") for k, one in enumerate(ones)]
+        return [self.teacher_of(s, f"candidate{k + 1}") for k, s in enumerate(section.each())]
 
     @cached_property
     def selection(self) -> Done | None:
@@ -81,13 +78,16 @@ class Build(Preparation):
 
         epochs = max(1, round(PROXY_SHARE * number(self.recipe.distill.epochs)))
         section = self.recipe.distill.model_copy(update={"epochs": epochs})
+        recipe = self.recipe.model_copy(
+            update={"distill": self.recipe.distill.model_copy(update={"curriculum": "none"})}
+        )
         course, views = Course(epochs, epochs), views_of(self.recipe, epochs)
         found = []
         for k, candidate in enumerate(self.candidates):
             facts = train_arm(
                 f"proxy{k + 1}", folder, self.start, self.spec, look_of(self.start.facts),
                 self.arrays, views, course, section, self.recipe.seed, self.face,
-                live_targets(self.recipe, self.pixels, candidate),
+                live_targets(recipe, self.pixels, candidate),
             )  # fmt: skip
             found.append(
                 {
@@ -155,8 +155,10 @@ class Build(Preparation):
 
         if variant not in self._found:
             key = {"student": vars(spec), "probed": "whole" if whole else probed, "seed": arm.seed}
+            if spec.prune_weights and Path(spec.prune_weights).is_file():
+                key["weights_sha256"] = sha256_file(Path(spec.prune_weights))
             inputs = [self.pixels] if probed else []
-            self._found[variant] = self.stage("06-start", 3, key, inputs, work, variant=variant)
+            self._found[variant] = self.stage("06-start", 4, key, inputs, work, variant=variant)
         return self._found[variant]
 
     def arm(self, arm: Arm) -> Done:
@@ -167,7 +169,7 @@ class Build(Preparation):
 
     def _train(self, arm: Arm) -> Done:
         key = {**self.look_key("distill"), "seed": arm.seed, "arm": arm.name}
-        key["distill"]["views"] = view_count(self.recipe)
+        key["distill"] = {**self._section(arm).model_dump(), "views": view_count(self.recipe)}
         inputs = [self.pixels, self.start_of(arm)]
         if arm.name == DISTILLED:
             inputs.append(self.targets)
@@ -177,7 +179,8 @@ class Build(Preparation):
             key["distill"] = {k: v for k, v in key["distill"].items() if k not in TAUGHT_ONLY}
         if arm.name == LONGER:
             inputs += [self.arm(Arm(name, arm.seed, arm.first)) for name in (PLAIN, DISTILLED)]
-            inputs += [self.teacher, self.targets]
+            inputs += [self.teacher, self.targets, *self.candidates]
+            inputs += [self.selection] if self.selection is not None else []
         return self.stage(
             arm.stage, 2, key, inputs, lambda work: self._work(arm, work),
             variant=arm.variant, together=arm.name != PROBE,
@@ -209,19 +212,14 @@ class Build(Preparation):
         )  # fmt: skip
 
     def _section(self, arm: Arm) -> DistillSection:
-        """How an arm is trained; fine-tuning a pretrained student has rates of its own."""
+        """How an arm is trained. Fine-tuning a pretrained student beside one from random weights has a rate of its
+        own, and leaves alone what the teacher's fine-tuning does.
+        """
         section = self.recipe.distill
         if arm.name != FINETUNE:
             return section
-        own = {
-            "distill.lr": LEARNING_RATES["pretrained"],
-            "distill.clip": CLIP,
-            "distill.frozen_norm": True,
-        }
-        said = self.layered.reasons
-        return section.model_copy(
-            update={path.partition(".")[2]: v for path, v in own.items() if path not in said}
-        )
+        share = float(self.recipe.teacher.frozen_share)
+        return section.model_copy(update=fine_tuning(number(section.batch_size), share))
 
     def _longer(self, arm: Arm, folder: Work) -> int:
         """Epochs that plain training does in the seconds that distillation took in all; kept for a resumed try."""

@@ -217,12 +217,17 @@ class Preparation:
     def teacher_of(self, section: TeacherSection, variant: str = "") -> Done:
         """04: the teacher that `section` names, adapted to the task."""
 
+        precision = self.recipe.distill.precision
+        assert precision != "auto"
+
         def work(folder: Work) -> dict[str, Any]:
             from edgedistill.distill.finetune import finetuner
             from edgedistill.teacher.stage import teach
 
             views = views_of(self.recipe, max(1, number(section.epochs)))
-            tune = finetuner(folder, section, self.arrays, views, self.recipe.seed, self.face)
+            tune = finetuner(
+                folder, section, self.arrays, views, self.recipe.seed, self.face, precision
+            )
             size = number(section.input_size)
             return teach(
                 folder, section, self.arrays, self.dataset.classes, size, self.recipe.seed, tune,
@@ -230,8 +235,8 @@ class Preparation:
             )  # fmt: skip
 
         key = {**self.look_key("teacher"), **teacher_files(section)}
-        key["teacher"] = section.model_dump()
-        return self.stage("04-teacher", 4, key, [self.pixels], work, variant=variant, together=True)
+        key |= {"teacher": section.model_dump(), "precision": precision}
+        return self.stage("04-teacher", 5, key, [self.pixels], work, variant=variant, together=True)
 
     def look_key(self, section: str) -> dict[str, Any]:
         """A recipe section with the seed and the rule of views."""

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from edgedistill import metrics
-from edgedistill.arms import DISTILLED, PLAIN, PROBE, WORDS, Arm
+from edgedistill.arms import DISTILLED, FINETUNE, PLAIN, PROBE, WORDS, Arm
 from edgedistill.findings import Outcome
 from edgedistill.result import Arm as ArmResult
 from edgedistill.result import CurvePoint, SeedGain, SeedTop1
 from edgedistill.seeds import seed_gain
-from edgedistill.target.students import find_student
+from edgedistill.target.students import find_student, load_students
 from edgedistill.teaching import is_live
 
 if TYPE_CHECKING:
@@ -91,9 +91,14 @@ def seconds_of(learn: Build, arm: Arm) -> dict[str, float]:
 
 
 def flops_of(learn: Build, arm: Arm) -> dict[str, float]:
-    """Operations of each part of the work that can be counted."""
-    facts = learn.arm(arm).facts
-    macs = find_student(learn.spec.model).macs(learn.spec.size, learn.spec.classes)
+    """Operations of each part of the work that can be counted; a student that is cut out of a wider one is as wide as
+    that one in every step.
+    """
+    facts, spec = learn.arm(arm).facts, learn.spec
+    known = {student.name for student in load_students()}
+    cut = arm.name not in (PROBE, FINETUNE) and spec.prune_from in known
+    trained = spec.prune_from if cut and spec.prune_from else spec.model
+    macs = find_student(trained).macs(spec.size, spec.classes)
     parts = {} if arm.name == PROBE else {"training": float(TRAINING * macs * facts["passes"])}
     if arm.name != DISTILLED:
         return parts

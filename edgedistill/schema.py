@@ -95,6 +95,12 @@ class TeacherSection(Section):
     body_lr_ratio: float = _f(1.0, "Body's learning rate as a share of the head's.", ge=0, le=1)
     licence: str | None = _f(None, "Licence of the weights where the hub does not say.")
 
+    def each(self) -> list[TeacherSection]:
+        """A section for each teacher: `model`, then `others`, without what is of the file of `model` alone."""
+        alone = self.model_copy(update={"others": []})
+        own = {"weights": None, "revision": None, "licence": None}
+        return [alone, *(alone.model_copy(update={"model": name, **own}) for name in self.others)]
+
 
 class StudentSection(Section):
     """Who is taught; `auto` is what planning chooses."""
@@ -152,7 +158,7 @@ class DistillSection(Section):
         "auto", "Softening of logits in kd, dkd and dist."
     )
     projector: Literal["mocov2", "linear", "simclr", "simclrv2"] = _f(
-        "linear", "Map from features to the shared embedding."
+        "linear", "Map from features to the shared embedding of align_uniform and info_nce."
     )
     projection_dim: int = _f(128, "Width of the shared embedding.", ge=2, le=4096)
     align_alpha: float = _f(2.0, "Power of the alignment distance.", gt=0, le=8)

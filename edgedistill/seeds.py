@@ -20,7 +20,7 @@ T_975 = (
 def seed_gain(new: Sequence[float], old: Sequence[float], against: str) -> SeedGain:
     """Mean difference of two arms' top-1 over paired seeds, its 95 % t interval, and words.
 
-    `None` as the interval where there are fewer than two pairs.
+    `None` as the interval where there are fewer than two pairs, or where all pairs differ by the same.
     """
     gaps = np.asarray(new, dtype=np.float64) - np.asarray(old, dtype=np.float64)
     if gaps.ndim != 1 or not len(gaps):
@@ -30,6 +30,9 @@ def seed_gain(new: Sequence[float], old: Sequence[float], against: str) -> SeedG
         words = f"{100 * mean:+.1f} points with one seed, which tells nothing of others"
         return SeedGain(against=against, value=mean, seeds=n, words=words)
     half = student_t(n - 1) * float(gaps.std(ddof=1)) / math.sqrt(n)
+    if half < 1e-12:
+        words = f"{100 * mean:+.1f} points with each of {n} seeds: too alike for an interval"
+        return SeedGain(against=against, value=mean, seeds=n, words=words)
     low, high = max(-1.0, mean - half), min(1.0, mean + half)
     evidence = f"(95 % interval {100 * low:+.1f} to {100 * high:+.1f}, {n} seeds)"
     if low <= 0 <= high:

@@ -149,7 +149,7 @@ def _teacher(run: Run) -> StudyTeacher | None:
         adaptation=f"{stage.facts['adaptation']}{together}",
         val_top1=stage.facts["val_top1"],
         top1=metrics.proportion(run.teacher_right),
-        seconds=stage.seconds,
+        seconds=run.build.teacher_seconds,
     )
 
 
@@ -172,7 +172,8 @@ def _spent(runs: Sequence[Run]) -> float:
         build = run.build
         used = [build.data, build.planned, build.pixels, build.start_of(run.arm)]
         if run.arm.name == DISTILLED:
-            used += [build.teacher, build.targets]
+            used += [build.teacher, build.targets, *build.candidates]
+            used += [build.selection] if build.selection is not None else []
         used += [done for done in (run.trained, run.tested, run.teacher) if done is not None]
         stages.update({done.name: done.seconds for done in used})
     return sum(stages.values())
@@ -213,7 +214,7 @@ def image_gain(new: Bools, old: Bools, against: str) -> Gain:
     gaps = (new.astype(np.float64) - old).mean(axis=0)
     value, n = float(gaps.mean()), gaps.size
     error = float(gaps.std(ddof=1)) / math.sqrt(n) if n > 1 else 0.0
-    p_value = math.erfc(abs(value) / error / math.sqrt(2)) if error else 1.0
+    p_value = math.erfc(abs(value) / error / math.sqrt(2)) if error else float(value == 0)
     half = metrics.Z95 * error
     low, high = max(-1.0, value - half), min(1.0, value + half)
     gain = Gain(against=against, value=value, ci95=(low, high), p_value=p_value, words="")
@@ -226,11 +227,13 @@ def image_gain(new: Bools, old: Bools, against: str) -> Gain:
 
 
 def _clear(arm: StudyArm) -> bool:
-    """Whether an arm's gain is more than chance: over seeds where there are several, else over images."""
-    if arm.seed_gain is not None and arm.seed_gain.ci95 is not None:
-        low, high = arm.seed_gain.ci95
-        return not low <= 0 <= high
-    return arm.image_gain is not None and metrics.measurable(arm.image_gain)
+    """Whether an arm's gain is more than chance: over images, and over seeds where they have an interval."""
+    if arm.image_gain is None or not metrics.measurable(arm.image_gain):
+        return False
+    if arm.seed_gain is None or arm.seed_gain.ci95 is None:
+        return True
+    low, high = arm.seed_gain.ci95
+    return not low <= 0 <= high
 
 
 def headline(arms: Sequence[StudyArm], baseline: str) -> str:

@@ -152,7 +152,9 @@ def opened(folder: Path) -> tuple[Recipe, Done, Done, Done]:
             "nothing to verify."
         )
     run, found = RunDir(folder), []
-    for name in ("03-pixels", "04-teacher"):
+    selected = run.done("04-teacher@select")
+    candidate = f"@candidate{selected.facts['chosen'] + 1}" if selected is not None else ""
+    for name in ("03-pixels", f"04-teacher{candidate}"):
         done = run.done(name)
         if done is None:
             raise _lacking(folder, name)

@@ -11,14 +11,17 @@ from hypothesis import strategies as st
 
 from edgedistill.derive import (
     CLIP,
+    EARLY_STATES,
     FIRST_LOOK,
     GPU_FACTOR,
     MOST_EPOCHS,
+    MOST_TEACHER_EPOCHS,
     MOST_VIEWS,
     PASSES,
     PASSES_SIDE,
     TeacherShape,
     effort_values,
+    fine_tuning,
     known_student,
     limits_from,
     method_values,
@@ -178,6 +181,62 @@ def test_gradients_are_clipped_where_statistics_are_frozen() -> None:
     assert _effort(Recipe())["distill.clip"][0] is None
     pruned = validate({"student": {"prune_from": "mobilenetv3_small_100"}}, "x")
     assert _effort(pruned)["distill.clip"][0] is None
+    for frozen, pretrained in ((True, False), (False, True)):
+        said = validate({"distill": {"frozen_norm": frozen}}, "x")
+        found = _effort(said, pretrained=pretrained)["distill.clip"][0]
+        assert found == (CLIP if frozen else None)
+
+
+@pytest.mark.parametrize(("batch", "lr"), [(64, 1e-3), (16, 5e-4), (256, 2e-3)])
+def test_fine_tuning_beside_a_random_student_has_the_rate_of_its_batch(
+    batch: int, lr: float
+) -> None:
+    found = fine_tuning(batch, 0.5)
+    assert found == {"lr": lr, "clip": CLIP, "frozen_norm": True, "frozen_share": 0.5}
+
+
+def test_a_reason_says_what_was_done_where_a_bound_acts() -> None:
+    few, many = _effort(MINE, 100), _effort(MINE, 10**7)
+    assert few["distill.epochs"] == (
+        MOST_EPOCHS,
+        f"100 training images: no more than {MOST_EPOCHS}",
+    )
+    assert few["teacher.epochs"][1] == f"100 training images: no more than {MOST_TEACHER_EPOCHS}"
+    assert many["distill.epochs"][0] == 1 and "once is more than" in many["distill.epochs"][1]
+
+
+def test_a_curriculum_of_early_states_has_epochs_to_keep_them_of() -> None:
+    early = validate({"distill": {"curriculum": "teacher_checkpoints"}}, "x")
+    values = _effort(early, 50_000)
+    assert values["teacher.checkpoints"][0] == EARLY_STATES
+    assert values["teacher.epochs"][0] == EARLY_STATES + 1
+    own = validate(
+        {"distill": {"curriculum": "teacher_checkpoints"}, "teacher": {"checkpoints": 6}}, "x"
+    )
+    assert _effort(own, 50_000)["teacher.epochs"][0] == 7
+
+
+def test_early_states_are_of_one_teacher() -> None:
+    tree = {"distill": {"curriculum": "teacher_checkpoints"}, "teacher": {"others": ["resnet18"]}}
+    with pytest.raises(UsageError, match="early states are kept of one teacher alone"):
+        _effort(validate(tree, "x"))
+    tree["teacher"]["combine"] = "select"  # type: ignore[assignment]
+    assert _effort(validate(tree, "x"))["teacher.checkpoints"][0] == EARLY_STATES
+
+
+def test_a_pruned_student_and_its_teacher_train_as_a_pretrained_one_does() -> None:
+    pruned = validate({"student": {"prune_from": "x"}, "data": {"source": "./mine"}}, "x")
+    values, pretrained = _effort(pruned), _effort(MINE, pretrained=True)
+    for key in ("distill.epochs", "teacher.epochs", "distill.lr"):
+        assert values[key][0] == pretrained[key][0]
+
+
+def test_weights_that_are_all_zero_are_refused_before_anything_runs() -> None:
+    none = {"distill": {"weights": {"ce": 0, "kd": 0, "align_uniform": 0}}}
+    with pytest.raises(UsageError, match="nothing to learn from"):
+        method_values(validate(none, "x"))
+    none["distill"]["weights"]["ce"] = 1
+    assert method_values(validate(none, "x"))["distill.temperature"][0] == 4.0
 
 
 def test_what_was_said_is_not_derived() -> None:

@@ -70,6 +70,8 @@ def test_no_difference_at_all_is_no_gain() -> None:
     found = image_gain(same, same, "plain")
     assert (found.value, found.p_value, found.ci95) == (0.0, 1.0, (0.0, 0.0))
     assert found.words.startswith("no measurable gain")
+    always = image_gain(same, ~same, "plain")
+    assert (always.value, always.p_value) == (1.0, 0.0) and always.words.startswith("a gain of 100")
 
 
 def test_the_headline_claims_no_more_than_the_interval_allows() -> None:
@@ -78,13 +80,16 @@ def test_the_headline_claims_no_more_than_the_interval_allows() -> None:
     assert best.name in study.headline
     assert best.seed_gain is not None
     assert best.seed_gain.words in study.headline
-    assert best.seed_gain.ci95 is not None
-    clear = best.seed_gain.ci95[0] > 0
+    assert best.seed_gain.ci95 is not None and best.image_gain is not None
+    clear = best.seed_gain.ci95[0] > 0 and best.image_gain.ci95[0] > 0
     assert ("is best" in study.headline) == clear
-    sure = best.model_copy(
-        update={"seed_gain": best.seed_gain.model_copy(update={"ci95": (0.01, 0.03)})}
-    )
+    over_seeds = best.seed_gain.model_copy(update={"ci95": (0.01, 0.03)})
+    over_images = best.image_gain.model_copy(update={"ci95": (0.01, 0.03), "p_value": 0.001})
+    by_chance = best.image_gain.model_copy(update={"ci95": (-0.01, 0.03), "p_value": 0.3})
+    sure = best.model_copy(update={"seed_gain": over_seeds, "image_gain": over_images})
     assert "is best" in headline([study.arms[0], sure], "plain")
+    lucky = best.model_copy(update={"seed_gain": over_seeds, "image_gain": by_chance})
+    assert "is best" not in headline([study.arms[0], lucky], "plain")
 
 
 def test_the_headline_of_a_study_that_has_hardly_begun() -> None:

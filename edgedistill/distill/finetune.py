@@ -22,7 +22,13 @@ WARMUP = 0.15
 
 
 def finetuner(
-    work: Work, section: TeacherSection, arrays: Arrays, views: Views, seed: int, face: Face
+    work: Work,
+    section: TeacherSection,
+    arrays: Arrays,
+    views: Views,
+    seed: int,
+    face: Face,
+    precision: str = "float32",
 ) -> FineTune:
     """A function that trains a network in place with the teacher's settings, resumable in `work`.
 
@@ -41,6 +47,7 @@ def finetuner(
             section.frozen_norm,
             float(section.frozen_share),
             body_lr_ratio=section.body_lr_ratio,
+            precision=precision,
             keep=keep,
         )
         images = Images(*arrays.labelled_train, arrays.teacher_val, arrays.val_labels)
@@ -49,6 +56,6 @@ def finetuner(
             Course(section.epochs, section.epochs), schedule,
         )  # fmt: skip
         fitted = run(trainer, work, face)
-        return FineTuned(fitted.val_top1, fitted.curve, fitted.seconds, fitted.passes)
+        return FineTuned(fitted.val_top1, fitted.curve, fitted.seconds, fitted.passes, fitted.notes)
 
     return tune

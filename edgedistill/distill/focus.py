@@ -66,9 +66,12 @@ class Influence(nn.Module):
 
     def _learn(self, features: Tensor, logits: Tensor, labels: Tensor) -> None:
         known = labels >= 0
-        if not bool(known.any()):
-            return
         wrong = F.softmax(logits[known], 1)
         wrong[torch.arange(len(wrong), device=wrong.device), labels[known]] -= 1
-        mine = wrong.T @ features[known] / len(wrong)
-        self.mean.lerp_(gather(mine[None]).mean(0), 1 - MEMORY)
+        mine = wrong.T @ features[known]
+        count = gather(
+            known.sum()[None]
+        ).sum()  # every process asks, also one without a labelled image
+        total = gather(mine[None]).sum(0)
+        if bool(count > 0):
+            self.mean.lerp_(total / count, 1 - MEMORY)

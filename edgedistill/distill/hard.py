@@ -32,7 +32,7 @@ class HardStage:
 
     def __init__(self, targets: Targets, views: Views, course: Course, least: int) -> None:
         self.targets, self.views, self.course, self.least = targets, views, course, least
-        self.first_epoch = course.epochs - max(1, round(SHARE * course.epochs))
+        self.first_epoch = max(1, course.epochs - max(1, round(SHARE * course.epochs)))
         self.rows: Ints = np.empty(0, np.int64)
         self.snapshot: nn.Module | None = None
 
@@ -66,10 +66,10 @@ class HardStage:
             return f"no stage of hard images: {len(rows)} are fewer than {self.least}"
         return f"{len(rows):,} hard images of {len(images.labels):,} from epoch {epoch + 1} on"
 
-    def again(self, work: Work, name: str, model: nn.Module, epoch: int) -> None:
-        """After a checkpoint of `epoch`: as `begin` left it, or as if it had not begun."""
+    def again(self, work: Work, name: str, model: nn.Module, begun: bool) -> None:
+        """After a checkpoint: as `begin` left it, or as if it had not begun."""
         self.rows, self.snapshot = np.empty(0, np.int64), None
-        if epoch < self.first_epoch or not work.has(f"{name}.snapshot"):
+        if not begun:
             return
         self.rows = np.frombuffer(work.path(f"{name}.hard").read_bytes(), np.int64)
         self.snapshot = copy.deepcopy(model)

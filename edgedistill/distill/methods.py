@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from edgedistill.errors import UsageError
 from edgedistill.recipe import Recipe
 from edgedistill.schema import Method
 
@@ -52,6 +53,15 @@ def method_values(recipe: Recipe) -> dict[str, tuple[Any, str]]:
         for term in TERMS
         if getattr(section.weights, term) == "auto"
     }
+    given = (getattr(section.weights, term) for term in TERMS)
+    if not any(
+        blend.weights.get(term, 0.0) if value == "auto" else value
+        for term, value in zip(TERMS, given, strict=True)
+    ):
+        raise UsageError(
+            "distill.weights are all 0, so there is nothing to learn from. Give one above 0, for example "
+            "--set distill.weights.ce=1"
+        )
     if section.temperature == "auto":
         values["distill.temperature"] = (blend.temperature, why)
     if section.weight_schedule == "auto":

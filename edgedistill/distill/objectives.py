@@ -28,7 +28,8 @@ class Batch:
     """One process' part of a step: rows (B,), labels (B,) with -1 for unlabelled images, what is taught, and when.
 
     `soft` (B, C) replaces the labels where views are made of two images; `anchor` (B, C) are logits of the student as
-    it was before its last stage. `progress` is the share of the run in [0, 1).
+    it was before its last stage. `progress` is the share of the run in [0, 1). `labelled` is the labelled part of the
+    whole step, over all processes and micro-batches; `None` where all is labelled.
     """
 
     index: Ints
@@ -38,6 +39,7 @@ class Batch:
     progress: float = 0.0
     soft: Tensor | None = None
     anchor: Tensor | None = None
+    labelled: float | None = None
 
 
 class Targets(Protocol):
@@ -80,7 +82,7 @@ class Plain:
         self, features: Tensor, logits: Tensor, batch: Batch
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean cross entropy in nats."""
-        return cross_entropy(logits, _truth(batch), smoothing=self.smoothing), {}
+        return _labels_term(logits, batch, self.smoothing), {}
 
 
 class Distilled:
@@ -117,7 +119,8 @@ class Distilled:
         focus = self._focus(features, logits, taught, batch)
         parts = {name: self._logit_term(name, logits, taught, batch, focus) for name in self._on}
         if focus is not None and several():  # a process whose images count more counts more
-            parts = {name: value * focus.mean() for name, value in parts.items()}
+            own = {"ce", "dist"} if batch.labelled is not None else {"dist"}
+            parts |= {name: v * focus.mean() for name, v in parts.items() if name not in own}
         rows, which = torch.from_numpy(batch.index), batch.lesson.teacher
         for name, module in self.embeddings.items():
             parts[name] = module(
@@ -144,7 +147,7 @@ class Distilled:
     ) -> Tensor:
         section, t = self.section, self.temperature
         if name == "ce":
-            return cross_entropy(logits, _truth(batch), weights=focus)
+            return _labels_term(logits, batch, weights=focus)
         if name == "kd":
             return kd(logits, taught, t, weights=focus)
         if name == "dkd":
@@ -169,9 +172,20 @@ class Distilled:
         return None if weights is None else mean_one(weights)
 
 
-def _truth(batch: Batch) -> Tensor:
-    """What the labels say: classes (B,), or shares of classes (B, C)."""
-    return batch.labels if batch.soft is None else batch.soft
+def _labels_term(
+    logits: Tensor, batch: Batch, smoothing: float = 0.0, weights: Tensor | None = None
+) -> Tensor:
+    """Cross entropy of what the labels say.
+
+    Where images lack labels, parts of a step count with what is labelled of them, so that their sum is the mean over
+    all labelled images of the step.
+    """
+    truth = batch.labels if batch.soft is None else batch.soft
+    value = cross_entropy(logits, truth, smoothing=smoothing, weights=weights)
+    if not batch.labelled:
+        return value
+    mass = (truth >= 0).to(value.dtype) if truth.ndim == 1 else truth.sum(1)
+    return value * (mass if weights is None else mass * weights).mean() / batch.labelled
 
 
 def _embeddings(
@@ -190,7 +204,7 @@ def _embeddings(
             student, teachers, width, section.align_alpha, section.uniform_t, section.projector
         )
     if "info_nce" in weights:
-        found["info_nce"] = InfoNCE(student, teachers, width, tau)
+        found["info_nce"] = InfoNCE(student, teachers, width, tau, section.projector)
     if "crd" in weights:
         found["crd"] = CRD(student, teachers, labels, width, section.crd_negatives, tau, seed=seed)
     for name in ("cosine", "mse"):

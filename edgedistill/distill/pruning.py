@@ -182,6 +182,14 @@ class Pruner(nn.Module):
         buffer: Tensor = getattr(self, name)
         return buffer
 
+    @property
+    def ended(self) -> bool:
+        """Whether every group has its final width."""
+        return all(
+            int(self._buffer(f"kept{at}").sum()) == group.narrow
+            for at, group in enumerate(self.groups)
+        )
+
     @torch.no_grad()
     def observe(self, model: nn.Module) -> None:
         """Take the gradients of a step into the importance of each channel."""

@@ -91,15 +91,17 @@ def make_start(
     else:
         model = new_student(spec)
         quieten_head(model)
-    cfg = model.pretrained_cfg
+    cfg, ships = model.pretrained_cfg, model
     work.write(START, state_bytes(model))
+    if spec.prune_from:
+        ships, source = new_student(spec), f"{spec.prune_from}, pruned while it learns: {source}"
     features = int(getattr(model, "head_hidden_size", model.num_features))
     return {
         "source": source,
         "licence": licence,
         "probe_val_top1": probe_top1,
         "features": features,
-        "params": sum(p.numel() for p in model.parameters()),
+        "params": sum(p.numel() for p in ships.parameters()),
         "look": {"size": spec.size, "mean": list(cfg["mean"]), "std": list(cfg["std"])},
     }
 

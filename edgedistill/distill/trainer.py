@@ -24,6 +24,7 @@ from edgedistill.distill.objectives import Batch, Objective
 from edgedistill.distill.optim import freeze, optimizer, param_groups
 from edgedistill.distill.pruning import Pruner
 from edgedistill.distill.schedules import rate, side
+from edgedistill.distill.truth import class_shares, labelled_share
 from edgedistill.errors import StoppedError
 from edgedistill.nets import Ints, Look, state_bytes, torch_bytes
 from edgedistill.progress import Face
@@ -204,24 +205,19 @@ class Trainer:
             self.device.type, torch.bfloat16, enabled=self.schedule.precision == "bfloat16"
         ):
             features, logits = self.net(x)
+        count, known, soft, labelled = len(self.images.labels), self.images.labels, None, None
+        mixture = self.views.mixture(index, lesson.view, count)
+        if mixture is not None:
+            shares = class_shares(known, index, mixture, logits.shape[1])
+            soft = torch.from_numpy(shares).to(logits.device)
+        if (known < 0).any():
+            whole = self.batch(epoch, self.step)
+            labelled = labelled_share(known, whole, self.views.mixture(whole, lesson.view, count))
         batch = Batch(
-            index, labels, lesson, self.step, self.step / self.total,
-            self._soft(index, lesson.view, logits), anchor,
-        )  # fmt: skip
+            index, labels, lesson, self.step, self.step / self.total, soft, anchor, labelled
+        )
         loss, parts = self.objective(features, logits, batch)
         return loss, parts
-
-    def _soft(self, index: Ints, view: int, logits: Tensor) -> Tensor | None:
-        """Shares of classes (B, C) of views made of two images; a row without a label is all 0."""
-        mixture = self.views.mixture(index, view, len(self.images.labels))
-        if mixture is None:
-            return None
-        mine, other = self.images.labels[index], self.images.labels[mixture.partner]
-        soft = np.zeros((len(index), logits.shape[1]), np.float32)
-        known = np.flatnonzero((mine >= 0) & (other >= 0))
-        soft[known, mine[known]] += mixture.share[known]
-        soft[known, other[known]] += 1 - mixture.share[known]
-        return torch.from_numpy(soft).to(logits.device)
 
     def _smaller(self, images: int, face: Face) -> None:
         """Halve what is computed at once; gradients of the parts add up to the same step."""
@@ -277,7 +273,11 @@ class Trainer:
                 seconds=round(self.seconds, 3), lr=max(g["lr"] for g in self.optimizer.param_groups),
             )
         )  # fmt: skip
-        if accuracy > self.best:
+        if self.pruner is not None and not self.pruner.ended:
+            self.best_epoch = (
+                epoch + 1
+            )  # what is too wide yet cannot ship, and patience has not begun
+        elif accuracy > self.best:
             self.best, self.best_epoch = accuracy, epoch + 1
             if self.schedule.patience is not None:
                 work.write(f"{self.name}.best", state_bytes(self.net.learned))
@@ -331,5 +331,6 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.net.set_randomness(state["randomness"][crew.rank() % len(state["randomness"])])
         if self.hard is not None:
-            self.hard.again(work, self.name, self.model, self.step // self.per_epoch)
+            begun = self.step > self.hard.first_epoch * self.per_epoch
+            self.hard.again(work, self.name, self.model, begun)
         return True

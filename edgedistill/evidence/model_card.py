@@ -55,11 +55,12 @@ def _metrics(result: Result) -> list[dict[str, Any]]:
 
 def front_matter(result: Result) -> dict[str, Any]:
     """The YAML header as data."""
+    taught = ["knowledge-distillation"] if result.chosen_arm == "distilled" else []
     header: dict[str, Any] = {
         **_licence(result),
         "library_name": "onnx",
         "pipeline_tag": "image-classification",
-        "tags": ["image-classification", "knowledge-distillation", "onnx", "edge", "edgedistill"],
+        "tags": ["image-classification", *taught, "onnx", "edge", "edgedistill"],
     }
     hub = _HUB.match(result.student.weights_source)
     if result.student.weights == "pretrained" and hub:
@@ -135,6 +136,13 @@ def _licences(result: Result) -> str:
     return table(["Part", "Which", "Licence"], cells)
 
 
+def _origin(result: Result) -> str:
+    student, teacher = name(result.student.model), name(result.teacher.model)
+    if result.chosen_arm == "distilled":
+        return f"distilled from {teacher} into {student}"
+    return f"{student} trained on labels alone: distillation from {teacher} was not better on validation images"
+
+
 def model_card(result: Result) -> str:
     """The model card: YAML front matter, then Markdown; ends with a newline."""
     header = yaml.safe_dump(front_matter(result), sort_keys=False, allow_unicode=True, width=100)
@@ -143,8 +151,7 @@ def model_card(result: Result) -> str:
     blocks = [
         f"---\n{header}---",
         f"# {name(result.run)}",
-        f"An image classifier for {name(str(result.device.get('name', 'unknown')))}, distilled "
-        f"from {name(result.teacher.model)} into {name(result.student.model)}.",
+        f"An image classifier for {name(str(result.device.get('name', 'unknown')))}, {_origin(result)}.",
         f"**{status}**: {prose(verdict.sentence)}",
         limits_table(result),
         *[f"> {prose(remark)}" for remark in other_remarks(result)],

@@ -84,13 +84,14 @@ def adapt(
     finetune: Callable[[nn.Module], float] | None,
     why_not: str,
     from_head: bool,
+    asked: bool = False,
 ) -> Adapted:
     """The best on validation of the heads on frozen features and of fine-tuning; the cheaper one at a tie.
 
     `fresh` gives the pretrained network with a new head; `heads` go from cheap to dear; `finetune` trains it in place
     and returns validation top-1, and is `None` when fine-tuning is not to be tried, for the reason `why_not`. With
     `from_head` it starts from the best head, so that the first steps do not distort good features (Kumar et al. 2022,
-    LP-FT).
+    LP-FT). Where it is `asked` for, its outcome is taken whatever the heads reach.
     """
     name = max(heads, key=lambda head: heads[head].val_top1) if heads else ""
     best = heads.get(name)
@@ -103,14 +104,14 @@ def adapt(
     if finetune is None:
         assert best is not None and headed is not None
         return Adapted(headed, name, why_not + compared, best.val_top1)
-    if best is not None and headed is not None and best.val_top1 == 1.0:
+    if not asked and best is not None and headed is not None and best.val_top1 == 1.0:
         reason = f"the {name} is right on every validation image: nothing can show that more pays"
         return Adapted(headed, name, reason, best.val_top1)
     tuned = fresh()
     if best is not None and from_head:
         set_head(tuned, best)
     score = finetune(tuned)
-    if best is None or headed is None:
+    if asked or best is None or headed is None:
         return Adapted(tuned, TUNED, "asked for", score)
     if score > best.val_top1:
         reason = f"validation top-1 {score:.3f}, against {best.val_top1:.3f} of the {name}"

@@ -35,7 +35,8 @@ class Lesson:
 class Course:
     """Epochs over `views` different views of each image, and `teachers` that teach one after the other.
 
-    Each teacher has an equal share of the epochs, in order; views come round again.
+    Each teacher has an equal share of the epochs, in order; with fewer epochs than teachers the last ones speak. Views
+    come round again.
     """
 
     epochs: int
@@ -44,8 +45,9 @@ class Course:
 
     def lesson(self, epoch: int) -> Lesson:
         """What `epoch` (from 0) shows."""
-        teacher = min(self.teachers - 1, epoch * self.teachers // self.epochs)
-        return Lesson(teacher, epoch % self.views)
+        if self.epochs < self.teachers:
+            return Lesson(self.teachers - self.epochs + epoch, epoch % self.views)
+        return Lesson(epoch * self.teachers // self.epochs, epoch % self.views)
 
     def lessons(self) -> list[Lesson]:
         """Every different lesson of the course, by teacher and view."""

@@ -37,7 +37,6 @@ from edgedistill.teacher.pretrained import (
     Pretrained,
     hub_origin,
     names_of,
-    sections_of,
     triple,
     unreachable,
 )
@@ -53,7 +52,7 @@ def load_pretrained(section: TeacherSection, name: str | None = None) -> Pretrai
     Raises `TeacherError` in one paragraph, or `MissingExtraError`.
     """
     if name is not None:
-        section = next(one for one in sections_of(section) if one.model == name)
+        section = next(one for one in section.each() if one.model == name)
     name = section.model
     other = next((load for prefix, load in OTHERS.items() if name.startswith(prefix)), None)
     if section.weights is not None:

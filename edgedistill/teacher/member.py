@@ -100,6 +100,7 @@ def _written(pupil: Pupil, found: Adapted, model: nn.Module, file: str, epoch: i
         "preparation_flops": _preparation(pupil, flops) if epoch is None else 0,
         "curve": [point.model_dump() for point in pupil.curve] if epoch is None else [],
         "seconds_parts": pupil.spent if epoch is None else {},
+        "notes": pupil.notes if epoch is None else [],
     }
 
 

@@ -10,7 +10,6 @@ from typing import Any, Literal
 from torch import nn
 
 from edgedistill.errors import TeacherError
-from edgedistill.recipe import TeacherSection
 from edgedistill.teacher.bundled import bundled_names
 
 Kind = Literal["timm", "hf", "onnx"]
@@ -51,13 +50,6 @@ class Pretrained:
     kind: Kind = "timm"
     labels: tuple[str, ...] | None = None
     note: str = ""
-
-
-def sections_of(section: TeacherSection) -> list[TeacherSection]:
-    """One section a teacher: `model`, then each of `others`, with everything that is not of one file alone."""
-    alone = section.model_copy(update={"others": []})
-    own = {"weights": None, "revision": None, "licence": None}
-    return [alone, *(alone.model_copy(update={"model": name, **own}) for name in section.others)]
 
 
 def triple(values: Any, above: float = -1e6) -> tuple[float, float, float]:

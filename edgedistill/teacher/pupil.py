@@ -49,12 +49,13 @@ Labelled = tuple[Pixels, Ints]
 
 
 class FineTuned(NamedTuple):
-    """What a fine-tuning came to: validation top-1, the curve, seconds, and images trained on."""
+    """What a fine-tuning came to: validation top-1, the curve, seconds, images trained on, and what went wrong."""
 
     val_top1: float
     curve: Sequence[CurvePoint]
     seconds: float
     images: int
+    notes: Sequence[str] = ()
 
 
 FineTune = Callable[[nn.Module, Look, tuple[int, ...]], FineTuned]
@@ -97,6 +98,7 @@ class Pupil:
         self.look = _look(self.pretrained, self.name, task.size, alone)
         self.val = resized(task.arrays.teacher_val, self.look.size)
         self.curve: list[CurvePoint] = []
+        self.notes: list[str] = []
         self.spent: dict[str, float] = {}
         self.seen, self.trained = 0, 0  # images, for the count of operations
         self.probe: Probe | None = None
@@ -192,6 +194,7 @@ class Pupil:
         work.write("tuned.txt", self.stem)
         tuned = self.task.finetune(model, self.look, self.early())
         self.curve.extend(tuned.curve)
+        self.notes.extend(tuned.notes)
         self.spent["fine-tuning"] = tuned.seconds
         self.trained += tuned.images
         return tuned.val_top1
@@ -250,9 +253,10 @@ class Pupil:
         skip = _why_not_tune(section, self.pretrained, self.look.size != task.size, task.device)
         train = task.arrays.labelled_train
         head = train if skip else for_a_head(train, task.classes, task.seed)
-        if skip or section.adapt != "finetune":
-            self.probe = heads[LINEAR_PROBE] = self.fit("probe", head)
-        found = adapt(self.fresh, heads, None if skip else self.tune, skip, section.frozen_norm)
+        self.probe = heads[LINEAR_PROBE] = self.fit("probe", head)
+        asked = section.adapt == "finetune"
+        tune = None if skip else self.tune
+        found = adapt(self.fresh, heads, tune, skip, section.frozen_norm, asked)
         in_vain = not skip and found.adaptation == LINEAR_PROBE
         if not in_vain or head is train or self.probe is None or self.probe.val_top1 == 1.0:
             return found

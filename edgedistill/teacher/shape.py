@@ -13,7 +13,6 @@ from edgedistill.teacher.bundled import BUNDLED
 from edgedistill.teacher.hub import load_pretrained
 from edgedistill.teacher.huggingface import PREFIX as HF
 from edgedistill.teacher.huggingface import hf_shape
-from edgedistill.teacher.pretrained import sections_of
 
 
 def shape_of(section: TeacherSection) -> tuple[int, bool]:
@@ -21,12 +20,13 @@ def shape_of(section: TeacherSection) -> tuple[int, bool]:
 
     Of several teachers: the largest size of those that take one only, else the largest native size.
     """
-    if section.others and section.checkpoints not in (0, "auto"):
+    several = bool(section.others) and section.combine != "select"
+    if several and section.checkpoints not in (0, "auto"):
         raise TeacherError(
             f"teacher.checkpoints is {section.checkpoints} and teacher.others names {len(section.others)} more: "
             "early states are kept of one teacher alone. Give --set teacher.checkpoints=0, or no others."
         )
-    found = [_one(single) for single in sections_of(section)]
+    found = [_one(single) for single in section.each()]
     fixed = [size for size, only in found if only]
     return max(fixed or [size for size, _ in found]), bool(fixed)
 

@@ -13,7 +13,6 @@ from edgedistill.progress import Face
 from edgedistill.recipe import TeacherSection
 from edgedistill.rundir import Work
 from edgedistill.teacher.member import Facts, make_members, softness
-from edgedistill.teacher.pretrained import sections_of
 from edgedistill.teacher.pupil import FineTune, Task
 from edgedistill.teacher.restore import look_of as look_of
 from edgedistill.teacher.restore import restore as restore
@@ -37,12 +36,12 @@ def teach(
     states.
     """
     task = Task(work, arrays, names, size, seed, finetune, face, pick_device())
-    every = sections_of(section)
+    every = section.each()
     found: list[tuple[Facts, Floats]] = []
     for index, one in enumerate(every):
         if len(every) > 1:
             face.detail(f"teacher {index + 1} of {len(every)}: {one.model}")
-        found += make_members(task, one, index, len(every) == 1)
+        found += make_members(task, one, index, len(every) == 1 and section.combine != "select")
     combine = section.combine if len(every) > 1 else "checkpoints" if len(found) > 1 else "single"
     if combine == "ladder":
         found.sort(key=lambda pair: pair[0]["params"])

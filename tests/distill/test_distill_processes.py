@@ -26,10 +26,10 @@ from pathlib import Path
 
 torch.set_default_dtype(torch.float64)
 folder, options = work(Path({folder!r})), {options!r}
-distill = options.pop("distill")
+distill, unlabelled = options.pop("distill"), options.pop("unlabelled", 0)
 widths = (12, 7) if options.get("teachers") else (12,)
 trainer = make(
-    taught(Knowing(widths), **distill), images(24), frozen_norm=True, batch_size=8, epochs=17,
+    taught(Knowing(widths), **distill), images(24, unlabelled), frozen_norm=True, batch_size=8, epochs=17,
     optimizer="sgd", lr=0.0002, **options,
 )
 for module in trainer.model.modules():
@@ -94,8 +94,24 @@ def train(tmp_path: Path, processes: int, **options: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"distill": {"method": "info_nce", "influence": True}, "teachers": 2}],
-    ids=["alignment and uniformity", "contrast, influence and two teachers"],
+    [
+        {},
+        {"distill": {"method": "info_nce", "influence": True}, "teachers": 2},
+        {
+            "distill": {
+                "method": "kd",
+                "weights": {"dist": 0.01},
+                "influence": True,
+                "warmup_align": True,
+            },
+            "unlabelled": 13,
+        },
+    ],
+    ids=[
+        "alignment and uniformity",
+        "contrast, influence and two teachers",
+        "correlations, what is misread, influence and images without labels",
+    ],
 )
 def test_two_processes_follow_one_with_the_same_global_batch(
     options: dict[str, Any], tmp_path: Path

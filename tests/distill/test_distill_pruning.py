@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -114,13 +115,12 @@ def test_what_is_no_wider_sibling_is_refused_in_one_paragraph(
     assert "\n" not in str(caught.value) and "student.prune_from" in str(caught.value)
 
 
-def pruning() -> tuple[Trainer, Pruner]:
+def pruning(**changes: Any) -> tuple[Trainer, Pruner]:
     big, small = net("mobilenetv3_small_100"), net("mobilenetv3_small_075")
     pruner = Pruner(groups_of(big, small, "100", "075"))
-    plan = schedule(epochs=5)
-    trainer = Trainer(
-        "student", big, Plain(), images(), LOOK, VIEWS, Course(5, 2), plan, pruner=pruner
-    )
+    plan = schedule(**{"epochs": 5, **changes})
+    course = Course(plan.epochs, 2)
+    trainer = Trainer("student", big, Plain(), images(), LOOK, VIEWS, course, plan, pruner=pruner)
     return trainer, pruner
 
 
@@ -139,4 +139,21 @@ def test_a_training_ends_with_the_students_width_and_resumes_to_the_bit(tmp_path
     x = torch.rand(2, 3, 32, 32)
     with torch.inference_mode():
         a, b = whole.model.eval()(x), small.eval()(x)
+    assert torch.allclose(a, b, atol=1e-4 * float(a.abs().max()))
+
+
+def test_patience_begins_when_the_student_has_its_width_and_what_is_wider_never_ships(
+    tmp_path: Path,
+) -> None:
+    torch.set_num_threads(1)
+    trainer, pruner = pruning(epochs=9, patience=1, lr=1e-6)
+    assert not pruner.ended
+    fitted = trainer.run(work(tmp_path), silent())
+    assert pruner.ended and trainer.best_epoch >= 5, "about 0.6 of nine epochs"
+    assert len(fitted.curve) < 9, "an untrained student does not get better, so patience ends"
+    small = net("mobilenetv3_small_075")
+    pruner.narrow(trainer.model, small)
+    x = torch.rand(2, 3, 32, 32)
+    with torch.inference_mode():
+        a, b = trainer.model.eval()(x), small.eval()(x)
     assert torch.allclose(a, b, atol=1e-4 * float(a.abs().max()))

@@ -326,6 +326,14 @@ def test_the_model_card_has_the_front_matter_of_the_hub() -> None:
         assert part in card
 
 
+def test_the_model_card_says_distilled_of_a_distilled_network_alone() -> None:
+    card = report.model_card(make_result())
+    assert ", distilled from " in card and "knowledge-distillation" in card
+    plain = report.model_card(make_result().model_copy(update={"chosen_arm": "plain"}))
+    assert ", distilled from " not in plain and "knowledge-distillation" not in plain
+    assert "trained on labels alone: distillation from" in plain
+
+
 def test_the_model_card_names_the_base_model_and_no_licence_that_the_hub_does_not_know() -> None:
     student = make_result().student.model_copy(
         update={
