@@ -42,7 +42,7 @@ STUDY_ARMS: dict[str, Any] = {
     "plain": {"arm": "plain"},
     "plain_longer": {"arm": "plain", "distill": {"epochs": 16}},
     **{m: {"distill": {"method": m}} for m in ("kd", "align_uniform", "dist", "dkd")},
-    "align_uniform_mocov2": {"distill": {"projector": "mocov2"}},
+    "align_uniform_mocov2": {"distill": {"projector": "mocov2", "weight_schedule": "constant"}},
     "linear_probe": {"arm": "linear_probe", "student": LITE0},
     "finetune": {"arm": "finetune", "student": LITE0},
     "finetune+distill": {"student": {**LITE0, "weights": "pretrained"}},

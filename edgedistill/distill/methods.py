@@ -1,4 +1,5 @@
-"""What each `distill.method` is: weights of the terms of the loss and the temperature, as its authors have them."""
+"""What each `distill.method` is: weights of the terms of the loss and the temperature, as its authors have them, or
+better where that was measured (docs/results.md)."""
 
 from __future__ import annotations
 
@@ -26,7 +27,12 @@ class Blend:
 
 
 METHODS: Mapping[Method, Blend] = {
-    "align_uniform": Blend({"ce": 1.0, "kd": 1.0, "align_uniform": 1.0}, 4.0, "Farhat & Chen 2024"),
+    "align_uniform": Blend(
+        {"ce": 1.0, "kd": 1.0, "align_uniform": 1.0},
+        4.0,
+        "Farhat & Chen 2024, but that the teacher fades out",
+        "linear",
+    ),
     "kd": Blend({"ce": 1.0, "kd": 1.0}, 4.0, "Hinton et al. 2015, weights of Farhat & Chen 2024"),
     "dkd": Blend({"ce": 1.0, "dkd": 1.0}, 4.0, "Zhao et al. 2022", "warmup"),
     "dist": Blend({"ce": 1.0, "dist": 2.0}, 4.0, "Huang et al. 2022, small data sets"),

@@ -115,7 +115,10 @@ def test_a_probed_start_knows_the_classes_already_and_keeps_the_body(tmp_path: P
     model = new_student(spec)
     model.load_state_dict(b)
     data = arrays(tmp_path)
-    assert top1(outputs(model, data.val, look(probed.facts), CPU)[1], data.val_labels) == 1.0
+    said = outputs(model, data.val, look(probed.facts), CPU)[1]
+    assert top1(said, data.val_labels) > 0.8, (
+        "other arithmetic than the probe's may turn one of nine"
+    )
 
 
 def test_a_random_start_has_no_features_to_probe(tmp_path: Path) -> None:
@@ -197,7 +200,8 @@ def test_fine_tuning_trains_the_given_network_in_place(tmp_path: Path) -> None:
     tuned = TeacherSection(epochs=6, batch_size=8, lr=2e-3, frozen_norm=False, frozen_share=0.0)
     data = arrays(tmp_path)
     tune = finetuner(work(tmp_path), tuned, data, VIEWS, 0, silent())
-    score, curve, seconds, images = tune(model, Look(32, (0.5,) * 3, (0.5,) * 3), (2, 6))
+    score, curve, seconds, images, notes = tune(model, Look(32, (0.5,) * 3, (0.5,) * 3), (2, 6))
+    assert notes == ()
     early = [load_file(tmp_path / kept("teacher", epoch)) for epoch in (2, 6)]
     assert torch.equal(early[1]["fc.weight"], model.state_dict()["fc.weight"])
     assert not torch.equal(early[0]["fc.weight"], early[1]["fc.weight"])

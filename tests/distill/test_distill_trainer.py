@@ -172,7 +172,11 @@ def test_the_curve_has_one_point_an_epoch_with_the_mean_of_each_part(
     assert curve[-1].val_top1 == val
     for point in curve:
         assert set(point.parts) == {"ce", "kd", "align_uniform"}
-        assert point.loss == pytest.approx(sum(point.parts.values()), rel=1e-5)
+        own = point.parts["ce"]
+        teachers = (
+            sum(point.parts.values()) - own
+        )  # it fades: 1, 2/3, 1/3 at the first steps of the epochs
+        assert own + teachers * (4 - point.epoch) / 3 > point.loss > own
     assert all(not point.parts for point in unbroken["plain"][2])
 
 
@@ -399,7 +403,7 @@ def test_matrices_decay_vectors_do_not_and_the_body_may_learn_slower() -> None:
         assert rates[id(p)] == (0.1 if own else 0.025, 0.01 if p.ndim > 1 else 0.0)
     for p in objective.embeddings["align_uniform"].parameters():
         assert rates[id(p)] == (0.1, 0.01 if p.ndim > 1 else 0.0)
-    assert len(rates) == len(list(trainer.model.parameters())) + 8
+    assert len(rates) == len(list(trainer.model.parameters())) + 4, "two linear projectors"
 
 
 def test_frozen_statistics_stay_while_the_weights_learn(tmp_path: Path) -> None:
