@@ -137,14 +137,20 @@ def kill_in_stage(moment: Moment, command: Sequence[str], run: Path) -> int:
 def kill_at_random(
     command: Sequence[str], run: Path, count: int, seed: int, whole_s: float
 ) -> None:
-    """Kill the command `count` times after random seconds; a try lasts a third of a whole run at most."""
+    """Kill the command `count` times after random seconds; a try lasts a third of a whole run at most.
+
+    Raises RuntimeError when the run fails by itself, or ends before half of the kills.
+    """
     rng = random.Random(seed)
     for attempt in range(count):
         delay = rng.uniform(0.5, max(10.0, whole_s / 3))
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            code = process.wait(delay)
-            print(f"kill {attempt + 1}: the run had ended before, with exit code {code}")
+            if (code := process.wait(delay)) != 0 or 2 * attempt < count:
+                raise RuntimeError(
+                    f"kill {attempt + 1}: the run ended before, with exit code {code}"
+                )
+            print(f"the run ended before kill {attempt + 1}")
             return
         process.send_signal(signal.SIGKILL)
         process.wait()

@@ -231,10 +231,8 @@ def _tables(ship: Shipping) -> dict[str, Table]:
 
 def _stages(inputs: Inputs) -> list[StageTime]:
     learn, ship = inputs.learn, inputs.ship
-    chosen = [learn.selection] if learn.selection is not None else []
-    teachers = [*learn.candidates, *chosen] or [learn.teacher]
     every = [
-        learn.data, learn.planned, learn.pixels, *teachers, learn.targets, learn.start,
+        learn.data, learn.planned, learn.pixels, *learn.teacher_stages, learn.targets, learn.start,
         *learn.trained.values(), ship.export, ship.quantize, ship.bundle, ship.bench,
         ship.score,
     ]  # fmt: skip

@@ -22,9 +22,8 @@ class Passes(NamedTuple):
 
 
 PASSES = {"pretrained": Passes(60_000, 200_000), "random": Passes(20_000, 300_000)}
-"""By the student's start: ten to fifteen minutes of two CPU cores at `PASSES_SIDE` pixels. From random weights a minute
-of the student's own training is worth more than one of the teacher's; a pretrained student soon catches up with a
-teacher that was trained little (runs: docs/log.md)."""
+"""By the student's start. From random weights a minute of the student's own training is worth more than one of the
+teacher's; a pretrained student soon catches up with a teacher that was trained little (runs: docs/log.md)."""
 FIRST_LOOK = {"pretrained": Passes(18_000, 12_000), "random": Passes(6_000, 60_000)}
 """The same for the built-in images, so that a first run ends in minutes."""
 PASSES_SIDE = 64

@@ -65,11 +65,14 @@ class Build(Preparation):
         )
 
     @property
+    def teacher_stages(self) -> list[Done]:
+        """04: all that the teacher took: itself, or every candidate and what was said of them."""
+        return [self.teacher] if self.selection is None else [*self.candidates, self.selection]
+
+    @property
     def teacher_seconds(self) -> float:
         """Seconds until the teacher was there; a selected one took every candidate and the short trainings too."""
-        if self.selection is None:
-            return self.teacher.seconds
-        return self.selection.seconds + sum(candidate.seconds for candidate in self.candidates)
+        return sum(done.seconds for done in self.teacher_stages)
 
     def _select(self, folder: Work) -> dict[str, Any]:
         from edgedistill.distill.stage import train_arm
@@ -179,8 +182,7 @@ class Build(Preparation):
             key["distill"] = {k: v for k, v in key["distill"].items() if k not in TAUGHT_ONLY}
         if arm.name == LONGER:
             inputs += [self.arm(Arm(name, arm.seed, arm.first)) for name in (PLAIN, DISTILLED)]
-            inputs += [self.teacher, self.targets, *self.candidates]
-            inputs += [self.selection] if self.selection is not None else []
+            inputs += [*self.teacher_stages, self.targets]
         return self.stage(
             arm.stage, 2, key, inputs, lambda work: self._work(arm, work),
             variant=arm.variant, together=arm.name != PROBE,

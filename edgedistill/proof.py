@@ -96,8 +96,9 @@ def flops_of(learn: Build, arm: Arm) -> dict[str, float]:
     """
     facts, spec = learn.arm(arm).facts, learn.spec
     known = {student.name for student in load_students()}
-    cut = arm.name not in (PROBE, FINETUNE) and spec.prune_from in known
-    trained = spec.prune_from if cut and spec.prune_from else spec.model
+    trained = spec.model
+    if spec.prune_from in known and arm.name not in (PROBE, FINETUNE):
+        trained = str(spec.prune_from)
     macs = find_student(trained).macs(spec.size, spec.classes)
     parts = {} if arm.name == PROBE else {"training": float(TRAINING * macs * facts["passes"])}
     if arm.name != DISTILLED:

@@ -172,8 +172,7 @@ def _spent(runs: Sequence[Run]) -> float:
         build = run.build
         used = [build.data, build.planned, build.pixels, build.start_of(run.arm)]
         if run.arm.name == DISTILLED:
-            used += [build.teacher, build.targets, *build.candidates]
-            used += [build.selection] if build.selection is not None else []
+            used += [*build.teacher_stages, build.targets]
         used += [done for done in (run.trained, run.tested, run.teacher) if done is not None]
         stages.update({done.name: done.seconds for done in used})
     return sum(stages.values())

@@ -152,9 +152,13 @@ def opened(folder: Path) -> tuple[Recipe, Done, Done, Done]:
             "nothing to verify."
         )
     run, found = RunDir(folder), []
-    selected = run.done("04-teacher@select")
-    candidate = f"@candidate{selected.facts['chosen'] + 1}" if selected is not None else ""
-    for name in ("03-pixels", f"04-teacher{candidate}"):
+    teacher = "04-teacher"
+    if recipe.teacher.combine == "select" and recipe.teacher.others:
+        selected = run.done("04-teacher@select")
+        if selected is None:
+            raise _lacking(folder, "04-teacher@select")
+        teacher = f"04-teacher@candidate{selected.facts['chosen'] + 1}"
+    for name in ("03-pixels", teacher):
         done = run.done(name)
         if done is None:
             raise _lacking(folder, name)

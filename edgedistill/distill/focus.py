@@ -69,9 +69,7 @@ class Influence(nn.Module):
         wrong = F.softmax(logits[known], 1)
         wrong[torch.arange(len(wrong), device=wrong.device), labels[known]] -= 1
         mine = wrong.T @ features[known]
-        count = gather(
-            known.sum()[None]
-        ).sum()  # every process asks, also one without a labelled image
-        total = gather(mine[None]).sum(0)
+        # every process gathers, also one without a labelled image
+        count, total = gather(known.sum()[None]).sum(), gather(mine[None]).sum(0)
         if bool(count > 0):
             self.mean.lerp_(total / count, 1 - MEMORY)

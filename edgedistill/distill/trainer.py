@@ -132,7 +132,7 @@ class Trainer:
         """At the first step of the last stage: which rows are hard, and how the student answers now."""
         if self.hard is not None and epoch >= self.hard.first_epoch and not self.hard.begun:
             note = self.hard.begin(work, self.name, self.net, self.images, self.look, epoch)
-            self.notes.append(note)
+            self.notes += [note] if note not in self.notes else []
             face.detail(f"{self.name}: {note}")
 
     def batch(self, epoch: int, step: int) -> Ints:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 from markupsafe import Markup, escape
@@ -11,6 +12,8 @@ from edgedistill.evidence.figures import short
 
 WIDTH = 480.0
 PAD = 8.0
+MARGIN = 12
+"""Around a chart that is a file of its own."""
 
 
 def known(values: Sequence[float | None]) -> list[float]:
@@ -85,7 +88,12 @@ def text(css: str, x: float, y: float, text: str, anchor: str = "start") -> str:
 
 def alone(chart: Markup, css: str) -> str:
     """A chart as a file of its own, with its style and the background that its page gave it."""
-    own = "background: var(--panel); min-width: 0; max-width: none; padding: 12px; font-family: system-ui, sans-serif"
-    head = '<svg xmlns="http://www.w3.org/2000/svg" '
-    text = str(chart).replace("<svg ", head, 1)
-    return text.replace("<title>", f"<style>{css}svg.chart {{ {own} }}</style><title>", 1)
+    own = "background: var(--panel); min-width: 0; max-width: none; font-family: system-ui, sans-serif"
+    text = str(chart).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+    text = re.sub(r'viewBox="0 0 (\S+) (\S+)"', _with_margin, text, count=1)
+    return text.replace("<title>", f"<style>{css}svg.chart.chart {{ {own} }}</style><title>", 1)
+
+
+def _with_margin(box: re.Match[str]) -> str:
+    width, height = (digits(float(side) + 2 * MARGIN) for side in box.groups())
+    return f'viewBox="{-MARGIN} {-MARGIN} {width} {height}"'

@@ -124,6 +124,16 @@ def pruning(**changes: Any) -> tuple[Trainer, Pruner]:
     return trainer, pruner
 
 
+def is_the_narrow_one(trainer: Trainer, pruner: Pruner) -> None:
+    """What is cut out of the trained network answers as it does."""
+    small = net("mobilenetv3_small_075")
+    pruner.narrow(trainer.model, small)
+    x = torch.rand(2, 3, 32, 32)
+    with torch.inference_mode():
+        a, b = trainer.model.eval()(x), small.eval()(x)
+    assert torch.allclose(a, b, atol=1e-4 * float(a.abs().max()))
+
+
 def test_a_training_ends_with_the_students_width_and_resumes_to_the_bit(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     whole, pruner = pruning()
@@ -134,12 +144,7 @@ def test_a_training_ends_with_the_students_width_and_resumes_to_the_bit(tmp_path
     again, other = pruning()
     assert outcome(again.run(folder, silent()), again) == want
     assert state_bytes(other) == state_bytes(pruner)
-    small = net("mobilenetv3_small_075")
-    pruner.narrow(whole.model, small)
-    x = torch.rand(2, 3, 32, 32)
-    with torch.inference_mode():
-        a, b = whole.model.eval()(x), small.eval()(x)
-    assert torch.allclose(a, b, atol=1e-4 * float(a.abs().max()))
+    is_the_narrow_one(whole, pruner)
 
 
 def test_patience_begins_when_the_student_has_its_width_and_what_is_wider_never_ships(
@@ -151,9 +156,4 @@ def test_patience_begins_when_the_student_has_its_width_and_what_is_wider_never_
     fitted = trainer.run(work(tmp_path), silent())
     assert pruner.ended and trainer.best_epoch >= 5, "about 0.6 of nine epochs"
     assert len(fitted.curve) < 9, "an untrained student does not get better, so patience ends"
-    small = net("mobilenetv3_small_075")
-    pruner.narrow(trainer.model, small)
-    x = torch.rand(2, 3, 32, 32)
-    with torch.inference_mode():
-        a, b = trainer.model.eval()(x), small.eval()(x)
-    assert torch.allclose(a, b, atol=1e-4 * float(a.abs().max()))
+    is_the_narrow_one(trainer, pruner)

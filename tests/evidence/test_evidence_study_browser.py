@@ -59,6 +59,13 @@ def test_the_chart_alone_is_a_picture_that_asks_for_nothing(
     assert page.script("document.documentElement.localName") == "svg"
     assert page.script("document.querySelectorAll('.dot').length") >= 8
     assert page.script("getComputedStyle(document.querySelector('.whisker')).stroke") != "none"
+    outside = """(() => {
+      const all = document.documentElement.viewBox.baseVal
+      const inside = (b) => b.x >= all.x && b.y >= all.y
+        && b.x + b.width <= all.x + all.width && b.y + b.height <= all.y + all.height
+      return [...document.querySelectorAll('text')].filter((t) => !inside(t.getBBox())).length
+    })()"""
+    assert hostile or page.script(outside) == 0, "words that are cut off"
 
 
 @pytest.mark.parametrize("hostile", [False, True])
