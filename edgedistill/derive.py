@@ -21,9 +21,9 @@ class Passes(NamedTuple):
     student: int
 
 
-PASSES = {"pretrained": Passes(60_000, 200_000), "random": Passes(20_000, 300_000)}
-"""By the student's start. From random weights a minute of the student's own training is worth more than one of the
-teacher's; a pretrained student soon catches up with a teacher that was trained little (runs: docs/log.md)."""
+PASSES = {"pretrained": Passes(20_000, 200_000), "random": Passes(20_000, 300_000)}
+"""By the student's start. A minute of the student's own training is worth more than one of the teacher's, which it soon
+passes and which fades out (runs: docs/log.md)."""
 FIRST_LOOK = {"pretrained": Passes(18_000, 12_000), "random": Passes(6_000, 60_000)}
 """The same for the built-in images, so that a first run ends in minutes."""
 PASSES_SIDE = 64
