@@ -49,7 +49,7 @@ BANNED = tomllib.loads((HOME / "pyproject.toml").read_text("utf-8"))["tool"]["ru
     "flake8-tidy-imports"
 ]["banned-module-level-imports"]
 MAY_BE_HEAVY = re.compile(
-    r"edgedistill\.(folding|pointwise|nets|(teacher|distill|deploy)(\..*)?|data\.(transforms|views|changes))$"
+    r"edgedistill\.(folding|pointwise|nets|(teacher|distill|deploy)(\..*)?|data\.(transforms|views|changes)|synth\.(conditional|train))$"
 )
 LIGHT_IN_HEAVY = ("edgedistill.teacher.bundled", "edgedistill.deploy.bundle")
 

@@ -1,0 +1,305 @@
+"""A job: images made unit by unit into WebDataset shards, each unit on its own, whole or not at all.
+
+    job.json                     what is asked for, and how; another question wants another folder
+    rounds/0.json, 1.json, ...   how many images of each class a round makes
+    units/0-00000.tar, .jsonl    a unit: its images, and its lines of the ledger
+
+The images of a round are counted through, class by class in turn, and cut into batches and units by number alone. So
+several processes or machines share a job without talking: each takes the units of its part (`--part 2/5`), and whoever
+finds them all there goes on. Inside a unit each finished batch is kept, so a kill costs at most one batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from edgedistill.errors import DocumentError, UsageError
+from edgedistill.files import remove, write_atomic
+from edgedistill.synth.generators import ImageSource, Pixels, Wish
+from edgedistill.synth.ledger import Line, Maker, ledger_bytes, read_lines
+from edgedistill.synth.prompts import PromptBook
+
+SCHEMA = "edgedistill.synth/1"
+JOB, ROUNDS, UNITS = "job.json", "rounds", "units"
+MOST_IMAGES = 10_000_000
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which share of the units this process makes: units whose number leaves `index` when divided by `count`."""
+
+    index: int = 0
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Part:
+        """`2/5` is the second of five. Raises `UsageError`."""
+        first, _, second = text.partition("/")
+        if not (first.isdigit() and second.isdigit() and 1 <= int(first) <= int(second)):
+            raise UsageError(f'--part is "2/5" for the second of five parts; got "{text}"')
+        return cls(int(first) - 1, int(second))
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Consecutive images of a round: numbers from `start` up to `stop`."""
+
+    round: int
+    place: int
+    start: int
+    stop: int
+
+    @property
+    def name(self) -> str:
+        """The name of its files."""
+        return f"{self.round}-{self.place:05}"
+
+    def batches(self, size: int) -> list[tuple[int, int]]:
+        """Numbers of each batch: first, and one after the last."""
+        return [(at, min(at + size, self.stop)) for at in range(self.start, self.stop, size)]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a job asks for. `batch` and `unit` are images; a unit is whole batches."""
+
+    classes: tuple[str, ...]
+    seed: int
+    batch: int
+    unit: int
+    book: PromptBook
+    maker: Maker
+
+    def document(self) -> dict[str, Any]:
+        """The job as its file holds it."""
+        return {
+            "schema": SCHEMA,
+            "classes": list(self.classes),
+            "seed": self.seed,
+            "batch": self.batch,
+            "unit": self.unit,
+            "prompts": self.book.document(),
+            "maker": self.maker.model_dump(mode="json"),
+        }
+
+
+Starts = Callable[[int, int], tuple[Pixels, str]]
+"""The training image (H, W, 3) that an image of (label, number) begins with, and the hash of its content."""
+
+
+class Job:
+    """A folder of synthetic images. Raises `UsageError` for a folder of another job."""
+
+    def __init__(self, folder: Path, plan: Plan) -> None:
+        self.folder, self.plan = folder, plan
+        path, wanted = folder / JOB, plan.document()
+        if path.exists():
+            found = _read(path)
+            if found != json.loads(json.dumps(wanted)):
+                keys = [k for k in wanted if found.get(k) != json.loads(json.dumps(wanted[k]))]
+                raise UsageError(
+                    f"{folder} holds a job that differs in {', '.join(keys) or 'its schema'}. Give the same command "
+                    "as before to go on with it, or another folder (--out)."
+                )
+        else:
+            write_atomic(path, json.dumps(wanted, indent=1) + "\n")
+
+    # -- rounds --------------------------------------------------------------------------------
+
+    def rounds(self) -> list[tuple[int, ...]]:
+        """How many images of each class each round makes; none before the first is planned."""
+        found: list[tuple[int, ...]] = []
+        while (path := self.folder / ROUNDS / f"{len(found)}.json").exists():
+            found.append(tuple(int(n) for n in _read(path)["counts"]))
+        return found
+
+    def plan_round(self, counts: Sequence[int]) -> None:
+        """Write down the next round: images of each class."""
+        rounds = self.rounds()
+        if sum(map(sum, rounds)) + sum(counts) > MOST_IMAGES:
+            raise UsageError(f"a job makes at most {MOST_IMAGES:,} images")
+        path = self.folder / ROUNDS / f"{len(rounds)}.json"
+        write_atomic(path, json.dumps({"counts": list(counts)}) + "\n")
+
+    def labels(self, index: int) -> list[int]:
+        """The class of each image of a round in order: all classes in turn, as long as each has some left."""
+        counts = self.rounds()[index]
+        return [
+            k for turn in range(max(counts, default=0)) for k, n in enumerate(counts) if n > turn
+        ]
+
+    def units(self, index: int) -> list[Unit]:
+        """The units of a round."""
+        rounds = self.rounds()
+        first = sum(map(sum, rounds[:index]))
+        stop = first + sum(rounds[index])
+        step = self.plan.unit
+        starts = range(first, stop, step)
+        return [Unit(index, place, at, min(at + step, stop)) for place, at in enumerate(starts)]
+
+    def missing(self, part: Part = Part()) -> list[Unit]:
+        """Units of a part that are not there yet."""
+        every = [unit for index in range(len(self.rounds())) for unit in self.units(index)]
+        return [u for u in every if u.place % part.count == part.index and not self.has(u)]
+
+    def has(self, unit: Unit) -> bool:
+        """Whether a unit is whole."""
+        return self._file(unit, "tar").exists() and self._file(unit, "jsonl").exists()
+
+    def _file(self, unit: Unit, suffix: str) -> Path:
+        return self.folder / UNITS / f"{unit.name}.{suffix}"
+
+    # -- making --------------------------------------------------------------------------------
+
+    def wishes(self, unit: Unit, starts: Starts | None = None) -> list[Wish]:
+        """What each image of a unit is asked to be: a function of the job and its number alone."""
+        labels = self.labels(unit.round)
+        first = unit.start - (self.units(unit.round)[0].start)
+        found = []
+        for at in range(unit.stop - unit.start):
+            number, label = unit.start + at, labels[first + at]
+            prompt = self.plan.book.prompt(self.plan.seed, label, number)
+            begin = starts(label, number)[0] if starts is not None else None
+            found.append(Wish(number, label, prompt, seed_of(self.plan.seed, number), begin))
+        return found
+
+    def make(
+        self,
+        source: ImageSource,
+        part: Part,
+        starts: Starts | None = None,
+        advance: Callable[[int], None] = lambda _: None,
+    ) -> int:
+        """Make every unit of a part that is missing; the number of images made."""
+        made = 0
+        for unit in self.missing(part):
+            made += self._make_unit(unit, source, starts, advance)
+        return made
+
+    def _make_unit(
+        self,
+        unit: Unit,
+        source: ImageSource,
+        starts: Starts | None,
+        advance: Callable[[int], None],
+    ) -> int:
+        wishes = self.wishes(unit, starts)
+        aside = self.folder / UNITS / f".{unit.name}"
+        aside.mkdir(parents=True, exist_ok=True)
+        files = []
+        for begin, end in unit.batches(self.plan.batch):
+            path = aside / f"{begin}.npy"
+            if not path.exists():
+                images = source.make(wishes[begin - unit.start : end - unit.start])
+                buffer = io.BytesIO()
+                np.save(buffer, np.stack(images), allow_pickle=False)
+                write_atomic(path, buffer.getvalue())
+            advance(end - begin)
+            files.append(path)
+        pixels = [image for path in files for image in np.load(path, allow_pickle=False)]
+        lines = list(self._lines(unit, wishes, pixels, starts))
+        write_atomic(self._file(unit, "tar"), shard_bytes(lines, pixels))
+        write_atomic(self._file(unit, "jsonl"), ledger_bytes(lines))
+        remove(aside)
+        return len(pixels)
+
+    def _lines(
+        self, unit: Unit, wishes: Sequence[Wish], pixels: Sequence[Pixels], starts: Starts | None
+    ) -> Iterator[Line]:
+        batches = {n: (a, b) for a, b in unit.batches(self.plan.batch) for n in range(a, b)}
+        for wish, image in zip(wishes, pixels, strict=True):
+            yield Line(
+                number=wish.number,
+                round=unit.round,
+                unit=unit.name,
+                batch=batches[wish.number],
+                label=wish.label,
+                cls=self.plan.classes[wish.label],
+                prompt=wish.prompt,
+                seed=wish.seed,
+                start=starts(wish.label, wish.number)[1] if starts is not None else None,
+                sha256=pixels_hash(image),
+                side=int(image.shape[0]),
+                maker=self.plan.maker,
+            )
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def lines(self) -> Iterator[Line]:
+        """The lines of every unit that is there, in the order of the numbers."""
+        for index in range(len(self.rounds())):
+            for unit in self.units(index):
+                if self.has(unit):
+                    yield from read_lines(self._file(unit, "jsonl"))
+
+    def images(self, unit: Unit) -> list[Pixels]:
+        """The images of a unit, in the order of its lines. Raises `DocumentError` for a damaged shard."""
+        return read_shard(self._file(unit, "tar"))
+
+
+def seed_of(seed: int, number: int) -> int:
+    """Seed of an image: 63 bits of a hash of the job's seed and the image's number."""
+    digest = hashlib.blake2b(f"{seed}/{number}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def pixels_hash(image: Pixels) -> str:
+    """SHA-256 of an image's size and pixels, whatever it is packed in."""
+    return hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).hexdigest()
+
+
+def shard_bytes(lines: Sequence[Line], pixels: Sequence[Pixels]) -> bytes:
+    """A WebDataset shard: `NUMBER.png`, `.cls` and `.json` of each image; the same images give the same bytes."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for line, image in zip(lines, pixels, strict=True):
+            picture = io.BytesIO()
+            Image.fromarray(image).save(picture, "PNG")
+            about = json.dumps({"class": line.cls, "prompt": line.prompt, "seed": line.seed})
+            members = {
+                "png": picture.getvalue(),
+                "cls": str(line.label).encode(),
+                "json": about.encode(),
+            }
+            for suffix, data in members.items():
+                info = tarfile.TarInfo(f"{line.number:08}.{suffix}")
+                info.size, info.mode = len(data), 0o644
+                tar.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
+def read_shard(path: Path) -> list[Pixels]:
+    """The images of a shard that this module wrote. Raises `DocumentError`."""
+    found = []
+    try:
+        with tarfile.open(path, mode="r:") as tar:
+            for member in tar:
+                file = tar.extractfile(member) if member.name.endswith(".png") else None
+                if file is not None:
+                    with Image.open(io.BytesIO(file.read())) as image:
+                        found.append(np.asarray(image.convert("RGB"), dtype=np.uint8))
+    except (OSError, tarfile.TarError, ValueError) as error:
+        raise DocumentError(
+            f"shard {path} cannot be read: {error}. Remove it, and it is made again."
+        ) from None
+    return found
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("it holds no mapping")
+        return found
+    except (OSError, ValueError, RecursionError) as error:
+        raise DocumentError(f"{path} cannot be read: {error}") from None
