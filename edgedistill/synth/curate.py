@@ -44,7 +44,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class Seen:
-    """How a teacher sees images: features (N, D) of length one, logits (N, C), labels (N,), and which are blank (N,)."""
+    """How a teacher sees images: features (N, D) of length one, logits (N, C), labels and which are blank (N,)."""
 
     features: Floats
     logits: Floats
