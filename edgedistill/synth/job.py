@@ -154,9 +154,10 @@ class Job:
 
     def has(self, unit: Unit) -> bool:
         """Whether a unit is whole."""
-        return self._file(unit, "tar").exists() and self._file(unit, "jsonl").exists()
+        return self.file(unit, "tar").exists() and self.file(unit, "jsonl").exists()
 
-    def _file(self, unit: Unit, suffix: str) -> Path:
+    def file(self, unit: Unit, suffix: str) -> Path:
+        """A file of a unit: its shard ("tar") or its lines ("jsonl")."""
         return self.folder / UNITS / f"{unit.name}.{suffix}"
 
     # -- making --------------------------------------------------------------------------------
@@ -208,8 +209,8 @@ class Job:
             files.append(path)
         pixels = [image for path in files for image in np.load(path, allow_pickle=False)]
         lines = list(self._lines(unit, wishes, pixels, starts))
-        write_atomic(self._file(unit, "tar"), shard_bytes(lines, pixels))
-        write_atomic(self._file(unit, "jsonl"), ledger_bytes(lines))
+        write_atomic(self.file(unit, "tar"), shard_bytes(lines, pixels))
+        write_atomic(self.file(unit, "jsonl"), ledger_bytes(lines))
         remove(aside)
         return len(pixels)
 
@@ -235,16 +236,20 @@ class Job:
 
     # -- reading -------------------------------------------------------------------------------
 
+    def unit_lines(self, unit: Unit) -> Iterator[Line]:
+        """The lines of a unit that is there."""
+        return read_lines(self.file(unit, "jsonl"))
+
     def lines(self) -> Iterator[Line]:
         """The lines of every unit that is there, in the order of the numbers."""
         for index in range(len(self.rounds())):
             for unit in self.units(index):
                 if self.has(unit):
-                    yield from read_lines(self._file(unit, "jsonl"))
+                    yield from self.unit_lines(unit)
 
     def images(self, unit: Unit) -> list[Pixels]:
         """The images of a unit, in the order of its lines. Raises `DocumentError` for a damaged shard."""
-        return read_shard(self._file(unit, "tar"))
+        return read_shard(self.file(unit, "tar"))
 
 
 def seed_of(seed: int, number: int) -> int:
