@@ -63,7 +63,7 @@ def _keep(path: Path, about: str, seen: Seen) -> None:
 
 def _kept(path: Path, about: str) -> Seen | None:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             if str(file["about"]) != about:
                 return None
             return Seen(file["features"], file["logits"], file["labels"], file["blank"])

@@ -1,4 +1,4 @@
-"""Rounds of making and judging: filled to the count, the same bytes however often it was broken off, faults in words."""
+"""Rounds of making and judging: filled to the count, the same bytes however often it was broken off."""
 
 from __future__ import annotations
 
