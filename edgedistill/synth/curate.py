@@ -42,6 +42,10 @@ class Rules:
     outlier_quantile: float | None = 0.005
 
 
+EVERYTHING = Rules(False, None, None, None, None)
+"""Keeps whatever shows something."""
+
+
 @dataclass(frozen=True)
 class Seen:
     """How a teacher sees images: features (N, D) of length one, logits (N, C), labels and which are blank (N,)."""

@@ -14,8 +14,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,8 +150,11 @@ class Job:
 
     def missing(self, part: Part = Part()) -> list[Unit]:
         """Units of a part that are not there yet."""
+        return [unit for unit in self._units_of(part) if not self.has(unit)]
+
+    def _units_of(self, part: Part) -> list[Unit]:
         every = [unit for index in range(len(self.rounds())) for unit in self.units(index)]
-        return [u for u in every if u.place % part.count == part.index and not self.has(u)]
+        return [unit for unit in every if unit.place % part.count == part.index]
 
     def has(self, unit: Unit) -> bool:
         """Whether a unit is whole."""
@@ -176,16 +180,34 @@ class Job:
 
     def make(
         self,
-        source: ImageSource,
+        source: Callable[[], ImageSource],
         part: Part,
         starts: Starts | None = None,
         advance: Callable[[int], None] = lambda _: None,
     ) -> int:
-        """Make every unit of a part that is missing; the number of images made."""
+        """Make every unit of a part that is missing, with what `source` gives then; the number of images made."""
         made = 0
+        self._sweep(part)
         for unit in self.missing(part):
-            made += self._make_unit(unit, source, starts, advance)
+            made += self._make_unit(unit, source(), starts, advance)
         return made
+
+    def _sweep(self, part: Part) -> None:
+        """Remove what a killed process of this part left: batches of a unit that is whole, what is half written or
+        half removed. What is not of a unit is left to a job of one part.
+        """
+        for unit in self._units_of(part):
+            aside = self._aside(unit)
+            if self.has(unit):
+                remove(aside)
+            patterns = (f".trash-{aside.name}-*", f"{aside.name}.*.tmp", f"{aside.name}/.*.tmp")
+            _clear(path for pattern in patterns for path in aside.parent.glob(pattern))
+        if part.count == 1:
+            _clear([*self.folder.rglob(".*.tmp"), *self.folder.rglob(".trash-*")])
+
+    def _aside(self, unit: Unit) -> Path:
+        """Where the finished batches of a unit lie while it is made."""
+        return self.folder / UNITS / f".{unit.name}"
 
     def _make_unit(
         self,
@@ -195,7 +217,7 @@ class Job:
         advance: Callable[[int], None],
     ) -> int:
         wishes = self.wishes(unit, starts)
-        aside = self.folder / UNITS / f".{unit.name}"
+        aside = self._aside(unit)
         aside.mkdir(parents=True, exist_ok=True)
         files = []
         for begin, end in unit.batches(self.plan.batch):
@@ -250,6 +272,19 @@ class Job:
     def images(self, unit: Unit) -> list[Pixels]:
         """The images of a unit, in the order of its lines. Raises `DocumentError` for a damaged shard."""
         return read_shard(self.file(unit, "tar"))
+
+
+def _clear(litter: Iterable[Path]) -> None:
+    for path in list(litter):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def read_job(folder: Path) -> dict[str, Any]:
+    """What the file of a job says. Raises `DocumentError`."""
+    return _read(folder / JOB)
 
 
 def seed_of(seed: int, number: int) -> int:

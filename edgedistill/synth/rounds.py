@@ -91,8 +91,7 @@ def fill(
     if not job.rounds():
         job.plan_round(first_round(asked))
     while True:
-        if job.missing(part):
-            job.make(source(), part, starts, advance)
+        job.make(source, part, starts, advance)
         if job.missing():
             return None
         units = [unit for index in range(len(job.rounds())) for unit in job.units(index)]

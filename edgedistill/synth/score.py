@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -21,7 +21,8 @@ from edgedistill.synth.curate import Seen, unit_length
 from edgedistill.synth.generators import Pixels
 from edgedistill.synth.job import Job, Unit
 
-SCORES = "scores"
+SCORES, REAL = "scores", "scores/real.npz"
+"""Answers for each unit, and those for the real images."""
 BLANK_SPREAD = 2.0
 """An image whose grey levels vary by less (standard deviation, of 255) shows nothing."""
 
@@ -38,13 +39,15 @@ def scored(job: Job, unit: Unit, teacher: str, look: Look) -> Seen:
     """What the teacher, named by the hash of its weights, says of a unit; kept beside it."""
     path = job.folder / SCORES / f"{unit.name}.npz"
     about = hashlib.sha256(f"{teacher} {sha256_file(job.file(unit, 'tar'))}".encode()).hexdigest()
-    found = _kept(path, about)
-    if found is None:
+    arrays = kept_arrays(path, about)
+    if arrays is not None:
+        found = Seen(**arrays)
+    else:
         images = job.images(unit)
         features, logits = look(np.stack(images))
         labels = np.array([line.label for line in job.unit_lines(unit)], dtype=np.int64)
         found = Seen(unit_length(features), np.asarray(logits, np.float32), labels, blank(images))
-        _keep(path, about, found)
+        keep_arrays(path, about, vars(found))
     if not np.isfinite(found.logits).all() or not np.isfinite(found.features).all():
         raise GeneratorError(
             f"the teacher's answers for {unit.name} are not finite numbers; take another teacher or checkpoint."
@@ -52,21 +55,20 @@ def scored(job: Job, unit: Unit, teacher: str, look: Look) -> Seen:
     return found
 
 
-def _keep(path: Path, about: str, seen: Seen) -> None:
+def keep_arrays(path: Path, about: str, arrays: Mapping[str, Any]) -> None:
+    """Write arrays with what they are of, whole or not at all; the same arrays give the same bytes."""
     buffer = io.BytesIO()
-    np.savez(
-        buffer, about=np.array(about), features=seen.features, logits=seen.logits, labels=seen.labels,
-        blank=seen.blank,
-    )  # fmt: skip
+    np.savez(buffer, about=np.array(about), **arrays)
     write_atomic(path, buffer.getvalue())
 
 
-def _kept(path: Path, about: str) -> Seen | None:
+def kept_arrays(path: Path, about: str) -> dict[str, Any] | None:
+    """Arrays that `keep_arrays` wrote; `None` where they are damaged, or of something else."""
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             if str(file["about"]) != about:
                 return None
-            return Seen(file["features"], file["logits"], file["labels"], file["blank"])
+            return {name: file[name] for name in file.files if name != "about"}
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None
 

@@ -31,6 +31,10 @@ class Unsteady(FakeSource):
         super().__init__(8, len(CLASSES))
         self.until, self.never = until, never
 
+    def again(self) -> Unsteady:
+        """The same one, whenever it is asked for."""
+        return self
+
     def make(self, wishes: Sequence[Wish]) -> list[Pixels]:
         if self.until is not None:
             if self.until == 0:
@@ -96,7 +100,7 @@ def test_broken_off_anywhere_it_ends_with_the_same_bytes(tmp_path: Path, until: 
     _filled(tmp_path / "whole")
     job = Job(tmp_path / "broken", plan_of())
     with contextlib.suppress(KeyboardInterrupt):
-        fill(job, lambda: Unsteady(until), ASKED, teaching())
+        fill(job, Unsteady(until).again, ASKED, teaching())
     _filled(tmp_path / "broken")
     whole, broken = contents(tmp_path / "whole"), contents(tmp_path / "broken")
     assert whole == broken
@@ -134,7 +138,7 @@ def test_a_limit_on_tries_is_kept_and_what_lacks_is_told(tmp_path: Path) -> None
 
 def test_a_unit_is_looked_at_once_for_each_teacher(tmp_path: Path) -> None:
     job = job_in(tmp_path)
-    job.make(FakeSource(8, 3), Part())
+    job.make(lambda: FakeSource(8, 3), Part())
     unit, calls = job.units(0)[0], []
 
     def counted(pixels: Pixels) -> tuple[Any, Any]:
@@ -155,7 +159,7 @@ def test_a_unit_is_looked_at_once_for_each_teacher(tmp_path: Path) -> None:
 
 def test_answers_that_are_not_finite_are_named(tmp_path: Path) -> None:
     job = job_in(tmp_path)
-    job.make(FakeSource(8, 3), Part())
+    job.make(lambda: FakeSource(8, 3), Part())
 
     def broken(pixels: Pixels) -> tuple[Any, Any]:
         features, logits = look(pixels)

@@ -45,12 +45,12 @@ def vae() -> Any:
     )  # fmt: skip
 
 
-def stable_diffusion(folder: Path, scheduler: Any = None) -> Path:
+def stable_diffusion(folder: Path, scheduler: Any = None, seed: int = 0) -> Path:
     """A StableDiffusionPipeline."""
     from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextModel
 
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     unet = UNet2DConditionModel(
         block_out_channels=(8, 16), layers_per_block=1, sample_size=SIDE // 2, in_channels=4, out_channels=4,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"), norm_num_groups=4, attention_head_dim=2,
