@@ -13,10 +13,11 @@ from edgedistill.errors import DocumentError, UsageError
 from edgedistill.files import write_atomic
 from edgedistill.progress import Face
 from edgedistill.synth.generators import ImageSource, Kind, Making, Pixels, Wish, open_source
-from edgedistill.synth.job import JOB, UNITS, pixels_hash, read_job, read_shard
+from edgedistill.synth.job import JOB, UNITS, read_job
 from edgedistill.synth.ledger import Line, read_lines
 from edgedistill.synth.picture import picture
 from edgedistill.synth.rounds import LEDGER
+from edgedistill.synth.shard import pixels_hash, read_shard
 
 PREVIEW = "preview.png"
 

@@ -15,20 +15,19 @@ import hashlib
 import io
 import json
 import shutil
-import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from edgedistill.errors import DocumentError, UsageError
 from edgedistill.files import remove, write_atomic
 from edgedistill.synth.generators import ImageSource, Pixels, Wish
 from edgedistill.synth.ledger import Line, Maker, ledger_bytes, read_lines
 from edgedistill.synth.prompts import PromptBook
+from edgedistill.synth.shard import pixels_hash, read_shard, shard_bytes
 
 SCHEMA = "edgedistill.synth/1"
 JOB, ROUNDS, UNITS = "job.json", "rounds", "units"
@@ -291,48 +290,6 @@ def seed_of(seed: int, number: int) -> int:
     """Seed of an image: 63 bits of a hash of the job's seed and the image's number."""
     digest = hashlib.blake2b(f"{seed}/{number}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
-
-
-def pixels_hash(image: Pixels) -> str:
-    """SHA-256 of an image's size and pixels, whatever it is packed in."""
-    return hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).hexdigest()
-
-
-def shard_bytes(lines: Sequence[Line], pixels: Sequence[Pixels]) -> bytes:
-    """A WebDataset shard: `NUMBER.png`, `.cls` and `.json` of each image; the same images give the same bytes."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for line, image in zip(lines, pixels, strict=True):
-            picture = io.BytesIO()
-            Image.fromarray(image).save(picture, "PNG")
-            about = json.dumps({"class": line.cls, "prompt": line.prompt, "seed": line.seed})
-            members = {
-                "png": picture.getvalue(),
-                "cls": str(line.label).encode(),
-                "json": about.encode(),
-            }
-            for suffix, data in members.items():
-                info = tarfile.TarInfo(f"{line.number:08}.{suffix}")
-                info.size, info.mode = len(data), 0o644
-                tar.addfile(info, io.BytesIO(data))
-    return out.getvalue()
-
-
-def read_shard(path: Path) -> list[Pixels]:
-    """The images of a shard that this module wrote. Raises `DocumentError`."""
-    found = []
-    try:
-        with tarfile.open(path, mode="r:") as tar:
-            for member in tar:
-                file = tar.extractfile(member) if member.name.endswith(".png") else None
-                if file is not None:
-                    with Image.open(io.BytesIO(file.read())) as image:
-                        found.append(np.asarray(image.convert("RGB"), dtype=np.uint8))
-    except (OSError, tarfile.TarError, ValueError) as error:
-        raise DocumentError(
-            f"shard {path} cannot be read: {error}. Remove it, and it is made again."
-        ) from None
-    return found
 
 
 def _read(path: Path) -> dict[str, Any]:

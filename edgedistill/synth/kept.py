@@ -7,9 +7,10 @@ from typing import Any
 
 from edgedistill.files import remove, replace_folder, write_atomic
 from edgedistill.synth.generators import Pixels
-from edgedistill.synth.job import Job, shard_bytes
+from edgedistill.synth.job import Job
 from edgedistill.synth.ledger import Line
 from edgedistill.synth.rounds import Outcome
+from edgedistill.synth.shard import shard_bytes
 
 KEPT = "kept"
 SHARD = 1_000

@@ -14,8 +14,9 @@ from edgedistill.data.sources import open_source
 from edgedistill.errors import DocumentError, UsageError
 from edgedistill.recipe import DataSection
 from edgedistill.synth.generators import FakeSource, Pixels, Wish
-from edgedistill.synth.job import Job, Part, pixels_hash, seed_of
+from edgedistill.synth.job import Job, Part, seed_of
 from edgedistill.synth.ledger import Line, read_lines, write_lines
+from edgedistill.synth.shard import pixels_hash
 
 
 class Broken(FakeSource):
