@@ -58,7 +58,7 @@ $(RUN_STAMP): pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(DEV_STAMP): $(RUN_STAMP)
 	@$(UV) pip install --quiet --python $(BIN)/python $(BACKEND) -c constraints.txt \
-	  -e ".[$(RUNTIME),train,hf,sample,data,dev]"
+	  -e ".[$(RUNTIME),train,hf,sample,data,synth,dev]"
 	@touch $@
 
 constraints: | $(UV)

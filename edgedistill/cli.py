@@ -20,6 +20,7 @@ from edgedistill.cli_devices import devices_app
 from edgedistill.cli_parts import Quiet, Verbose
 from edgedistill.cli_parts import face_of as _face
 from edgedistill.cli_parts import show as _print
+from edgedistill.cli_synth import synth_app
 from edgedistill.cli_teacher import teacher_app
 from edgedistill.errors import EdgedistillError, StoppedError
 
@@ -49,6 +50,7 @@ app = typer.Typer(
 )
 app.add_typer(devices_app, name="devices")
 app.add_typer(teacher_app, name="teacher")
+app.add_typer(synth_app, name="synth")
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
 Log = Literal["none", "tensorboard"]

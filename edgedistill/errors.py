@@ -7,6 +7,7 @@
     |   `-- MissingExtraError   exit 2   a part of edgedistill that is not installed, with the command
     |-- DataError               exit 2   images or labels that cannot be used
     |-- TeacherError            exit 2   a teacher or a checkpoint that cannot be loaded or does not fit
+    |-- GeneratorError          exit 2   a generator of images that cannot be loaded, or makes none that can be used
     |-- DocumentError           exit 2   a result, manifest or bundle that is damaged or of another version
     |-- BusyError               exit 2   another process is at work in the same run folder
     |-- BudgetError             exit 1   no candidate fits the limits; names the closest one
@@ -65,6 +66,10 @@ class DataError(EdgedistillError):
 
 class TeacherError(EdgedistillError):
     """A teacher or a checkpoint that cannot be loaded, or that does not fit."""
+
+
+class GeneratorError(EdgedistillError):
+    """A generator of synthetic images that cannot be loaded, or makes none that can be used."""
 
 
 class DocumentError(EdgedistillError):

@@ -36,12 +36,12 @@ TOP = (  # above the rooms, from the lowest up
     ("proof", "studyfile"),
     ("assemble", "studyproof"),
     ("preparing",),
-    ("learning", "verifying"),
+    ("learning", "verifying", "synthesis", "synthchecks", "synthtraining"),
     ("packing",),
     ("shipping",),
     ("pipeline",),
     ("studying", "cli_parts"),
-    ("cli_devices", "cli_teacher"),
+    ("cli_devices", "cli_teacher", "cli_synth"),
     ("cli",),
     ("__main__",),
 )
@@ -49,7 +49,7 @@ BANNED = tomllib.loads((HOME / "pyproject.toml").read_text("utf-8"))["tool"]["ru
     "flake8-tidy-imports"
 ]["banned-module-level-imports"]
 MAY_BE_HEAVY = re.compile(
-    r"edgedistill\.(folding|pointwise|nets|(teacher|distill|deploy)(\..*)?|data\.(transforms|views|changes))$"
+    r"edgedistill\.(folding|pointwise|nets|(teacher|distill|deploy)(\..*)?|data\.(transforms|views|changes)|synth\.(conditional|train))$"
 )
 LIGHT_IN_HEAVY = ("edgedistill.teacher.bundled", "edgedistill.deploy.bundle")
 

@@ -1,0 +1,302 @@
+"""A job: images made unit by unit into WebDataset shards, each unit on its own, whole or not at all.
+
+    job.json                     what is asked for, and how; another question wants another folder
+    rounds/0.json, 1.json, ...   how many images of each class a round makes
+    units/0-00000.tar, .jsonl    a unit: its images, and its lines of the ledger
+
+The images of a round are counted through, class by class in turn, and cut into batches and units by number alone. So
+several processes or machines share a job without talking: each takes the units of its part (`--part 2/5`), and whoever
+finds them all there goes on. Inside a unit each finished batch is kept, so a kill costs at most one batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgedistill.errors import DocumentError, UsageError
+from edgedistill.files import remove, write_atomic
+from edgedistill.synth.generators import ImageSource, Pixels, Wish
+from edgedistill.synth.ledger import Line, Maker, ledger_bytes, read_lines
+from edgedistill.synth.prompts import PromptBook
+from edgedistill.synth.shard import pixels_hash, read_shard, shard_bytes
+
+SCHEMA = "edgedistill.synth/1"
+JOB, ROUNDS, UNITS = "job.json", "rounds", "units"
+MOST_IMAGES = 10_000_000
+
+
+@dataclass(frozen=True)
+class Part:
+    """Which share of the units this process makes: units whose number leaves `index` when divided by `count`."""
+
+    index: int = 0
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Part:
+        """`2/5` is the second of five. Raises `UsageError`."""
+        first, _, second = text.partition("/")
+        if not (first.isdigit() and second.isdigit() and 1 <= int(first) <= int(second)):
+            raise UsageError(f'--part is "2/5" for the second of five parts; got "{text}"')
+        return cls(int(first) - 1, int(second))
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Consecutive images of a round: numbers from `start` up to `stop`."""
+
+    round: int
+    place: int
+    start: int
+    stop: int
+
+    @property
+    def name(self) -> str:
+        """The name of its files."""
+        return f"{self.round}-{self.place:05}"
+
+    def batches(self, size: int) -> list[tuple[int, int]]:
+        """Numbers of each batch: first, and one after the last."""
+        return [(at, min(at + size, self.stop)) for at in range(self.start, self.stop, size)]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a job asks for. `batch` and `unit` are images; a unit is whole batches."""
+
+    classes: tuple[str, ...]
+    seed: int
+    batch: int
+    unit: int
+    book: PromptBook
+    maker: Maker
+
+    def document(self) -> dict[str, Any]:
+        """The job as its file holds it."""
+        return {
+            "schema": SCHEMA,
+            "classes": list(self.classes),
+            "seed": self.seed,
+            "batch": self.batch,
+            "unit": self.unit,
+            "prompts": self.book.document(),
+            "maker": self.maker.model_dump(mode="json"),
+        }
+
+
+Starts = Callable[[int, int], tuple[Pixels, str]]
+"""The training image (H, W, 3) that an image of (label, number) begins with, and the hash of its content."""
+
+
+class Job:
+    """A folder of synthetic images. Raises `UsageError` for a folder of another job."""
+
+    def __init__(self, folder: Path, plan: Plan) -> None:
+        self.folder, self.plan = folder, plan
+        path, wanted = folder / JOB, plan.document()
+        if path.exists():
+            found = _read(path)
+            if found != json.loads(json.dumps(wanted)):
+                keys = [k for k in wanted if found.get(k) != json.loads(json.dumps(wanted[k]))]
+                raise UsageError(
+                    f"{folder} holds a job that differs in {', '.join(keys) or 'its schema'}. Give the same command "
+                    "as before to go on with it, or another folder (--out)."
+                )
+        else:
+            write_atomic(path, json.dumps(wanted, indent=1) + "\n")
+
+    # -- rounds --------------------------------------------------------------------------------
+
+    def rounds(self) -> list[tuple[int, ...]]:
+        """How many images of each class each round makes; none before the first is planned."""
+        found: list[tuple[int, ...]] = []
+        while (path := self.folder / ROUNDS / f"{len(found)}.json").exists():
+            found.append(tuple(int(n) for n in _read(path)["counts"]))
+        return found
+
+    def plan_round(self, counts: Sequence[int]) -> None:
+        """Write down the next round: images of each class."""
+        rounds = self.rounds()
+        if sum(map(sum, rounds)) + sum(counts) > MOST_IMAGES:
+            raise UsageError(f"a job makes at most {MOST_IMAGES:,} images")
+        path = self.folder / ROUNDS / f"{len(rounds)}.json"
+        write_atomic(path, json.dumps({"counts": list(counts)}) + "\n")
+
+    def labels(self, index: int) -> list[int]:
+        """The class of each image of a round in order: all classes in turn, as long as each has some left."""
+        counts = self.rounds()[index]
+        return [
+            k for turn in range(max(counts, default=0)) for k, n in enumerate(counts) if n > turn
+        ]
+
+    def units(self, index: int) -> list[Unit]:
+        """The units of a round."""
+        rounds = self.rounds()
+        first = sum(map(sum, rounds[:index]))
+        stop = first + sum(rounds[index])
+        step = self.plan.unit
+        starts = range(first, stop, step)
+        return [Unit(index, place, at, min(at + step, stop)) for place, at in enumerate(starts)]
+
+    def missing(self, part: Part = Part()) -> list[Unit]:
+        """Units of a part that are not there yet."""
+        return [unit for unit in self._units_of(part) if not self.has(unit)]
+
+    def _units_of(self, part: Part) -> list[Unit]:
+        every = [unit for index in range(len(self.rounds())) for unit in self.units(index)]
+        return [unit for unit in every if unit.place % part.count == part.index]
+
+    def has(self, unit: Unit) -> bool:
+        """Whether a unit is whole."""
+        return self.file(unit, "tar").exists() and self.file(unit, "jsonl").exists()
+
+    def file(self, unit: Unit, suffix: str) -> Path:
+        """A file of a unit: its shard ("tar") or its lines ("jsonl")."""
+        return self.folder / UNITS / f"{unit.name}.{suffix}"
+
+    # -- making --------------------------------------------------------------------------------
+
+    def wishes(self, unit: Unit, starts: Starts | None = None) -> list[Wish]:
+        """What each image of a unit is asked to be: a function of the job and its number alone."""
+        labels = self.labels(unit.round)
+        first = unit.start - (self.units(unit.round)[0].start)
+        found = []
+        for at in range(unit.stop - unit.start):
+            number, label = unit.start + at, labels[first + at]
+            prompt = self.plan.book.prompt(self.plan.seed, label, number)
+            begin = starts(label, number)[0] if starts is not None else None
+            found.append(Wish(number, label, prompt, seed_of(self.plan.seed, number), begin))
+        return found
+
+    def make(
+        self,
+        source: Callable[[], ImageSource],
+        part: Part,
+        starts: Starts | None = None,
+        advance: Callable[[int], None] = lambda _: None,
+    ) -> int:
+        """Make every unit of a part that is missing, with what `source` gives then; the number of images made."""
+        made = 0
+        self._sweep(part)
+        for unit in self.missing(part):
+            made += self._make_unit(unit, source(), starts, advance)
+        return made
+
+    def _sweep(self, part: Part) -> None:
+        """Remove what a killed process of this part left: batches of a unit that is whole, what is half written or
+        half removed. What is not of a unit is left to a job of one part.
+        """
+        for unit in self._units_of(part):
+            aside = self._aside(unit)
+            if self.has(unit):
+                remove(aside)
+            patterns = (f".trash-{aside.name}-*", f"{aside.name}.*.tmp", f"{aside.name}/.*.tmp")
+            _clear(path for pattern in patterns for path in aside.parent.glob(pattern))
+        if part.count == 1:
+            _clear([*self.folder.rglob(".*.tmp"), *self.folder.rglob(".trash-*")])
+
+    def _aside(self, unit: Unit) -> Path:
+        """Where the finished batches of a unit lie while it is made."""
+        return self.folder / UNITS / f".{unit.name}"
+
+    def _make_unit(
+        self,
+        unit: Unit,
+        source: ImageSource,
+        starts: Starts | None,
+        advance: Callable[[int], None],
+    ) -> int:
+        wishes = self.wishes(unit, starts)
+        aside = self._aside(unit)
+        aside.mkdir(parents=True, exist_ok=True)
+        files = []
+        for begin, end in unit.batches(self.plan.batch):
+            path = aside / f"{begin}.npy"
+            if not path.exists():
+                images = source.make(wishes[begin - unit.start : end - unit.start])
+                buffer = io.BytesIO()
+                np.save(buffer, np.stack(images), allow_pickle=False)
+                write_atomic(path, buffer.getvalue())
+            advance(end - begin)
+            files.append(path)
+        pixels = [image for path in files for image in np.load(path, allow_pickle=False)]
+        lines = list(self._lines(unit, wishes, pixels, starts))
+        write_atomic(self.file(unit, "tar"), shard_bytes(lines, pixels))
+        write_atomic(self.file(unit, "jsonl"), ledger_bytes(lines))
+        remove(aside)
+        return len(pixels)
+
+    def _lines(
+        self, unit: Unit, wishes: Sequence[Wish], pixels: Sequence[Pixels], starts: Starts | None
+    ) -> Iterator[Line]:
+        batches = {n: (a, b) for a, b in unit.batches(self.plan.batch) for n in range(a, b)}
+        for wish, image in zip(wishes, pixels, strict=True):
+            yield Line(
+                number=wish.number,
+                round=unit.round,
+                unit=unit.name,
+                batch=batches[wish.number],
+                label=wish.label,
+                cls=self.plan.classes[wish.label],
+                prompt=wish.prompt,
+                seed=wish.seed,
+                start=starts(wish.label, wish.number)[1] if starts is not None else None,
+                sha256=pixels_hash(image),
+                side=int(image.shape[0]),
+                maker=self.plan.maker,
+            )
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def unit_lines(self, unit: Unit) -> Iterator[Line]:
+        """The lines of a unit that is there."""
+        return read_lines(self.file(unit, "jsonl"))
+
+    def lines(self) -> Iterator[Line]:
+        """The lines of every unit that is there, in the order of the numbers."""
+        for index in range(len(self.rounds())):
+            for unit in self.units(index):
+                if self.has(unit):
+                    yield from self.unit_lines(unit)
+
+    def images(self, unit: Unit) -> list[Pixels]:
+        """The images of a unit, in the order of its lines. Raises `DocumentError` for a damaged shard."""
+        return read_shard(self.file(unit, "tar"))
+
+
+def _clear(litter: Iterable[Path]) -> None:
+    for path in list(litter):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def read_job(folder: Path) -> dict[str, Any]:
+    """What the file of a job says. Raises `DocumentError`."""
+    return _read(folder / JOB)
+
+
+def seed_of(seed: int, number: int) -> int:
+    """Seed of an image: 63 bits of a hash of the job's seed and the image's number."""
+    digest = hashlib.blake2b(f"{seed}/{number}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("it holds no mapping")
+        return found
+    except (OSError, ValueError, RecursionError) as error:
+        raise DocumentError(f"{path} cannot be read: {error}") from None

@@ -1,0 +1,172 @@
+"""`edgedistill synth preview` and `verify`: what a job looks like, and whether its ledger tells the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from edgedistill.errors import DocumentError, UsageError
+from edgedistill.files import write_atomic
+from edgedistill.progress import Face
+from edgedistill.synth.generators import ImageSource, Kind, Making, Pixels, Wish, open_source
+from edgedistill.synth.job import JOB, UNITS, read_job
+from edgedistill.synth.ledger import Line, read_lines
+from edgedistill.synth.picture import picture
+from edgedistill.synth.rounds import LEDGER
+from edgedistill.synth.shard import pixels_hash, read_shard
+
+PREVIEW = "preview.png"
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was found: images whose bytes are not those of the ledger, and of those made again, how many are the same
+    to the last bit and by how many grey levels the others differ at most.
+    """
+
+    images: int
+    changed: tuple[str, ...]
+    again: int
+    same: int
+    most_levels: int
+
+    @property
+    def faults(self) -> list[str]:
+        """What is wrong, a line each."""
+        found = [f"{name} is not as the ledger says" for name in self.changed]
+        if self.most_levels > NEAR_LEVELS:
+            found.append(f"an image that was made again differs by {self.most_levels} grey levels")
+        return found
+
+
+_KINDS: dict[str, Kind] = {kind: kind for kind in get_args(Kind)}
+NEAR_LEVELS = 8
+"""Another machine or version of torch moves the last bits; more than this is another image."""
+
+
+def lines_of(folder: Path) -> list[Line]:
+    """The ledger of a job; before it was judged, the lines of its units. Raises `UsageError` for what is no job."""
+    if not (folder / JOB).is_file():
+        raise UsageError(f"{folder} is no folder of synthetic images: it has no {JOB}.")
+    if (folder / LEDGER).is_file():
+        return list(read_lines(folder / LEDGER))
+    return [line for path in sorted((folder / UNITS).glob("*.jsonl")) for line in read_lines(path)]
+
+
+def reader(folder: Path, lines: Sequence[Line]) -> Callable[[Line], Pixels]:
+    """Reads the image of a line of a job."""
+    first: dict[str, int] = {}
+    for line in lines:
+        first[line.unit] = min(first.get(line.unit, line.number), line.number)
+    cached: dict[str, list[Pixels]] = {}
+
+    def read(line: Line) -> Pixels:
+        if line.unit not in cached:
+            cached.clear()
+            cached[line.unit] = read_shard(folder / UNITS / f"{line.unit}.tar")
+        images, place = cached[line.unit], line.number - first[line.unit]
+        if place >= len(images):
+            raise DocumentError(f"shard {line.unit}.tar of {folder} lacks image {line.number}")
+        return images[place]
+
+    return read
+
+
+def preview(folder: Path) -> Path:
+    """Write a picture of kept and dropped images."""
+    lines = lines_of(folder)
+    classes = [str(name) for name in read_job(folder)["classes"]]
+    path = folder / PREVIEW
+    write_atomic(path, picture(lines, classes, reader(folder, lines)))
+    return path
+
+
+def check(folder: Path, generator: str | None, sample: int, seed: int, face: Face) -> Checked:
+    """Hold every image to its hash, and make the batches of `sample` of them again where the generator is given.
+
+    Raises `UsageError` for another generator than the one that the ledger names.
+    """
+    lines = lines_of(folder)
+    read, changed = reader(folder, lines), []
+    with face.bar("images against the ledger", len(lines)) as advance:
+        for line in lines:
+            try:
+                if pixels_hash(read(line)) != line.sha256:
+                    changed.append(f"image {line.number}")
+            except DocumentError as error:
+                changed.append(str(error))
+            advance(1)
+    batches = _batches(lines, sample, seed) if generator is not None else []
+    source = _source(folder, batches[0][0], generator) if batches and generator else None
+    same, most, again = 0, 0, 0
+    with face.bar("images made again", sum(map(len, batches))) as advance:
+        for batch in batches:
+            assert source is not None
+            for line, image in zip(batch, make_again(source, batch), strict=True):
+                again += 1
+                same += pixels_hash(image) == line.sha256
+                most = max(most, _levels(image, read(line)))
+            advance(len(batch))
+    return Checked(len(lines), tuple(changed), again, same, most)
+
+
+def _source(folder: Path, line: Line, generator: str) -> ImageSource:
+    """The generator as a line says that it was used."""
+    maker = line.maker
+    own_side = line.side if maker.kind != "class_conditional" else None
+    making = Making(
+        _KINDS[maker.kind], generator, maker.revision, maker.steps, maker.guidance, size=own_side,
+        scheduler=maker.scheduler, negative=maker.negative,
+    )  # fmt: skip
+    source = open_source(making, [str(name) for name in read_job(folder)["classes"]])
+    if source.facts.sha256 != maker.sha256:
+        raise UsageError(
+            f"{generator} is another generator than {maker.model}, which made the images of {folder}: its files have "
+            "another hash. Give the folder or the hub id that was used."
+        )
+    return source
+
+
+def make_again(source: ImageSource, batch: Sequence[Line]) -> list[Pixels]:
+    """The images of a whole batch, from its lines alone."""
+    return source.make([Wish(x.number, x.label, x.prompt, x.seed) for x in batch])
+
+
+def _batches(lines: Sequence[Line], sample: int, seed: int) -> list[list[Line]]:
+    """Whole batches with `sample` images at least, drawn by seed; those of variations need their training image."""
+    whole: dict[tuple[int, int], list[Line]] = {}
+    for line in lines:
+        if line.start is None:
+            whole.setdefault(line.batch, []).append(line)
+    order = sorted(whole)
+    found: list[list[Line]] = []
+    for place in np.random.default_rng(seed).permutation(len(order)):
+        if sum(map(len, found)) >= sample:
+            break
+        found.append(whole[order[place]])
+    return found
+
+
+def _levels(one: Pixels, other: Pixels) -> int:
+    """The largest difference of two images in grey levels; 255 where their sizes differ."""
+    if one.shape != other.shape:
+        return 255
+    return int(np.abs(one.astype(np.int16) - other.astype(np.int16)).max())
+
+
+def checked_view(found: Checked) -> Any:
+    """What was found, for a person."""
+    from rich.text import Text
+
+    lines = [f"{found.images:,} images, {len(found.changed):,} not as the ledger says"]
+    if found.again:
+        lines.append(
+            f"{found.again:,} made again: {found.same:,} the same to the last bit, the others within "
+            f"{found.most_levels} grey levels"
+        )
+    lines += [f"- {fault}" for fault in found.faults[:20]]
+    return Text("\n".join(lines))

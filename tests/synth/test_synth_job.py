@@ -1,0 +1,166 @@
+"""A job: units by number alone, the same bytes however it was broken off, and a ledger that makes an image again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from synth_parts import CLASSES, contents, fake, job_in, plan_of
+
+from edgedistill.data.sources import open_source
+from edgedistill.errors import DocumentError, UsageError
+from edgedistill.recipe import DataSection
+from edgedistill.synth.generators import FakeSource, Pixels, Wish
+from edgedistill.synth.job import Job, Part, seed_of
+from edgedistill.synth.ledger import Line, read_lines, write_lines
+from edgedistill.synth.shard import pixels_hash
+
+
+class Broken(FakeSource):
+    """The fake that fails after some batches."""
+
+    def __init__(self, good: int) -> None:
+        super().__init__(8, len(CLASSES))
+        self.good = good
+
+    def again(self) -> Broken:
+        """The same one, whenever it is asked for."""
+        return self
+
+    def make(self, wishes: Sequence[Wish]) -> list[Pixels]:
+        if self.good == 0:
+            raise KeyboardInterrupt
+        self.good -= 1
+        return super().make(wishes)
+
+
+def test_a_round_goes_through_the_classes_in_turn_and_into_whole_units(tmp_path: Path) -> None:
+    job = job_in(tmp_path, (3, 1, 2))
+    assert job.labels(0) == [0, 1, 2, 0, 2, 0]
+    job = job_in(tmp_path / "more")
+    assert [(u.name, u.start, u.stop) for u in job.units(0)] == [
+        ("0-00000", 0, 8),
+        ("0-00001", 8, 16),
+        ("0-00002", 16, 20),
+    ]
+    job.plan_round((0, 3, 0))
+    assert [(u.name, u.start, u.stop) for u in job.units(1)] == [("1-00000", 20, 23)]
+    assert job.labels(1) == [1, 1, 1]
+
+
+@pytest.mark.parametrize("good", range(6))
+def test_a_job_that_was_broken_off_ends_with_the_same_bytes(tmp_path: Path, good: int) -> None:
+    whole, broken = job_in(tmp_path / "whole"), job_in(tmp_path / "broken")
+    whole.make(fake, Part())
+    if good < 5:
+        with pytest.raises(KeyboardInterrupt):
+            broken.make(Broken(good).again, Part())
+    job_in(tmp_path / "broken").make(fake, Part())
+    assert contents(whole.folder) == contents(broken.folder)
+    assert not whole.missing()
+
+
+def test_a_finished_batch_of_a_broken_unit_is_not_made_again(tmp_path: Path) -> None:
+    job = job_in(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        job.make(Broken(3).again, Part())
+    left = Broken(-1)
+    job.make(left.again, Part())
+    assert left.good == -1 - 2, "20 images are five batches, and three were there"
+
+
+def test_parts_share_a_job_without_a_gap_or_a_double(tmp_path: Path) -> None:
+    alone = job_in(tmp_path / "alone")
+    alone.make(fake, Part())
+    shared = job_in(tmp_path / "shared")
+    made = [shared.make(fake, Part(index, 2)) for index in (1, 0)]
+    assert made == [8, 12]
+    assert contents(alone.folder) == contents(shared.folder)
+
+
+def test_the_ledger_has_every_image_once_with_what_makes_it_again(tmp_path: Path) -> None:
+    job = job_in(tmp_path)
+    job.make(fake, Part())
+    lines = list(job.lines())
+    assert [line.number for line in lines] == list(range(20))
+    images = [image for unit in job.units(0) for image in job.images(unit)]
+    for line, image in zip(lines, images, strict=True):
+        assert line.sha256 == pixels_hash(image)
+        assert line.seed == seed_of(0, line.number)
+        start, stop = line.batch
+        wishes = [
+            Wish(n, lines[n].label, lines[n].prompt, lines[n].seed) for n in range(start, stop)
+        ]
+        again = fake().make(wishes)[line.number - start]
+        assert pixels_hash(again) == line.sha256
+
+
+def test_a_unit_is_a_shard_that_the_data_room_reads(tmp_path: Path) -> None:
+    job = job_in(tmp_path)
+    job.make(fake, Part())
+    (tmp_path / "units" / "classes.txt").write_text("\n".join(CLASSES))
+    section = DataSection(source=str(tmp_path / "units"), val_fraction=0.2, test_fraction=0.2)
+    found = open_source(section, 0)
+    assert found.classes == CLASSES
+    assert sum(len(items) for _, items in found.parts()) == 20
+
+
+def test_another_question_wants_another_folder(tmp_path: Path) -> None:
+    job_in(tmp_path, seed=0)
+    with pytest.raises(UsageError, match="holds a job that differs in seed"):
+        job_in(tmp_path, seed=1)
+    Job(tmp_path, plan_of(0))
+
+
+def test_a_damaged_job_says_which_file(tmp_path: Path) -> None:
+    job = job_in(tmp_path)
+    job.make(fake, Part())
+    shard = tmp_path / "units" / "0-00001.tar"
+    shard.write_bytes(shard.read_bytes()[:700])
+    with pytest.raises(DocumentError, match=r"0-00001.tar cannot be read.*made again"):
+        job.images(job.units(0)[1])
+    (tmp_path / "job.json").write_text("[")
+    with pytest.raises(DocumentError, match=r"job.json cannot be read"):
+        job_in(tmp_path)
+
+
+def test_a_ledger_line_that_does_not_hold_is_named(tmp_path: Path) -> None:
+    job = job_in(tmp_path)
+    job.make(fake, Part())
+    lines = list(job.lines())
+    path = tmp_path / "ledger.jsonl"
+    write_lines(path, lines)
+    assert list(read_lines(path)) == lines
+    texts = path.read_text().splitlines()
+    broken = json.loads(texts[4])
+    broken["seed"] = -3
+    path.write_text("\n".join([*texts[:4], json.dumps(broken), *texts[5:]]) + "\n")
+    with pytest.raises(DocumentError, match=r"ledger.jsonl, line 5: seed"):
+        list(read_lines(path))
+    path.write_text("\n".join([*texts[:2], texts[2][:40]]))
+    with pytest.raises(DocumentError, match=r"line 3 cannot be read"):
+        list(read_lines(path))
+
+
+@pytest.mark.parametrize("text", ["0/3", "4/3", "a/b", "2", "1/0", "-1/2", ""])
+def test_a_part_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match='--part is "2/5"'):
+        Part.parse(text)
+
+
+def test_seeds_of_images_do_not_meet() -> None:
+    seeds = {seed_of(seed, number) for seed in range(20) for number in range(500)}
+    assert len(seeds) == 10_000
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_no_line_holds_what_is_unknown(tmp_path: Path) -> None:
+    job = job_in(tmp_path)
+    job.make(fake, Part())
+    line = next(job.lines())
+    assert (line.kept, line.reason, line.scores, line.start) == (None, None, None, None)
+    assert Line.model_validate_json(line.model_dump_json()) == line
+    assert np.asarray(job.images(job.units(0)[0])[0]).shape == (8, 8, 3)
