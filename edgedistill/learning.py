@@ -24,6 +24,8 @@ from edgedistill.teaching import course_of, live_targets, targets_of, view_count
 if TYPE_CHECKING:
     from edgedistill.deploy.stage import Shape
 
+HARD_STAGE = 2
+"""Code version of the last stage of hard images, for the arms that have it."""
 PROXY_SHARE = 0.2
 """A student that tells which teacher is best trains for this share of the epochs."""
 MOST_LONGER = 50
@@ -176,6 +178,8 @@ class Build(Preparation):
         inputs = [self.pixels, self.start_of(arm)]
         if arm.name == DISTILLED:
             inputs.append(self.targets)
+            if self.recipe.distill.hard_samples:
+                key["hard_stage"] = HARD_STAGE
             if self.recipe.distill.targets == "live":
                 inputs.append(self.teacher)
         else:

@@ -1,6 +1,8 @@
 """The last stage of PROD (Lin et al. 2023, arXiv 2209.13335) for images: what the teacher knows and the student not.
 
-The student trains on those images alone, held by what it answered before (KL divergence to its own snapshot).
+Half of each batch are such images, the other half any, and the student is held by what it answered before (KL
+divergence to its own snapshot). The paper trains on such pairs alone; with images, of which a few hundred are hard and
+all contradict the student, that makes it forget the rest (docs/results.md).
 """
 
 from __future__ import annotations
@@ -40,6 +42,16 @@ class HardStage:
     def begun(self) -> bool:
         """Whether the rows were looked for."""
         return self.snapshot is not None
+
+    def acts(self, epoch: int) -> bool:
+        """Whether an epoch has hard images among the others."""
+        return epoch >= self.first_epoch and len(self.rows) > 0
+
+    def among(self, rng: np.random.Generator, order: Ints, size: int) -> Ints:
+        """An epoch's order (N,) with hard images in half of the places of each batch of `size`, anywhere in it."""
+        mixed = order.copy()
+        mixed[::2] = in_turns(rng, self.rows, len(mixed[::2]))
+        return np.asarray(rng.permuted(mixed.reshape(-1, size), axis=1).ravel(), dtype=np.int64)
 
     def begin(
         self, work: Work, name: str, net: Network, images: Images, look: Look, epoch: int
@@ -82,6 +94,12 @@ class HardStage:
             return None
         with torch.no_grad():
             return forward(self.snapshot, x)[1]
+
+
+def in_turns(rng: np.random.Generator, rows: Ints, count: int) -> Ints:
+    """`count` rows: all of them in one order, then in another, as often as it takes."""
+    times = max(1, -(-count // len(rows)))
+    return np.concatenate([rng.permutation(rows) for _ in range(times)])[:count]
 
 
 def _hard(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:

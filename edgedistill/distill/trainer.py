@@ -18,7 +18,7 @@ from edgedistill import crew
 from edgedistill.data.views import Views
 from edgedistill.distill.depthwise import speed_up
 from edgedistill.distill.facts import Fitted, Images, Schedule, is_out_of_memory, kept
-from edgedistill.distill.hard import HardStage
+from edgedistill.distill.hard import HardStage, in_turns
 from edgedistill.distill.network import Network
 from edgedistill.distill.objectives import Batch, Objective
 from edgedistill.distill.optim import freeze, optimizer, param_groups
@@ -81,7 +81,7 @@ class Trainer:
         self.curve: list[CurvePoint] = []
         self.notes: list[str] = []
         self.sums: dict[str, Tensor] = {}
-        self.shuffled: tuple[int, int, Ints] | None = None
+        self.shuffled: tuple[int, bool, Ints] | None = None
 
     def run(self, work: Work, face: Face) -> Fitted:
         """Train to the end, with checkpoints. Raises `StoppedError` when the loss runs away again and again."""
@@ -137,16 +137,14 @@ class Trainer:
 
     def batch(self, epoch: int, step: int) -> Ints:
         """Rows of one step over all processes: shuffled by (seed, epoch) alone; a short set comes round again."""
-        rows = self.rows
-        if self.hard is not None and epoch >= self.hard.first_epoch and len(self.hard.rows):
-            rows = self.hard.rows
+        hard = self.hard if self.hard is not None and self.hard.acts(epoch) else None
         size = min(self.schedule.batch_size, len(self.images.labels))
         size -= size % crew.size()
-        if self.shuffled is None or self.shuffled[:2] != (epoch, id(rows)):
+        if self.shuffled is None or self.shuffled[:2] != (epoch, hard is not None):
             rng = np.random.default_rng([self.schedule.seed, epoch])
-            times = max(1, -(-size * self.per_epoch // len(rows)))
-            order = np.concatenate([rng.permutation(rows) for _ in range(times)])
-            self.shuffled = (epoch, id(rows), order)
+            order = in_turns(rng, self.rows, size * self.per_epoch)
+            order = order if hard is None else hard.among(rng, order, size)
+            self.shuffled = (epoch, hard is not None, order)
         at = step % self.per_epoch
         return self.shuffled[2][at * size : (at + 1) * size]
 
@@ -199,7 +197,7 @@ class Trainer:
         x = self.look.normalise(pixels).to(self.net.dtype)
         labels = torch.from_numpy(self.images.labels[index]).to(self.device)
         anchor = None
-        if self.hard is not None and epoch >= self.hard.first_epoch:
+        if self.hard is not None and self.hard.acts(epoch):
             anchor = self.hard.answers(x)
         with torch.autocast(
             self.device.type, torch.bfloat16, enabled=self.schedule.precision == "bfloat16"

@@ -185,8 +185,25 @@ def test_the_last_stage_trains_on_what_the_teacher_has_right_and_the_student_wro
     assert "anchor" in fitted.curve[-1].parts and "anchor" not in fitted.curve[3].parts
     assert "hard images of 20 from epoch 5 on" in fitted.notes[0]
     assert 0 < len(stage.rows) < 20
-    last = {int(i) for k in range(3) for i in trainer.batch(4, 12 + k)}
-    assert last <= set(stage.rows.tolist())
+    own = set(stage.rows.tolist())
+    for k in range(3):
+        batch = trainer.batch(4, 12 + k).tolist()
+        assert sum(row in own for row in batch) >= len(batch) / 2
+    earlier = [int(row) for k in range(3) for row in trainer.batch(3, 9 + k)]
+    assert len(set(earlier)) == len(earlier), "before that every image comes once"
+
+
+def test_hard_images_are_half_of_every_batch_and_each_process_has_some(tmp_path: Path) -> None:
+    trainer = make(taught(), hard=True, epochs=5)
+    trainer.run(work(tmp_path / "stage"), silent())
+    assert trainer.hard is not None
+    trainer.hard.rows = np.array([1, 4], np.int64)
+    rng, others = np.random.default_rng(0), np.array([*range(8, 20), *range(8, 16)], np.int64)
+    order = trainer.hard.among(rng, others, 10)
+    for batch in order.reshape(-1, 10):
+        assert np.isin(batch, [1, 4]).sum() == 5
+    halves = [np.isin(order[k::2], [1, 4]).sum() for k in range(2)]
+    assert min(halves) >= 2, "not all in the places of one process"
 
 
 def test_an_image_is_hard_when_its_class_comes_second_to_fifteenth_and_the_teacher_knows_it() -> (
