@@ -167,7 +167,7 @@ class GeneratorTrainer:
         errors = (predicted.float() - target).square().mean((1, 2, 3))
         loss = (errors * min_snr(alpha.flatten())).mean()
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         self.optimizer.step()
         self.step += 1
