@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -13,11 +13,11 @@ from edgedistill.errors import DocumentError, UsageError
 from edgedistill.files import write_atomic
 from edgedistill.progress import Face
 from edgedistill.synth.generators import ImageSource, Kind, Making, Pixels, Wish, open_source
-from edgedistill.synth.job import JOB, UNITS, read_job
+from edgedistill.synth.job import JOB, classes_of
 from edgedistill.synth.ledger import Line, read_lines
 from edgedistill.synth.picture import picture
 from edgedistill.synth.rounds import LEDGER
-from edgedistill.synth.shard import pixels_hash, read_shard
+from edgedistill.synth.shard import UNITS, pixels_hash, reader
 
 PREVIEW = "preview.png"
 
@@ -57,29 +57,10 @@ def lines_of(folder: Path) -> list[Line]:
     return [line for path in sorted((folder / UNITS).glob("*.jsonl")) for line in read_lines(path)]
 
 
-def reader(folder: Path, lines: Sequence[Line]) -> Callable[[Line], Pixels]:
-    """Reads the image of a line of a job."""
-    first: dict[str, int] = {}
-    for line in lines:
-        first[line.unit] = min(first.get(line.unit, line.number), line.number)
-    cached: dict[str, list[Pixels]] = {}
-
-    def read(line: Line) -> Pixels:
-        if line.unit not in cached:
-            cached.clear()
-            cached[line.unit] = read_shard(folder / UNITS / f"{line.unit}.tar")
-        images, place = cached[line.unit], line.number - first[line.unit]
-        if place >= len(images):
-            raise DocumentError(f"shard {line.unit}.tar of {folder} lacks image {line.number}")
-        return images[place]
-
-    return read
-
-
 def preview(folder: Path) -> Path:
     """Write a picture of kept and dropped images."""
     lines = lines_of(folder)
-    classes = [str(name) for name in read_job(folder)["classes"]]
+    classes = classes_of(folder)
     path = folder / PREVIEW
     write_atomic(path, picture(lines, classes, reader(folder, lines)))
     return path
@@ -91,16 +72,19 @@ def check(folder: Path, generator: str | None, sample: int, seed: int, face: Fac
     Raises `UsageError` for another generator than the one that the ledger names.
     """
     lines = lines_of(folder)
-    read, changed = reader(folder, lines), []
+    read, wrong = reader(folder, lines), set()
     with face.bar("images against the ledger", len(lines)) as advance:
         for line in lines:
             try:
-                if pixels_hash(read(line)) != line.sha256:
-                    changed.append(f"image {line.number}")
+                sound = pixels_hash(read(line)) == line.sha256
             except DocumentError as error:
-                changed.append(str(error))
+                face.detail(str(error))
+                sound = False
+            if not sound:
+                wrong.add(line.number)
             advance(1)
-    batches = _batches(lines, sample, seed) if generator is not None else []
+    sound_lines = [line for line in lines if line.number not in wrong]
+    batches = _batches(sound_lines, sample, seed) if generator is not None else []
     source = _source(folder, batches[0][0], generator) if batches and generator else None
     same, most, again = 0, 0, 0
     with face.bar("images made again", sum(map(len, batches))) as advance:
@@ -111,18 +95,22 @@ def check(folder: Path, generator: str | None, sample: int, seed: int, face: Fac
                 same += pixels_hash(image) == line.sha256
                 most = max(most, _levels(image, read(line)))
             advance(len(batch))
-    return Checked(len(lines), tuple(changed), again, same, most)
+    return Checked(len(lines), tuple(f"image {n}" for n in sorted(wrong)), again, same, most)
 
 
 def _source(folder: Path, line: Line, generator: str) -> ImageSource:
     """The generator as a line says that it was used."""
     maker = line.maker
+    if maker.kind not in _KINDS:
+        raise UsageError(
+            f"images of {folder} were made by a generator of kind {maker.kind}, which is unknown here"
+        )
     own_side = line.side if maker.kind != "class_conditional" else None
     making = Making(
         _KINDS[maker.kind], generator, maker.revision, maker.steps, maker.guidance, size=own_side,
         scheduler=maker.scheduler, negative=maker.negative,
     )  # fmt: skip
-    source = open_source(making, [str(name) for name in read_job(folder)["classes"]])
+    source = open_source(making, classes_of(folder))
     if source.facts.sha256 != maker.sha256:
         raise UsageError(
             f"{generator} is another generator than {maker.model}, which made the images of {folder}: its files have "
@@ -142,7 +130,7 @@ def _batches(lines: Sequence[Line], sample: int, seed: int) -> list[list[Line]]:
     for line in lines:
         if line.start is None:
             whole.setdefault(line.batch, []).append(line)
-    order = sorted(whole)
+    order = sorted(batch for batch, own in whole.items() if len(own) == batch[1] - batch[0])
     found: list[list[Line]] = []
     for place in np.random.default_rng(seed).permutation(len(order)):
         if sum(map(len, found)) >= sample:

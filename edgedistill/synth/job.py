@@ -27,10 +27,12 @@ from edgedistill.files import remove, write_atomic
 from edgedistill.synth.generators import ImageSource, Pixels, Wish
 from edgedistill.synth.ledger import Line, Maker, ledger_bytes, read_lines
 from edgedistill.synth.prompts import PromptBook
-from edgedistill.synth.shard import pixels_hash, read_shard, shard_bytes
+from edgedistill.synth.shard import UNITS, pixels_hash, read_shard, shard_bytes
 
 SCHEMA = "edgedistill.synth/1"
-JOB, ROUNDS, UNITS = "job.json", "rounds", "units"
+JOB, ROUNDS = "job.json", "rounds"
+OWN = (ROUNDS, UNITS, "scores")
+"""Folders in which a job writes; nothing is swept elsewhere."""
 MOST_IMAGES = 10_000_000
 
 
@@ -89,7 +91,7 @@ class Plan:
             "batch": self.batch,
             "unit": self.unit,
             "prompts": self.book.document(),
-            "maker": self.maker.model_dump(mode="json"),
+            "maker": self.maker.model_dump(mode="json", exclude={"packages"}),
         }
 
 
@@ -98,19 +100,27 @@ Starts = Callable[[int, int], tuple[Pixels, str]]
 
 
 class Job:
-    """A folder of synthetic images. Raises `UsageError` for a folder of another job."""
+    """A folder of synthetic images. Raises `UsageError` for a folder of another job, or of something else.
+
+    Versions of packages stand in the lines of the ledger and are no part of what a job is: it goes on after an update.
+    """
 
     def __init__(self, folder: Path, plan: Plan) -> None:
         self.folder, self.plan = folder, plan
-        path, wanted = folder / JOB, plan.document()
+        path, wanted = folder / JOB, json.loads(json.dumps(plan.document()))
         if path.exists():
             found = _read(path)
-            if found != json.loads(json.dumps(wanted)):
-                keys = [k for k in wanted if found.get(k) != json.loads(json.dumps(wanted[k]))]
+            if found != wanted:
+                keys = [key for key in wanted if found.get(key) != wanted[key]]
                 raise UsageError(
                     f"{folder} holds a job that differs in {', '.join(keys) or 'its schema'}. Give the same command "
                     "as before to go on with it, or another folder (--out)."
                 )
+        elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UsageError(
+                f"--out {folder} holds what is no job of synthetic images; give an empty or a new folder, so that "
+                "nothing of yours is overwritten"
+            )
         else:
             write_atomic(path, json.dumps(wanted, indent=1) + "\n")
 
@@ -120,7 +130,7 @@ class Job:
         """How many images of each class each round makes; none before the first is planned."""
         found: list[tuple[int, ...]] = []
         while (path := self.folder / ROUNDS / f"{len(found)}.json").exists():
-            found.append(tuple(int(n) for n in _read(path)["counts"]))
+            found.append(_counts(path, len(self.plan.classes)))
         return found
 
     def plan_round(self, counts: Sequence[int]) -> None:
@@ -202,7 +212,9 @@ class Job:
             patterns = (f".trash-{aside.name}-*", f"{aside.name}.*.tmp", f"{aside.name}/.*.tmp")
             _clear(path for pattern in patterns for path in aside.parent.glob(pattern))
         if part.count == 1:
-            _clear([*self.folder.rglob(".*.tmp"), *self.folder.rglob(".trash-*")])
+            places = [self.folder, *(self.folder / name for name in OWN)]
+            _clear(path for place in places for path in place.glob(".*.tmp"))
+            _clear(path for place in places for path in place.glob(".trash-*"))
 
     def _aside(self, unit: Unit) -> Path:
         """Where the finished batches of a unit lie while it is made."""
@@ -281,9 +293,21 @@ def _clear(litter: Iterable[Path]) -> None:
             path.unlink(missing_ok=True)
 
 
-def read_job(folder: Path) -> dict[str, Any]:
-    """What the file of a job says. Raises `DocumentError`."""
-    return _read(folder / JOB)
+def classes_of(folder: Path) -> list[str]:
+    """The classes of a job by its file. Raises `DocumentError`."""
+    names = _read(folder / JOB).get("classes")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DocumentError(f"{folder / JOB} names no classes")
+    return names
+
+
+def _counts(path: Path, classes: int) -> tuple[int, ...]:
+    """Images of each class that a round makes (C,)."""
+    counts = _read(path).get("counts")
+    sound = isinstance(counts, list) and len(counts) == classes
+    if not sound or any(type(n) is not int or not 0 <= n <= MOST_IMAGES for n in counts):
+        raise DocumentError(f"{path} does not say how many images of each of {classes} classes")
+    return tuple(counts)
 
 
 def seed_of(seed: int, number: int) -> int:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from edgedistill.files import remove, replace_folder, write_atomic
-from edgedistill.synth.generators import Pixels
 from edgedistill.synth.job import Job
-from edgedistill.synth.ledger import Line
 from edgedistill.synth.rounds import Outcome
-from edgedistill.synth.shard import shard_bytes
+from edgedistill.synth.shard import reader, shard_bytes
 
 KEPT = "kept"
 SHARD = 1_000
@@ -22,7 +20,7 @@ def place_kept(job: Job, outcome: Outcome) -> None:
     aside, target = job.folder / ".kept.tmp", job.folder / KEPT
     remove(aside)
     aside.mkdir()
-    images = images_of(job, outcome.lines)
+    images = reader(job.folder, outcome.lines)
     kept = outcome.kept
     for place, start in enumerate(range(0, len(kept), SHARD)):
         lines = kept[start : start + SHARD]
@@ -30,20 +28,6 @@ def place_kept(job: Job, outcome: Outcome) -> None:
         write_atomic(aside / f"train-{place:05}.tar", data)
     write_atomic(aside / "classes.txt", "".join(f"{name}\n" for name in job.plan.classes))
     replace_folder(aside, target)
-
-
-def images_of(job: Job, lines: Sequence[Line]) -> Callable[[Line], Pixels]:
-    """Reads the image of a line; a unit's shard is opened once."""
-    units = {unit.name: unit for index in range(len(job.rounds())) for unit in job.units(index)}
-    cached: dict[str, list[Pixels]] = {}
-
-    def read(line: Line) -> Pixels:
-        if line.unit not in cached:
-            cached.clear()
-            cached[line.unit] = job.images(units[line.unit])
-        return cached[line.unit][line.number - units[line.unit].start]
-
-    return read
 
 
 def summary_of(outcome: Outcome, classes: Sequence[str]) -> dict[str, Any]:

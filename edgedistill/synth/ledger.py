@@ -59,7 +59,7 @@ class Line(Document):
 
     number: Annotated[int, Field(ge=0)]
     round: Annotated[int, Field(ge=0)]
-    unit: str
+    unit: Annotated[str, Field(pattern=r"^\d{1,9}-\d{5,9}$")]
     batch: tuple[int, int]
     label: Annotated[int, Field(ge=0)]
     cls: str

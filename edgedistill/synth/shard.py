@@ -6,15 +6,21 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from ontarget.preprocess import DecodeError, decode
 from PIL import Image
 
 from edgedistill.errors import DocumentError
 from edgedistill.synth.generators import Pixels
 from edgedistill.synth.ledger import Line
+
+UNITS = "units"
+"""Where the shards of a job lie."""
+MOST_BYTES = 200_000_000
+"""No image of a job is larger."""
 
 
 def pixels_hash(image: Pixels) -> str:
@@ -48,12 +54,35 @@ def read_shard(path: Path) -> list[Pixels]:
     try:
         with tarfile.open(path, mode="r:") as tar:
             for member in tar:
+                if member.size > MOST_BYTES:
+                    raise ValueError(f"{member.name[:40]} has {member.size:,} bytes")
                 file = tar.extractfile(member) if member.name.endswith(".png") else None
                 if file is not None:
-                    with Image.open(io.BytesIO(file.read())) as image:
-                        found.append(np.asarray(image.convert("RGB"), dtype=np.uint8))
-    except (OSError, tarfile.TarError, ValueError) as error:
+                    found.append(np.asarray(decode(io.BytesIO(file.read())), dtype=np.uint8))
+    except (OSError, tarfile.TarError, ValueError, DecodeError) as error:
         raise DocumentError(
             f"shard {path} cannot be read: {error}. Remove it, and it is made again."
         ) from None
     return found
+
+
+def reader(folder: Path, lines: Sequence[Line]) -> Callable[[Line], Pixels]:
+    """Reads the image of a line of a job whose whole ledger is `lines`; a shard is opened once for lines in order.
+
+    The function raises `DocumentError` for a shard that is damaged, or lacks the image.
+    """
+    first: dict[str, int] = {}
+    for line in lines:
+        first[line.unit] = min(first.get(line.unit, line.number), line.number)
+    cached: dict[str, list[Pixels]] = {}
+
+    def read(line: Line) -> Pixels:
+        if line.unit not in cached:
+            cached.clear()
+            cached[line.unit] = read_shard(folder / UNITS / f"{line.unit}.tar")
+        images, place = cached[line.unit], line.number - first[line.unit]
+        if place >= len(images):
+            raise DocumentError(f"shard {line.unit}.tar of {folder} lacks image {line.number}")
+        return images[place]
+
+    return read

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from synth_parts import CLASSES, contents, fake, job_in, plan_of
+from synth_parts import CLASSES, MAKER, contents, fake, job_in, plan_of
 
 from edgedistill.data.sources import open_source
 from edgedistill.errors import DocumentError, UsageError
@@ -113,6 +114,55 @@ def test_another_question_wants_another_folder(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds a job that differs in seed"):
         job_in(tmp_path, seed=1)
     Job(tmp_path, plan_of(0))
+
+
+def test_a_folder_of_somebody_elses_is_refused_and_nothing_in_it_is_touched(tmp_path: Path) -> None:
+    (tmp_path / "holiday").mkdir()
+    (tmp_path / "holiday" / ".draft.tmp").write_text("mine")
+    with pytest.raises(UsageError, match="holds what is no job of synthetic images"):
+        job_in(tmp_path)
+    assert (tmp_path / "holiday" / ".draft.tmp").read_text() == "mine"
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UsageError, match="holds what is no job"):
+        job_in(tmp_path / "file")
+
+
+def test_sweeping_stays_in_the_folders_of_the_job(tmp_path: Path) -> None:
+    job = job_in(tmp_path)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / ".draft.tmp").write_text("mine")
+    (tmp_path / "units").mkdir(exist_ok=True)
+    (tmp_path / "units" / ".0-00000.tar.7.tmp").write_text("half")
+    job.make(fake, Part())
+    assert (tmp_path / "notes" / ".draft.tmp").read_text() == "mine"
+    assert not (tmp_path / "units" / ".0-00000.tar.7.tmp").exists()
+
+
+def test_a_job_goes_on_after_an_update_of_packages(tmp_path: Path) -> None:
+    job_in(tmp_path).make(fake, Part())
+    newer = replace(plan_of(), maker=MAKER.model_copy(update={"packages": {"numpy": "2"}}))
+    assert not Job(tmp_path, newer).missing()
+
+
+@pytest.mark.parametrize(
+    "text", ["[]", "{}", '{"counts": [1]}', '{"counts": [1, -2, 3]}', '{"counts": [1, 2, "3"]}']
+)
+def test_a_round_that_does_not_hold_is_named(tmp_path: Path, text: str) -> None:
+    job = job_in(tmp_path)
+    (tmp_path / "rounds" / "0.json").write_text(text)
+    with pytest.raises(DocumentError, match=r"0\.json"):
+        job.rounds()
+
+
+@pytest.mark.parametrize("unit", ["../../secret", "0-1/../../x", "", "a-00000"])
+def test_a_ledger_names_no_file_outside_its_units(tmp_path: Path, unit: str) -> None:
+    job = job_in(tmp_path)
+    job.make(fake, Part())
+    line = json.loads(next(job.lines()).model_dump_json()) | {"unit": unit}
+    path = tmp_path / "ledger.jsonl"
+    path.write_text(json.dumps(line) + "\n")
+    with pytest.raises(DocumentError, match="line 1: unit"):
+        list(read_lines(path))
 
 
 def test_a_damaged_job_says_which_file(tmp_path: Path) -> None:
