@@ -79,9 +79,10 @@ def synth_run(
     from edgedistill.pipeline import resumable
     from edgedistill.planning import require_parts
     from edgedistill.synth.curate import EVERYTHING, Rules
-    from edgedistill.synth.generators import Making
     from edgedistill.synth.job import Part
-    from edgedistill.synthesis import Synthesis, SynthRequest, outcome_view, preview_view
+    from edgedistill.synth.pipelines import Making
+    from edgedistill.synthesis import Synthesis, SynthRequest
+    from edgedistill.synthview import outcome_view, preview_view
 
     require_parts()
     making = Making(kind.value, generator, revision, steps, guidance, strength, size)
@@ -156,7 +157,8 @@ def synth_verify(
     quiet: Quiet = False,
 ) -> None:
     """Hold every image to the ledger, and make a sample again from its lines."""
-    from edgedistill.synthchecks import check, checked_view
+    from edgedistill.synthchecks import check
+    from edgedistill.synthview import checked_view
 
     found = check(job, generator, sample, seed, face_of(verbose, quiet))
     show(checked_view(found))

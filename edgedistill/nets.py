@@ -193,3 +193,11 @@ def torch_bytes(value: object) -> bytes:
 def bn_layers(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
     """Every batch normalisation layer, timm's fused norm-and-activation ones too."""
     return [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether torch ran out of memory, on a GPU or on the CPU."""
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or (
+        "memory" in text and ("out of" in text or "not enough" in text or "alloc" in text)
+    )

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 
 from edgedistill.errors import DocumentError, UsageError
 from edgedistill.files import write_atomic
 from edgedistill.progress import Face
-from edgedistill.synth.generators import ImageSource, Kind, Making, Pixels, Wish, open_source
+from edgedistill.synth.generators import ImageSource, Pixels, Wish, open_source
 from edgedistill.synth.job import JOB, classes_of
 from edgedistill.synth.ledger import Line, read_lines
 from edgedistill.synth.picture import picture
+from edgedistill.synth.pipelines import Kind, Making
 from edgedistill.synth.rounds import LEDGER
 from edgedistill.synth.shard import UNITS, pixels_hash, reader
 
@@ -144,17 +145,3 @@ def _levels(one: Pixels, other: Pixels) -> int:
     if one.shape != other.shape:
         return 255
     return int(np.abs(one.astype(np.int16) - other.astype(np.int16)).max())
-
-
-def checked_view(found: Checked) -> Any:
-    """What was found, for a person."""
-    from rich.text import Text
-
-    lines = [f"{found.images:,} images, {len(found.changed):,} not as the ledger says"]
-    if found.again:
-        lines.append(
-            f"{found.again:,} made again: {found.same:,} the same to the last bit, the others within "
-            f"{found.most_levels} grey levels"
-        )
-    lines += [f"- {fault}" for fault in found.faults[:20]]
-    return Text("\n".join(lines))

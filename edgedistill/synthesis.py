@@ -18,23 +18,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from edgedistill.errors import BusyError, UsageError
-from edgedistill.evidence.figures import duration
+from edgedistill.errors import BusyError, StoppedError, UsageError
 from edgedistill.files import write_atomic
 from edgedistill.progress import Face
 from edgedistill.rundir import Done, RunDir, versions
 from edgedistill.synth.curate import Rules, Seen, measure, unit_length
-from edgedistill.synth.generators import (
-    DiffusersSource,
-    ImageSource,
-    Making,
-    Pixels,
-    Wish,
-    open_source,
-)
+from edgedistill.synth.generators import ImageSource, Pixels, Wish, open_source
 from edgedistill.synth.job import Job, Part, Plan
-from edgedistill.synth.kept import KEPT, place_kept, summary_of
+from edgedistill.synth.kept import place_kept, summary_of
 from edgedistill.synth.ledger import Maker
+from edgedistill.synth.pipelines import Making
 from edgedistill.synth.prompts import PromptBook, book_for
 from edgedistill.synth.rounds import Asked, Outcome, Teaching, fill
 from edgedistill.synth.score import REAL, keep_arrays, kept_arrays
@@ -241,19 +234,14 @@ class Synthesis:
 
 
 def fitting_batch(source: ImageSource, wishes: Sequence[Wish]) -> int:
-    """The largest batch that fits into memory: the number of `wishes`, or a half, a quarter ... of it."""
-    from edgedistill.distill.facts import is_out_of_memory
-
+    """The largest batch that fits into a GPU's memory: the number of `wishes`, or a half, a quarter ... of it."""
     count = len(wishes)
-    if isinstance(source, DiffusersSource) and source.facts.device.startswith("cuda"):
-        while count > 1:
-            try:
-                source.make(wishes[:count])
-                break
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                count //= 2
+    while source.facts.device.startswith("cuda") and count > 1:
+        try:
+            source.make(wishes[:count])
+            break
+        except StoppedError:
+            count //= 2
     return count
 
 
@@ -290,39 +278,3 @@ def _stages(folder: Path) -> tuple[Done, Done, Done]:
     data, pixels, teacher = found
     assert data is not None and pixels is not None and teacher is not None
     return data, pixels, teacher
-
-
-def outcome_view(outcome: Outcome | None, classes: Sequence[str], folder: Path) -> Any:
-    """How a job ended, for a person."""
-    from rich.text import Text
-
-    if outcome is None:
-        return Text(
-            "This part is made. Units of other parts are missing: give the same command again when they are there."
-        )
-    found = summary_of(outcome, classes)
-    lines = [f"{found['kept']:,} of {found['made']:,} images kept, in {folder / KEPT}"]
-    lines += [f"  {count:6,}  {reason}" for reason, count in found["dropped"].items()]
-    short = {name: count for name, count in found["lacking_per_class"].items() if count}
-    if short:
-        words = ", ".join(f"{name} {count:,}" for name, count in short.items())
-        lines.append(f"still lacking after all tries: {words}  (more: --tries)")
-    lines += [
-        f"To see them:  edgedistill synth preview {folder}",
-        f"To learn from them:  edgedistill build ... --set data.unlabelled={folder / KEPT}",
-    ]
-    return Text("\n".join(lines))
-
-
-def preview_view(found: Preview) -> Any:
-    """What a job would do, for a person."""
-    from rich.text import Text
-
-    lines = []
-    for name, prompts in found.prompts.items():
-        lines += [f"{name}", *(f"    {prompt}" for prompt in prompts)]
-    lines.append(
-        f"{found.images:,} images to keep, at most {found.most:,} to make; on {found.device} about "
-        f"{duration(found.seconds)} for the first, and {found.bytes / 1e6:,.0f} MB at most"
-    )
-    return Text("\n".join(lines))

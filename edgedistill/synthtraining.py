@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from edgedistill import crew
 from edgedistill.data.dataset import Dataset, labels
 from edgedistill.data.pixels import pixel_blocks
 from edgedistill.data.sources import open_source
@@ -67,8 +68,11 @@ def train_generator(request: TrainRequest, face: Face) -> dict[str, Any]:
     facts = trainer.run(work, face)
     facts |= {"data": dataset.name, "data_sha256": dataset.sha256, "images": len(dataset.train)}
     work.write(f"{GENERATOR}/{FACTS}", json.dumps(facts, indent=1) + "\n")
-    replace_folder(work.path(GENERATOR), out.with_name(f".{out.name}.tmp"))
-    replace_folder(out.with_name(f".{out.name}.tmp"), out)
+    if crew.leads():
+        aside = out.with_name(f".{out.name}.tmp")
+        replace_folder(work.path(GENERATOR), aside)
+        replace_folder(aside, out)
+    crew.told("placed")
     return facts
 
 

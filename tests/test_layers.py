@@ -37,6 +37,7 @@ TOP = (  # above the rooms, from the lowest up
     ("assemble", "studyproof"),
     ("preparing",),
     ("learning", "verifying", "synthesis", "synthchecks", "synthtraining"),
+    ("synthview",),
     ("packing",),
     ("shipping",),
     ("pipeline",),

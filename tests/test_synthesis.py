@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ import tiny_pipelines as tiny
 from synth_parts import contents
 
 from edgedistill import synthesis
-from edgedistill.synth.generators import FakeSource, Making, Pixels, Wish
+from edgedistill.errors import StoppedError
+from edgedistill.synth.generators import FakeSource, Pixels, Wish
 from edgedistill.synth.ledger import read_lines
+from edgedistill.synth.pipelines import Making
 from tests.build_parts import CLASSES, SMALL, Ran, make_images, picture, tool
 
 pytestmark = [
@@ -161,6 +164,19 @@ def test_a_dry_run_shows_prompts_time_and_disk_and_keeps_nothing(
     assert "boot" in ran.out and "photo of a bag" in ran.out
     assert "300 images to keep, at most 900 to make; on cpu about" in ran.out and "MB" in ran.out
     assert not out.exists()
+
+
+@pytest.mark.parametrize(("device", "batch"), [("cuda:0", 4), ("cpu", 16)])
+def test_a_batch_is_halved_until_it_fits_on_a_gpu(device: str, batch: int) -> None:
+    class Small(FakeSource):
+        def make(self, wishes: Sequence[Wish]) -> list[Pixels]:
+            if len(wishes) > 5:
+                raise StoppedError("too large")
+            return super().make(wishes)
+
+    source = Small()
+    source.facts = replace(source.facts, device=device)
+    assert synthesis.fitting_batch(source, [Wish(n, 0, "", n) for n in range(16)]) == batch
 
 
 def test_variations_begin_with_training_images_of_the_class(home: Path, tmp_path: Path) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
-
 from edgedistill.nets import Ints, Pixels
 from edgedistill.result import CurvePoint
 
@@ -72,11 +70,3 @@ class Fitted:
 def kept(name: str, epoch: int) -> str:
     """Name of the file with the weights after an epoch."""
     return f"{name}.epoch{epoch}.safetensors"
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch ran out of memory, on a GPU or on the CPU."""
-    text = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError) or (
-        "memory" in text and ("out of" in text or "not enough" in text or "alloc" in text)
-    )

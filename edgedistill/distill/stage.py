@@ -11,7 +11,7 @@ from torch import nn
 
 from edgedistill.data.stage import Arrays
 from edgedistill.data.views import Views
-from edgedistill.distill.facts import Fitted, Images, Schedule, is_out_of_memory
+from edgedistill.distill.facts import Fitted, Images, Schedule
 from edgedistill.distill.hard import HardStage
 from edgedistill.distill.objectives import Distilled, Objective, Plain, Targets
 from edgedistill.distill.pruning import Pruner, groups_of
@@ -19,7 +19,7 @@ from edgedistill.distill.spec import StudentSpec
 from edgedistill.distill.trainer import Trainer
 from edgedistill.errors import EdgedistillError, TeacherError, UsageError
 from edgedistill.metrics import top1
-from edgedistill.nets import Look, load_state, outputs, pick_device, state_bytes
+from edgedistill.nets import Look, is_out_of_memory, load_state, outputs, pick_device, state_bytes
 from edgedistill.progress import Face
 from edgedistill.recipe import DistillSection, TeacherSection
 from edgedistill.rundir import Done, Work

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from edgedistill import crew
 from edgedistill.data.views import Views
 from edgedistill.distill.depthwise import speed_up
-from edgedistill.distill.facts import Fitted, Images, Schedule, is_out_of_memory, kept
+from edgedistill.distill.facts import Fitted, Images, Schedule, kept
 from edgedistill.distill.hard import HardStage, in_turns
 from edgedistill.distill.network import Network
 from edgedistill.distill.objectives import Batch, Objective
@@ -26,7 +26,7 @@ from edgedistill.distill.pruning import Pruner
 from edgedistill.distill.schedules import rate, side
 from edgedistill.distill.truth import class_shares, labelled_share
 from edgedistill.errors import StoppedError
-from edgedistill.nets import Ints, Look, state_bytes, torch_bytes
+from edgedistill.nets import Ints, Look, is_out_of_memory, state_bytes, torch_bytes
 from edgedistill.progress import Face
 from edgedistill.result import CurvePoint
 from edgedistill.rundir import Work

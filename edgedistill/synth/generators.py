@@ -11,27 +11,19 @@ others. Its last bits do: a network's arithmetic changes with the size of the ba
 from __future__ import annotations
 
 import inspect
-import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from edgedistill.errors import GeneratorError, MissingExtraError
-from edgedistill.files import sha256_file
+from edgedistill.errors import EdgedistillError, GeneratorError, MissingExtraError, StoppedError
+from edgedistill.synth.pipelines import Making, folder_hash, licence_of, load_pipeline, settle
 
 Pixels = npt.NDArray[np.uint8]
-Kind = Literal["text_to_image", "image_to_image", "class_conditional"]
-INDEX = "model_index.json"
-CLASS_PIPELINE = "ClassConditionalPipeline"
-WEIGHTS = (".safetensors", ".bin", ".json", ".txt", ".model")
-"""Endings of the files of a pipeline that its images depend on."""
-ROOM = 1.3
-"""A pipeline is held on a GPU whole where its weights fit into the free memory this many times."""
 
 
 @dataclass(frozen=True)
@@ -43,22 +35,6 @@ class Wish:
     prompt: str
     seed: int
     start: Pixels | None = field(default=None, compare=False, repr=False)
-
-
-@dataclass(frozen=True)
-class Making:
-    """How a generator is used; `None` is what its pipeline has as a default. `size` is the side in pixels."""
-
-    kind: Kind
-    model: str
-    revision: str | None = None
-    steps: int | None = None
-    guidance: float | None = None
-    strength: float = 0.6
-    size: int | None = None
-    scheduler: str | None = None
-    negative: str = ""
-    licence: str | None = None
 
 
 @dataclass(frozen=True)
@@ -116,10 +92,10 @@ class DiffusersSource:
         if not _installed():
             raise MissingExtraError("making synthetic images", "synth")
         self.making = making
-        self.pipe, revision = _load(making)
+        self.pipe, revision = load_pipeline(making)
         if making.kind == "class_conditional":
             _check_classes(making.model, list(self.pipe.config.classes), classes)
-        self.device, self.precision = _settle(self.pipe)
+        self.device, self.precision = settle(self.pipe)
         self.takes = set(inspect.signature(type(self.pipe).__call__).parameters)
         steps = making.steps or self._default("num_inference_steps", 50)
         guidance = making.guidance
@@ -131,7 +107,7 @@ class DiffusersSource:
             model=local.name if local.is_dir() else making.model,
             sha256=folder_hash(local) if local.is_dir() else None,
             revision=revision,
-            licence=making.licence,
+            licence=licence_of(making, revision),
             pipeline=type(self.pipe).__name__,
             scheduler=type(self.pipe.scheduler).__name__,
             steps=int(steps),
@@ -157,10 +133,13 @@ class DiffusersSource:
             "output_type": "np",
             **self._asked(wishes),
         }
-        with torch.inference_mode(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            # black images in place of NaN would hide what went wrong
-            made = self.pipe(**{k: v for k, v in given.items() if k in self.takes}).images
+        taken = {name: value for name, value in given.items() if name in self.takes}
+        try:
+            with torch.inference_mode(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                made = self.pipe(**taken).images
+        except Exception as error:  # each pipeline has checks and errors of its own
+            raise _refused(self.facts.model, len(wishes), error) from error
         return [
             _pixels(image, wish.number, self.facts.model)
             for image, wish in zip(made, wishes, strict=True)
@@ -190,81 +169,6 @@ def _installed() -> bool:
     return all(find_spec(name) is not None for name in ("diffusers", "torch", "transformers"))
 
 
-def _load(making: Making) -> tuple[Any, str | None]:
-    """The pipeline and the commit of a hub. Raises `GeneratorError`."""
-    import diffusers
-    import torch
-
-    name = making.model
-    folder = Path(name)
-    if folder.exists() or name.startswith((".", "/", "~")):
-        check_folder(folder, making.kind)
-    classes: dict[str, Any] = {
-        "text_to_image": diffusers.AutoPipelineForText2Image,
-        "image_to_image": diffusers.AutoPipelineForImage2Image,
-    }
-    if making.kind == "class_conditional":
-        from edgedistill.synth.conditional import ClassConditionalPipeline
-
-        classes["class_conditional"] = ClassConditionalPipeline
-    dtype = torch.float16 if torch.cuda.is_available() else torch.float32
-    diffusers.utils.logging.set_verbosity_error()
-    diffusers.utils.logging.disable_progress_bar()
-    try:
-        pipe = classes[making.kind].from_pretrained(
-            name, torch_dtype=dtype, revision=making.revision
-        )
-        if making.scheduler is not None:
-            pipe.scheduler = getattr(diffusers, making.scheduler).from_config(pipe.scheduler.config)
-    except Exception as error:  # diffusers and the hub's client raise many kinds, none of them ours
-        text = " ".join(str(error).split())[:300]
-        raise GeneratorError(
-            f"the generator {name} cannot be loaded ({type(error).__name__}: {text}). Give a folder that "
-            "diffusers' save_pretrained wrote, or the id of a diffusers model on the Hugging Face hub "
-            "(with a network, or in its cache)."
-        ) from None
-    pipe.set_progress_bar_config(disable=True)
-    return pipe, _commit(pipe)
-
-
-def check_folder(folder: Path, kind: str) -> None:
-    """Raise `GeneratorError` for a folder that holds no pipeline, or one of another kind."""
-    need = "A generator's folder holds model_index.json, as diffusers' save_pretrained writes it."
-    if not folder.is_dir():
-        raise GeneratorError(f"the generator {folder} is no folder that exists. {need}")
-    try:
-        index = json.loads((folder / INDEX).read_text("utf-8"))
-        name = index["_class_name"]
-    except FileNotFoundError:
-        raise GeneratorError(
-            f"the folder {folder} is no generator: it has no {INDEX}. {need}"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise GeneratorError(f"{folder / INDEX} cannot be read ({error}). {need}") from None
-    by_class = name == CLASS_PIPELINE
-    if by_class != (kind == "class_conditional"):
-        what = "knows classes by number" if by_class else f"is a {name}"
-        wanted = "class_conditional" if by_class else "text_to_image or image_to_image"
-        raise GeneratorError(f"the generator {folder} {what}, so its kind is {wanted}, not {kind}.")
-
-
-def folder_hash(folder: Path) -> str:
-    """SHA-256 over the names and contents of a pipeline's files."""
-    import hashlib
-
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.suffix in WEIGHTS:
-            digest.update(f"{path.relative_to(folder).as_posix()}\0{sha256_file(path)}\n".encode())
-    return digest.hexdigest()
-
-
-def _commit(pipe: Any) -> str | None:
-    """The commit of a hub's snapshot, which its cache names a folder after."""
-    path = Path(str(pipe.config.get("_name_or_path", "")))
-    return path.name if path.parent.name == "snapshots" else None
-
-
 def _check_classes(model: str, known: list[str], wanted: Sequence[str]) -> None:
     missing = [name for name in wanted if name not in known]
     if missing or known != list(wanted):
@@ -276,28 +180,6 @@ def _check_classes(model: str, known: list[str], wanted: Sequence[str]) -> None:
         )
 
 
-def _settle(pipe: Any) -> tuple[Any, str]:
-    """Put a pipeline where it runs best; device and precision. Parts that do not fit on the GPU wait in memory."""
-    import torch
-
-    from edgedistill.nets import pick_device
-
-    device = pick_device()
-    parts = [part for part in pipe.components.values() if isinstance(part, torch.nn.Module)]
-    precision = str(next(p.dtype for part in parts for p in part.parameters())).removeprefix(
-        "torch."
-    )
-    if device.type == "cuda":
-        weights = sum(p.numel() * p.element_size() for part in parts for p in part.parameters())
-        free, _ = torch.cuda.mem_get_info()
-        if weights * ROOM > free:
-            pipe.enable_model_cpu_offload()
-            pipe.enable_attention_slicing()
-            return device, precision
-    pipe.to(device)
-    return device, precision
-
-
 def _starts(wishes: Sequence[Wish], size: int | None) -> list[Any]:
     from PIL import Image
 
@@ -307,6 +189,22 @@ def _starts(wishes: Sequence[Wish], size: int | None) -> list[Any]:
         image = Image.fromarray(wish.start)
         found.append(image.resize((size, size), Image.Resampling.BICUBIC) if size else image)
     return found
+
+
+def _refused(model: str, images: int, error: Exception) -> EdgedistillError:
+    """What a pipeline that raised `error` means to a person."""
+    from edgedistill.nets import is_out_of_memory
+
+    if is_out_of_memory(error):
+        return StoppedError(
+            f"{images} images at once of {model} do not fit into memory. Give a smaller --batch (for a job that is "
+            "begun, with another folder), a smaller --size, or close other programs."
+        )
+    text = " ".join(str(error).split())[:300]
+    return GeneratorError(
+        f"the generator {model} cannot make what it was asked for ({type(error).__name__}: {text}). Mend the settings "
+        "(--size, --steps, --strength, --guidance), or take another model; what was made is kept."
+    )
 
 
 def _pixels(image: npt.NDArray[np.floating[Any]], number: int, model: str) -> Pixels:

@@ -304,8 +304,11 @@ def classes_of(folder: Path) -> list[str]:
 def _counts(path: Path, classes: int) -> tuple[int, ...]:
     """Images of each class that a round makes (C,)."""
     counts = _read(path).get("counts")
-    sound = isinstance(counts, list) and len(counts) == classes
-    if not sound or any(type(n) is not int or not 0 <= n <= MOST_IMAGES for n in counts):
+    if (
+        not isinstance(counts, list)
+        or len(counts) != classes
+        or any(type(n) is not int or not 0 <= n <= MOST_IMAGES for n in counts)
+    ):
         raise DocumentError(f"{path} does not say how many images of each of {classes} classes")
     return tuple(counts)
 

@@ -15,15 +15,9 @@ pytest.importorskip("diffusers")
 import tiny_pipelines as tiny
 import torch
 
-from edgedistill.errors import GeneratorError
-from edgedistill.synth.generators import (
-    DiffusersSource,
-    FakeSource,
-    Making,
-    Pixels,
-    Wish,
-    open_source,
-)
+from edgedistill.errors import GeneratorError, StoppedError
+from edgedistill.synth.generators import DiffusersSource, FakeSource, Pixels, Wish, open_source
+from edgedistill.synth.pipelines import Making
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of diffusers' schedulers
@@ -149,6 +143,42 @@ def test_nan_is_named_and_not_drawn_black(pipelines: dict[str, Path]) -> None:
         GeneratorError, match=r"made numbers that are no pixels \(NaN\) for image 0"
     ):
         source.make(_wishes(2))
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "start"),
+    [("text_to_image", {"size": 30}, None), ("image_to_image", {"steps": 1, "strength": 0.1}, 40)],
+)
+def test_what_a_pipeline_refuses_is_one_paragraph(
+    pipelines: dict[str, Path], kind: str, more: dict[str, Any], start: int | None
+) -> None:
+    begin = None if start is None else np.zeros((start, start, 3), np.uint8)
+    source = open_source(_making(pipelines, "sd", kind=kind, **more), CLASSES)
+    with pytest.raises(
+        GeneratorError, match=r"cannot make what it was asked for.*Mend the settings"
+    ):
+        source.make(_wishes(2, begin))
+
+
+def test_a_batch_that_does_not_fit_says_what_to_make_smaller(
+    pipelines: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = DiffusersSource(_making(pipelines, "classes", kind="class_conditional"), CLASSES)
+
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+
+    monkeypatch.setattr(source.pipe.unet, "forward", full)
+    with pytest.raises(StoppedError, match=r"2 images at once of classes do not fit.*--batch"):
+        source.make(_wishes(2))
+
+
+def test_the_licence_is_that_of_the_card(pipelines: dict[str, Path], tmp_path: Path) -> None:
+    copy = tmp_path / "sd"
+    shutil.copytree(pipelines["sd"], copy)
+    assert open_source(Making("text_to_image", str(copy)), CLASSES).facts.licence is None
+    (copy / "README.md").write_text("---\nlicense: openrail++\n---\n# A model\n")
+    assert open_source(Making("text_to_image", str(copy)), CLASSES).facts.licence == "openrail++"
 
 
 def test_other_classes_are_refused(pipelines: dict[str, Path]) -> None:

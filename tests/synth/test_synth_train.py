@@ -16,7 +16,8 @@ from edgedistill.errors import StoppedError
 from edgedistill.progress import silent
 from edgedistill.rundir import Work
 from edgedistill.synth import train as training
-from edgedistill.synth.generators import Making, Wish, folder_hash, open_source
+from edgedistill.synth.generators import Wish, open_source
+from edgedistill.synth.pipelines import Making, folder_hash
 from edgedistill.synth.train import Fitting, GeneratorTrainer, min_snr, padded_side
 
 pytestmark = [
