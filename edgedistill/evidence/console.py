@@ -49,7 +49,7 @@ def _limits(result: Result) -> Table:
 
 
 def _arms(result: Result) -> Table:
-    columns = ("Arm", "Top-1", "95 % interval", "Time", "Distilled against it, points")
+    columns = ("Arm", "Top-1", "95 % interval", "Time", "Distilled against it, points", "")
     table, gains = _table(*columns, right=("Top-1", "Time")), gains_over(result.arms)
     for arm in result.arms:
         gain, taught = gains.get(arm.name), arm.gain is not None or arm.gains
@@ -57,12 +57,14 @@ def _arms(result: Result) -> Table:
         if gain is not None:
             value = figures.signed_points(gain.value)
             over = f"{value} ({figures.gain_interval(gain)})".replace(" points", "")
+        ships = arm.name == result.chosen_arm
         table.add_row(
-            _text(arm.name, "bold" if arm.name == result.chosen_arm else ""),
+            _text(arm.name, "bold" if ships else ""),
             figures.accuracy(arm.top1),
             figures.interval(arm.top1),
             figures.duration(arm.seconds),
             over,
+            Text("ships", style="bold") if ships else Text(""),
         )
     return table
 

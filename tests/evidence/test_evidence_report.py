@@ -70,6 +70,14 @@ def in_terminal(result: Result, width: int = 120) -> str:
     return stream.getvalue()
 
 
+@pytest.mark.parametrize("name", ["plain", "distilled"])
+def test_the_terminal_marks_the_arm_that_ships(name: str) -> None:
+    shown = in_terminal(make_result("pass").model_copy(update={"chosen_arm": name}), 200)
+    rows = [line.split() for line in shown.splitlines()]
+    marked = [row[0] for row in rows if row and row[0] in ("plain", "distilled") and "ships" in row]
+    assert marked == [name]
+
+
 def key_numbers(result: Result) -> list[str]:
     """What a reader looks for, formatted from the document."""
     ships = result.artifact(result.chosen)
