@@ -1,10 +1,11 @@
 """Everything that needs an accelerator, in one command and under nine minutes: tests, speed, the same weights, a study.
 
 Runs the tests marked `gpu`; times plain, stored and live training steps (`step_cost`: ratios, images a second, share of
-the card's peak, memory); builds the built-in data set's arms once on the CPU of that machine and twice on its GPU, CPU
-and GPU in turn, and compares seconds, validation accuracy and weights; then, in the time that is left, runs the study
-of losses on the 60,000 training images of Fashion-MNIST (`--idx FOLDER` with its four files; without it, on the
-built-in images). With `--out DIR` the study is kept there, and a later call with `--parts study` goes on with it.
+the card's peak, memory) and a generator of synthetic images; builds the built-in data set's arms once on the CPU of
+that machine and twice on its GPU, CPU and GPU in turn, and compares seconds, validation accuracy and weights; then, in
+the time that is left, runs the study of losses on the 60,000 training images of Fashion-MNIST (`--idx FOLDER` with its
+four files; without it, on the built-in images). With `--out DIR` the study is kept there, and a later call with
+`--parts study` goes on with it.
 Prints a line for each part and writes all figures as JSON; a part that fails is an entry and not the end:
 
     python -m benchmarks.gpu --json gpu.json --idx fashion-mnist
@@ -30,7 +31,7 @@ from ontarget.machine import machine
 
 from edgedistill.rundir import now_utc
 
-ARMS = {"plain": "07-plain", "distilled": "08-distilled"}
+ARMS = {"plain": "08-plain", "distilled": "09-distilled"}
 STUDY: dict[str, Any] = {
     "device": "jetson",
     "student": {"model": "mobilenetv4_conv_small", "input_size": 64, "weights": "random"},
@@ -47,7 +48,7 @@ STUDY_ARMS: dict[str, Any] = {
     "finetune": {"arm": "finetune", "student": LITE0},
     "finetune+distill": {"student": {**LITE0, "weights": "pretrained"}},
 }
-PARTS = ("tests", "steps", "gpu_first", "cpu", "gpu_again", "compared", "study")
+PARTS = ("tests", "steps", "generator", "gpu_first", "cpu", "gpu_again", "compared", "study")
 LIMIT_S = 500
 """All parts together."""
 
@@ -89,6 +90,16 @@ def steps(folder: Path, cuda: bool, left_s: float) -> list[dict[str, Any]]:
     command = [sys.executable, "-m", "benchmarks.step_cost", "--json", str(out), *more]
     subprocess.run(command, capture_output=True, text=True, timeout=min(left_s, 150), check=False)
     found: list[dict[str, Any]] = json.loads(out.read_text("utf-8"))
+    return found
+
+
+def generator(folder: Path, cuda: bool, left_s: float) -> dict[str, Any]:
+    """Images a second of a generator's training, and of the images that it makes; needs diffusers."""
+    out = folder / "generator.json"
+    more = ["--batch", "512", "--steps", "200", "--images", "4096"] if cuda else ["--steps", "10"]
+    command = [sys.executable, "-m", "benchmarks.generator_speed", "--json", str(out), *more]
+    subprocess.run(command, capture_output=True, text=True, timeout=min(left_s, 90), check=True)
+    found: dict[str, Any] = json.loads(out.read_text("utf-8"))
     return found
 
 
@@ -147,6 +158,7 @@ def main() -> int:
         parts: dict[str, Callable[[], Any]] = {
             "tests": lambda: tests(end - time.monotonic()),
             "steps": lambda: steps(folder, cuda, end - time.monotonic()),
+            "generator": lambda: generator(folder, cuda, end - time.monotonic()),
             "gpu_first": lambda: arms(folder / "first", True, end - time.monotonic()),
             "cpu": lambda: arms(folder / "cpu", False, end - time.monotonic()),
             "gpu_again": lambda: arms(folder / "again", True, end - time.monotonic()),

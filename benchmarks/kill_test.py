@@ -37,8 +37,8 @@ COMMAND = (
     "--set", "teacher.adapt=finetune",
 )  # fmt: skip
 WEIGHTS = (
-    "04-teacher/teacher.safetensors", "06-start/start.safetensors",
-    "07-plain/plain.safetensors", "08-distilled/distilled.safetensors",
+    "04-teacher/teacher.safetensors", "07-start/start.safetensors",
+    "08-plain/plain.safetensors", "09-distilled/distilled.safetensors",
 )  # fmt: skip
 STATEFUL = (
     "--set", "distill.epochs=6", "--set", "distill.hard_samples=true", "--set", "distill.influence=true",
@@ -81,19 +81,19 @@ MOMENTS = (
     begun("04-teacher"),
     checkpointed("04-teacher", "teacher"),
     writing("04-teacher", "teacher.safetensors"),
-    writing("05-targets", "*"),
-    writing("06-start", "start.safetensors"),
-    begun("07-plain"),
-    checkpointed("07-plain", "plain"),
-    checkpointed("08-distilled", "distilled"),
-    writing("08-distilled", "distilled.checkpoint"),
-    begun("09-export", 0.5),
-    begun("10-quantize", 0.5),
-    begun("11-bundle"),
-    Moment("12-bench", "while the bundle was put in its place", ".bundle.tmp"),
-    begun("12-bench", 1.0),
-    begun("13-score", 0.3),
-    begun("14-report"),
+    writing("06-targets", "*"),
+    writing("07-start", "start.safetensors"),
+    begun("08-plain"),
+    checkpointed("08-plain", "plain"),
+    checkpointed("09-distilled", "distilled"),
+    writing("09-distilled", "distilled.checkpoint"),
+    begun("10-export", 0.5),
+    begun("11-quantize", 0.5),
+    begun("12-bundle"),
+    Moment("13-bench", "while the bundle was put in its place", ".bundle.tmp"),
+    begun("13-bench", 1.0),
+    begun("14-score", 0.3),
+    begun("15-report"),
 )
 
 

@@ -25,7 +25,7 @@ from edgedistill.data.sources import SAMPLE_FILE
 from edgedistill.nets import load_state, outputs
 from edgedistill.teacher.stage import look_of
 
-NETWORKS = {"teacher": "04-teacher", "plain": "07-plain", "distilled": "08-distilled"}
+NETWORKS = {"teacher": "04-teacher", "plain": "08-plain", "distilled": "09-distilled"}
 
 
 def outside(folder: Path, side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -47,7 +47,7 @@ def facts_of(run: Path, stage: str) -> dict[str, Any]:
 
 def score(run: Path, folder: Path) -> dict[str, Any]:
     """Top-1 of the three networks of one run, and the gain of the distilled one."""
-    teacher, start = facts_of(run, "04-teacher"), facts_of(run, "06-start")
+    teacher, start = facts_of(run, "04-teacher"), facts_of(run, "07-start")
     student = facts_of(run, "02-plan")["plan"]["chosen"]["model"]
     right: dict[str, np.ndarray] = {}
     for name, stage in NETWORKS.items():

@@ -38,7 +38,7 @@ def trained_top1(student: str, epochs: int, folder: Path) -> float:
         "--teacher", "bundled:efficientnet_lite0", "--set", "teacher.adapt=probe", "--quiet",
     ]  # fmt: skip
     subprocess.run(command, check=True)
-    done = json.loads((folder / "stages" / "07-plain" / "done.json").read_text("utf-8"))
+    done = json.loads((folder / "stages" / "08-plain" / "done.json").read_text("utf-8"))
     return float(done["facts"]["val_top1"])
 
 

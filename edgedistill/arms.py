@@ -6,12 +6,15 @@ from dataclasses import dataclass
 
 from edgedistill.recipe import Recipe
 
-PLAIN, DISTILLED, LONGER, PROBE, FINETUNE = (
-    "plain", "distilled", "plain_longer", "linear_probe", "finetune",
+PLAIN, DISTILLED, SYNTH, LONGER, PROBE, FINETUNE = (
+    "plain", "distilled", "distilled+synthetic", "plain_longer", "linear_probe", "finetune",
 )  # fmt: skip
+TAUGHT = (DISTILLED, SYNTH)
+"""Arms that learn from the teacher."""
 WORDS = {
     PLAIN: "labels alone, the same start, images and number of steps",
     DISTILLED: "labels and the teacher",
+    SYNTH: "labels and the teacher, who speaks about synthetic images too; as many steps",
     LONGER: "labels alone, for as many seconds as distillation took in all",
     PROBE: "a linear classifier on the pretrained student's frozen features",
     FINETUNE: "the pretrained student, labels alone",
@@ -37,13 +40,15 @@ class Arm:
     @property
     def stage(self) -> str:
         """The stage that it belongs to."""
-        return "08-distilled" if self.name == DISTILLED else "07-plain"
+        return "09-distilled" if self.name in TAUGHT else "08-plain"
 
     @property
     def variant(self) -> str:
         """What tells it from the arm that the stage is named after; empty for that one."""
         own = self.name in (PLAIN, DISTILLED)
-        parts = ([] if own else [self.name]) + ([] if self.first else [f"seed{self.seed}"])
+        parts = ([] if own else ["synthetic" if self.name == SYNTH else self.name]) + (
+            [] if self.first else [f"seed{self.seed}"]
+        )
         return "-".join(parts)
 
     @property
@@ -60,6 +65,8 @@ def seeds_of(recipe: Recipe) -> list[int]:
 def arms_of(recipe: Recipe, pretrained: bool) -> list[Arm]:
     """Every arm of a recipe, in the order of training. Where the student starts `pretrained`, plain is fine-tuning."""
     names = [PLAIN, DISTILLED]
+    if recipe.synth.images:
+        names.append(SYNTH)
     if recipe.proof.equal_seconds:
         names.append(LONGER)
     names += [n for n in (PROBE, FINETUNE) if n in recipe.proof.arms]

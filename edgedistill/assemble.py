@@ -37,6 +37,7 @@ from edgedistill.result import (
     Table,
 )
 from edgedistill.rundir import now_utc, sha256_file
+from edgedistill.synthfacts import synthetic_of
 from edgedistill.target.device import device_to_dict
 from edgedistill.target.students import find_student
 
@@ -96,6 +97,7 @@ def assemble(inputs: Inputs) -> Result:
         student=student_of(learn),
         arms=arms,
         chosen_arm=learn.chosen_arm,
+        synthetic=synthetic_of(learn, outcome),
         artifacts=artifacts,
         chosen=chosen,
         chosen_reason=str(ship.quantize.facts["reasons"][chosen]),
@@ -168,7 +170,7 @@ def _no_drop(outcome: Outcome) -> Gain:
 def _latency(name: Precision, inputs: Inputs) -> list[Latency]:
     learn, ship = inputs.learn, inputs.ship
     document = ship.bench.facts["document"]
-    samples = "stages/12-bench/latency.json"
+    samples = "stages/13-bench/latency.json"
     rows = kit.latency_rows(document, learn.device, samples).get(name, [])
     prediction = ship.prediction(name)
     if prediction is not None and learn.device.name != "host":
@@ -232,7 +234,9 @@ def _tables(ship: Shipping) -> dict[str, Table]:
 def _stages(inputs: Inputs) -> list[StageTime]:
     learn, ship = inputs.learn, inputs.ship
     every = [
-        learn.data, learn.planned, learn.pixels, *learn.teacher_stages, learn.targets, learn.start,
+        learn.data, learn.planned, learn.pixels, *learn.teacher_stages,
+        *([learn.synthetic] if learn.synthetic else []), learn.targets,
+        *([learn.synthetic_targets] if learn.synthetic_targets else []), learn.start,
         *learn.trained.values(), ship.export, ship.quantize, ship.bundle, ship.bench,
         ship.score,
     ]  # fmt: skip

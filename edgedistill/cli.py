@@ -95,6 +95,12 @@ def build(
         float | None, typer.Option(help="Most points of top-1 that conversion may lose.")
     ] = None,
     student: Annotated[str | None, typer.Option(help="A student's timm name, or auto.")] = None,
+    synthetic: Annotated[
+        str | None, typer.Option(help="Synthetic images to add: a number, or auto.", metavar="N")
+    ] = None,
+    generator: Annotated[
+        str | None, typer.Option(help="What makes them: a diffusers folder, or a hub's id.")
+    ] = None,
     provider: Annotated[Provider | None, typer.Option(help="Where to measure here.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder [runs/NAME].")] = None,
     settings: Annotated[
@@ -116,7 +122,7 @@ def build(
     quiet: Quiet = False,
 ) -> None:
     """Choose, teach, package, measure and judge a student for a device."""
-    from edgedistill.options import layered_from
+    from edgedistill.options import layered_from, synthetic_images
 
     layered = layered_from(
         recipe,
@@ -124,6 +130,7 @@ def build(
             "data.source": data, "teacher.model": teacher, "device": device, "seed": seed,
             "proof.seeds": seeds,
             "student.model": student, "bench.provider": provider,
+            "synth.images": synthetic_images(synthetic), "synth.generator": generator,
         },
         {
             "latency_ms": latency_ms, "size_mb": size_mb, "memory_mb": memory_mb,

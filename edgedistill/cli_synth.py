@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from edgedistill import crew
 from edgedistill.cli_parts import Quiet, Verbose, face_of, show
 
 synth_app = typer.Typer(help="Synthetic images, and what makes them.", no_args_is_help=True)
@@ -18,13 +19,15 @@ synth_app = typer.Typer(help="Synthetic images, and what makes them.", no_args_i
 class Kind(StrEnum):
     """What a generator is asked by."""
 
+    auto = "auto"
     text_to_image = "text_to_image"
     image_to_image = "image_to_image"
     class_conditional = "class_conditional"
 
 
 Generator = Annotated[
-    str, typer.Option(help="A diffusers folder, or the id of a diffusers model on a hub.")
+    str,
+    typer.Option(help="A diffusers folder, or the id of a diffusers model on a hub."),
 ]
 KindOption = Annotated[Kind, typer.Option(help="What it is asked by.")]
 
@@ -35,8 +38,8 @@ KindOption = Annotated[Kind, typer.Option(help="What it is asked by.")]
 )  # fmt: skip
 def synth_run(
     run: Annotated[Path, typer.Argument(help="A run folder whose teacher is ready.")],
-    generator: Generator,
-    kind: KindOption = Kind.text_to_image,
+    generator: Generator = "auto",
+    kind: KindOption = Kind.auto,
     images: Annotated[
         int | None, typer.Option(min=1, help="Images to keep in all [as many as train has].")
     ] = None,
@@ -79,19 +82,21 @@ def synth_run(
     from edgedistill.pipeline import resumable
     from edgedistill.planning import require_parts
     from edgedistill.synth.curate import EVERYTHING, Rules
-    from edgedistill.synth.job import Part
     from edgedistill.synth.pipelines import Making
-    from edgedistill.synthesis import Synthesis, SynthRequest
+    from edgedistill.synth.units import Part
+    from edgedistill.synthesis import Synthesis, SynthRequest, generator_of, material_of
     from edgedistill.synthview import outcome_view, preview_view
 
     require_parts()
-    making = Making(kind.value, generator, revision, steps, guidance, strength, size)
+    material = material_of(run)
+    model, by = generator_of(generator, kind.value, material)
+    making = Making(by, model, revision, steps, guidance, strength, size)
     folder = out or run / "synth"
     request = SynthRequest(
-        run, folder, making, images, domain, prompts, seed, batch, tries,
+        folder, making, images, domain, prompts, seed, batch, tries,
         EVERYTHING if keep_all else Rules(), Part.parse(part),
     )  # fmt: skip
-    synthesis = Synthesis(request, face_of(verbose, quiet))
+    synthesis = Synthesis(request, material, face_of(verbose, quiet))
     with resumable(folder, "edgedistill " + shlex.join(sys.argv[1:])):
         if dry_run:
             show(preview_view(synthesis.preview()))
@@ -130,12 +135,13 @@ def synth_train(
     face = face_of(verbose, quiet)
     with resumable(out, "edgedistill " + shlex.join(sys.argv[1:])):
         facts = train_generator(TrainRequest(section, out, side, steps, batch, lr, seed), face)
-    typer.echo(f"{out}  {facts['params']:,} parameters, {facts['passes']:,} image passes")
+    if crew.leads():
+        typer.echo(f"{out}  {facts['params']:,} parameters, {facts['passes']:,} image passes")
 
 
 @synth_app.command("preview", epilog="Example:  edgedistill synth preview runs/flowers/synth")
 def synth_preview(
-    job: Annotated[Path, typer.Argument(help="The folder of synth run.")],
+    job: Annotated[Path, typer.Argument(help="The folder of synth run, or of a build.")],
 ) -> None:
     """Write a picture of kept and dropped images."""
     from edgedistill.synthchecks import preview
@@ -147,11 +153,14 @@ def synth_preview(
     "verify", epilog="Example:  edgedistill synth verify runs/flowers/synth --generator stabilityai/sd-turbo"
 )  # fmt: skip
 def synth_verify(
-    job: Annotated[Path, typer.Argument(help="The folder of synth run.")],
+    job: Annotated[Path, typer.Argument(help="The folder of synth run, or of a build.")],
     generator: Annotated[
         str | None, typer.Option(help="Its generator, to make a sample again.")
     ] = None,
     sample: Annotated[int, typer.Option(min=1, help="Images that are made again.")] = 64,
+    run: Annotated[
+        Path | None, typer.Option(help="The run whose images variations begin with [found].")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Which images these are.")] = 0,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -160,7 +169,7 @@ def synth_verify(
     from edgedistill.synthchecks import check
     from edgedistill.synthview import checked_view
 
-    found = check(job, generator, sample, seed, face_of(verbose, quiet))
+    found = check(job, generator, sample, seed, face_of(verbose, quiet), run)
     show(checked_view(found))
     if found.faults:
         raise typer.Exit(1)

@@ -41,8 +41,8 @@ FROZEN_SHARE = 0.5
 """Share of a pretrained network's layers that a training without a GPU leaves alone, for cheaper steps."""
 GPU_FACTOR = 10
 MOST_EPOCHS, MOST_TEACHER_EPOCHS = 300, 50
-MOST_VIEWS, LEAST_VIEWS, TIMES_SEEN = 8, 3, 4
-"""Stored views of an image: each is seen up to four times, more often when that needs more than eight views."""
+MOST_VIEWS, LEAST_VIEWS, TIMES_SEEN = 16, 3, 4
+"""Stored views of an image: each is seen up to four times, more often when that needs more than sixteen views."""
 EARLY_STATES = 3
 MOST_STORED_CLASSES = 1_000
 STORED_TOP_K = 100

@@ -12,14 +12,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgedistill import crew
-from edgedistill.arms import DISTILLED, FINETUNE, LONGER, PLAIN, PROBE, TAUGHT_ONLY, Arm, arms_of
+from edgedistill.arms import (
+    DISTILLED,
+    FINETUNE,
+    LONGER,
+    PLAIN,
+    PROBE,
+    SYNTH,
+    TAUGHT,
+    TAUGHT_ONLY,
+    Arm,
+    arms_of,
+)
 from edgedistill.derive import fine_tuning
 from edgedistill.distill.spec import StudentSpec
 from edgedistill.preparing import Preparation
 from edgedistill.recipe import DistillSection
 from edgedistill.rundir import Done, Work, sha256_file
 from edgedistill.stages import number
-from edgedistill.teaching import course_of, live_targets, targets_of, view_count, views_of
+from edgedistill.synthstage import LEARNING_KEYS
+from edgedistill.teaching import (
+    course_of,
+    live_targets,
+    mixed_apart,
+    targets_of,
+    view_count,
+    views_of,
+)
 
 if TYPE_CHECKING:
     from edgedistill.deploy.stage import Shape
@@ -115,22 +134,22 @@ class Build(Preparation):
 
     @cached_property
     def start(self) -> Done:
-        """06: the weights that both arms start from."""
+        """07: the weights that both arms start from."""
         return self.start_of(Arm(PLAIN, self.recipe.seed))
 
     @cached_property
     def plain(self) -> Done:
-        """07: the arm that sees labels only."""
+        """08: the arm that sees labels only."""
         return self.arm(Arm(PLAIN, self.recipe.seed))
 
     @cached_property
     def distilled(self) -> Done:
-        """08: the arm that sees labels and the teacher."""
+        """09: the arm that sees labels and the teacher."""
         return self.arm(Arm(DISTILLED, self.recipe.seed))
 
     @cached_property
     def trained(self) -> dict[Arm, Done]:
-        """07 and 08: every arm."""
+        """08 and 09: every arm."""
         return {arm: self.arm(arm) for arm in self.arms}
 
     @cached_property
@@ -145,7 +164,7 @@ class Build(Preparation):
         return StudentSpec(spec.model, spec.size, spec.classes, True) if own else spec
 
     def start_of(self, arm: Arm) -> Done:
-        """06: the weights that the arms of one seed start from; those that need pretrained ones have their own."""
+        """07: the weights that the arms of one seed start from; those that need pretrained ones have their own."""
         spec = self.spec_of(arm)
         own = arm.name in (PROBE, FINETUNE)
         probed = own or self.recipe.distill.frozen_norm is True
@@ -163,7 +182,7 @@ class Build(Preparation):
             if spec.prune_weights and Path(spec.prune_weights).is_file():
                 key["weights_sha256"] = sha256_file(Path(spec.prune_weights))
             inputs = [self.pixels] if probed else []
-            self._found[variant] = self.stage("06-start", 4, key, inputs, work, variant=variant)
+            self._found[variant] = self.stage("07-start", 4, key, inputs, work, variant=variant)
         return self._found[variant]
 
     def arm(self, arm: Arm) -> Done:
@@ -175,9 +194,11 @@ class Build(Preparation):
     def _train(self, arm: Arm) -> Done:
         key = {**self.look_key("distill"), "seed": arm.seed, "arm": arm.name}
         key["distill"] = {**self._section(arm).model_dump(), "views": view_count(self.recipe)}
-        inputs = [self.pixels, self.start_of(arm)]
-        if arm.name == DISTILLED:
-            inputs.append(self.targets)
+        inputs = [self.pixels_of(arm), self.start_of(arm)]
+        if arm.name == SYNTH:
+            key["synth"] = self.recipe.synth.model_dump(include=LEARNING_KEYS)
+        if arm.name in TAUGHT:
+            inputs.append(self.targets_of(arm))
             if self.recipe.distill.hard_samples:
                 key["hard_stage"] = HARD_STAGE
             if self.recipe.distill.targets == "live":
@@ -193,6 +214,7 @@ class Build(Preparation):
         )  # fmt: skip
 
     def _work(self, arm: Arm, folder: Work) -> dict[str, Any]:
+        from edgedistill.data.stage import open_arrays
         from edgedistill.distill import stage as students
         from edgedistill.teacher.course import Course
         from edgedistill.teacher.stage import look_of
@@ -204,18 +226,31 @@ class Build(Preparation):
         section = self._section(arm)
         course = Course(number(section.epochs), view_count(recipe))
         targets = None
-        if arm.name == DISTILLED:
+        if arm.name in TAUGHT:
             course = course_of(recipe, self.teacher)
-            targets = targets_of(recipe, self.pixels, self.teacher, self.targets)
+            targets = targets_of(recipe, self.pixels_of(arm), self.teacher, self.targets_of(arm))
         if arm.name == LONGER:
             epochs = self._longer(arm, folder)
             section = section.model_copy(update={"epochs": epochs})
             course = Course(epochs, epochs)
-        views = views_of(recipe, course.views)
+        arrays = open_arrays(self.pixels_of(arm).folder)
+        views = views_of(recipe, course.views, mixed_apart(self.pixels_of(arm)))
         return students.train_arm(
-            arm.name, folder, start, spec, look, self.arrays, views, course, section, arm.seed,
-            self.face, targets,
+            arm.name, folder, start, spec, look, arrays, views, course, section, arm.seed,
+            self.face, targets, recipe.synth if arm.name == SYNTH else None,
         )  # fmt: skip
+
+    def pixels_of(self, arm: Arm) -> Done:
+        """03 or 05: the images that an arm learns from."""
+        found = self.synthetic if arm.name == SYNTH else self.pixels
+        assert found is not None, "an arm of synthetic images has some"
+        return found
+
+    def targets_of(self, arm: Arm) -> Done:
+        """06: what the teacher says of these."""
+        found = self.synthetic_targets if arm.name == SYNTH else self.targets
+        assert found is not None, "an arm of synthetic images has targets of them"
+        return found
 
     def _section(self, arm: Arm) -> DistillSection:
         """How an arm is trained. Fine-tuning a pretrained student beside one from random weights has a rate of its
@@ -252,7 +287,8 @@ class Build(Preparation):
         """The best arm from the student's start on validation; at a tie the distilled one, then the shorter."""
         top1 = {arm.name: done.facts["val_top1"] for arm, done in self.trained.items() if arm.first}
         return max(
-            (name for name in (DISTILLED, PLAIN, LONGER) if name in top1), key=top1.__getitem__
+            (name for name in (DISTILLED, SYNTH, PLAIN, LONGER) if name in top1),
+            key=top1.__getitem__,
         )
 
     @cached_property
@@ -271,8 +307,10 @@ class Build(Preparation):
 
     @cached_property
     def licences(self) -> dict[str, str | None]:
-        """Licences of teacher, student and data; `None` is unknown."""
+        """Licences of teacher, student, data, and of what made the images it learned from; `None` is unknown."""
+        made = self.synthetic if self.chosen_arm == SYNTH else None
         return {
+            **({"generator": made.facts["maker"]["licence"]} if made is not None else {}),
             "teacher": self.teacher.facts["licence"],
             "student": self.start.facts["licence"],
             "data": self.recipe.data.licence or self.dataset.licence,

@@ -73,6 +73,15 @@ def check_limit(option: str, value: float) -> None:
         )
 
 
+def synthetic_images(text: str | None) -> int | str | None:
+    """What `--synthetic` says: a number of images, `auto`, or nothing."""
+    if text is None or text == "auto":
+        return text
+    if not text.isdecimal():
+        raise UsageError(f'--synthetic is a number of images, or auto; got "{text}"')
+    return int(text)
+
+
 def out_folder(recipe: Recipe, out: Path | None) -> Path:
     """The run folder: `--out`, else `runs/` and the name of the run, the data or the device."""
     if out is not None:

@@ -31,7 +31,7 @@ class Packing:
 
     @cached_property
     def export(self) -> Done:
-        """09: ONNX in float32 and float16, compared with torch on real images."""
+        """10: ONNX in float32 and float16, compared with torch on real images."""
 
         def work(folder: Work) -> dict[str, Any]:
             from edgedistill.deploy.onnx import export_float32, to_float16
@@ -68,7 +68,7 @@ class Packing:
             "parity_images": self.learn.recipe.export.parity_images,
             "licences": self.learn.licences,
         }
-        return self.learn.stage("09-export", 2, key, [self.learn.chosen, self.learn.pixels], work)
+        return self.learn.stage("10-export", 2, key, [self.learn.chosen, self.learn.pixels], work)
 
     def _train_pixels(self, count: int) -> Any:
         """Up to `count` training images (n, S, S, 3), drawn evenly over the classes, as the device sees them."""
@@ -79,7 +79,7 @@ class Packing:
 
     @cached_property
     def quantize(self) -> Done:
-        """10: INT8 for the device's runtime, and the choice of the file that ships, on validation images."""
+        """11: INT8 for the device's runtime, and the choice of the file that ships, on validation images."""
 
         def work(folder: Work) -> dict[str, Any]:
             from edgedistill.deploy.quantize import quantize
@@ -135,7 +135,7 @@ class Packing:
             "seed": self.learn.recipe.seed,
         }
         inputs = [self.export, self.learn.pixels]
-        return self.learn.stage("10-quantize", 2, key, inputs, work)
+        return self.learn.stage("11-quantize", 2, key, inputs, work)
 
     @property
     def flavour(self) -> str:
@@ -191,7 +191,7 @@ class Packing:
 
     @cached_property
     def bundle(self) -> Done:
-        """11: the folder that ships, with the kit; and the test images for a board, beside it."""
+        """12: the folder that ships, with the kit; and the test images for a board, beside it."""
         from edgedistill.deploy.stage import publish
 
         def work(folder: Work) -> dict[str, Any]:
@@ -221,7 +221,7 @@ class Packing:
             "licences": learn.licences,
             "kit": kit_hash(),
         }
-        done = learn.stage("11-bundle", 1, key, [self.export, self.quantize, learn.pixels], work)
+        done = learn.stage("12-bundle", 1, key, [self.export, self.quantize, learn.pixels], work)
         publish(done.folder, self.run.path)
         return done
 

@@ -22,9 +22,10 @@ from edgedistill.result import Attempt, Limits, Plan, Result
 from edgedistill.rundir import RunDir, is_disk_full
 from edgedistill.shipping import Shipping
 from edgedistill.stages import STAGES, Request
+from edgedistill.synthvalues import check_generator, synth_values
 from edgedistill.target.device import load_device
 
-LAST_TOGETHER = "08-distilled"
+LAST_TOGETHER = "09-distilled"
 """The last stage that several processes work at; from then on the leader goes on alone."""
 
 
@@ -59,10 +60,11 @@ def resumable(out: Path, command: str) -> Iterator[None]:
 
 
 def check(layered: Layered) -> None:
-    """Raise the error of a device, a student or a data source that does not exist, before anything is written."""
+    """Raise the error of a device, student, data source or generator that is not there, before anything is written."""
     load_device(layered.recipe.device)
     known_student(layered.recipe.student.model)
     check_source(layered.recipe.data)
+    check_generator(layered.recipe)
 
 
 def _stopped(command: str, text: str) -> StoppedError:
@@ -84,7 +86,7 @@ def _build(request: Request, face: Face) -> Result | None:
             learn = Build(request, run, face, tried)
             ship = Shipping(learn)
             steps = _steps(learn, ship)
-            for name in STAGES[: STAGES.index("12-bench") + 1]:
+            for name in STAGES[: STAGES.index("13-bench") + 1]:
                 if crew.leads() or name <= LAST_TOGETHER:
                     steps[name]()
                 if name == request.until:
@@ -97,12 +99,12 @@ def _build(request: Request, face: Face) -> Result | None:
                 attempts.keep(run, learn.plan_key, tried)
         if not crew.leads():
             return None
-        for name in STAGES[STAGES.index("12-bench") + 1 :]:
+        for name in STAGES[STAGES.index("13-bench") + 1 :]:
             steps[name]()
             if name == request.until and name != STAGES[-1]:
                 return None
         if not learn.worked:
-            face.say(f"all {len(STAGES)} stages were done before; --fresh builds them anew")
+            face.say(f"all {len(learn.stages)} stages were done before; --fresh builds them anew")
         return ship.result
 
 
@@ -112,16 +114,17 @@ def _steps(learn: Build, ship: Shipping) -> dict[str, Callable[[], object]]:
         "02-plan": lambda: (learn.planned, learn.resolved),
         "03-pixels": lambda: learn.pixels,
         "04-teacher": lambda: learn.teacher,
-        "05-targets": lambda: learn.targets,
-        "06-start": lambda: [learn.start_of(arm) for arm in learn.arms],
-        "07-plain": lambda: learn.plain,
-        "08-distilled": lambda: learn.trained,
-        "09-export": lambda: ship.export,
-        "10-quantize": lambda: ship.quantize,
-        "11-bundle": lambda: ship.bundle,
-        "12-bench": lambda: ship.bench,
-        "13-score": lambda: ship.score,
-        "14-report": lambda: ship.result,
+        "05-synth": lambda: learn.synthetic,
+        "06-targets": lambda: (learn.targets, learn.synthetic_targets),
+        "07-start": lambda: [learn.start_of(arm) for arm in learn.arms],
+        "08-plain": lambda: learn.plain,
+        "09-distilled": lambda: learn.trained,
+        "10-export": lambda: ship.export,
+        "11-quantize": lambda: ship.quantize,
+        "12-bundle": lambda: ship.bundle,
+        "13-bench": lambda: ship.bench,
+        "14-score": lambda: ship.score,
+        "15-report": lambda: ship.result,
     }
 
 
@@ -164,7 +167,12 @@ def preview(layered: Layered, face: Face) -> tuple[Plan, Resolved, Dataset]:
         layered.recipe.data, layered.recipe.seed, None, face.counter("images"), face.say
     )
     planned, values = make_plan(layered, device, dataset)
-    derived = {**limits_from(layered, device), **values, **method_values(layered.recipe)}
+    derived = {
+        **limits_from(layered, device),
+        **values,
+        **method_values(layered.recipe, len(dataset.train) + len(dataset.unlabelled)),
+        **synth_values(layered.recipe, len(dataset.train), len(dataset.classes)),
+    }
     return planned, resolve(layered, derived), dataset
 
 

@@ -29,6 +29,10 @@ from edgedistill.recipe import Recipe, Resolved, TeacherSection, hash_of
 from edgedistill.result import Attempt, Plan
 from edgedistill.rundir import Done, RunDir, Work, write_atomic
 from edgedistill.stages import STAGES, Request, number, summary
+from edgedistill.synthesis import Material
+from edgedistill.synthstage import STAGE as SYNTH_STAGE
+from edgedistill.synthstage import job_folder, make_synthetic, synth_key
+from edgedistill.synthvalues import check_classes, synth_values
 from edgedistill.target.device import device_to_dict, load_device
 from edgedistill.teaching import VIEW_KEYS, store_targets, targets_key, views_of
 
@@ -104,7 +108,12 @@ class Preparation:
 
     def place(self, name: str) -> str:
         """What a person sees in front of a stage's words."""
-        return f"[{STAGES.index(name) + 1:2}/{len(STAGES)}] {name.partition('-')[2]:<10}"
+        return f"[{self.stages.index(name) + 1:2}/{len(self.stages)}] {name.partition('-')[2]:<10}"
+
+    @property
+    def stages(self) -> list[str]:
+        """The stages of this build, in order: that of synthetic images only where they are asked for."""
+        return [s for s in STAGES if s != SYNTH_STAGE or self.layered.recipe.synth.images]
 
     @property
     def recipe_file(self) -> Path:
@@ -148,7 +157,7 @@ class Preparation:
             }
 
         tried = hash_of([attempt.model_dump(mode="json") for attempt in self.tried])
-        return self.stage("02-plan", 2, {**self.plan_key, "tried": tried}, [], work)
+        return self.stage("02-plan", 3, {**self.plan_key, "tried": tried}, [], work)
 
     @property
     def plan_key(self) -> dict[str, Any]:
@@ -161,13 +170,16 @@ class Preparation:
     def resolved(self) -> Resolved:
         """The recipe without `auto`; written to `recipe.yaml`."""
         derived = {path: (v[0], v[1]) for path, v in self.planned.facts["values"].items()}
+        images = len(self.dataset.train)
         values = {
             **limits_from(self.layered, self.device),
             **derived,
-            **method_values(self.layered.recipe),
+            **method_values(self.layered.recipe, images + len(self.dataset.unlabelled)),
+            **synth_values(self.layered.recipe, images, len(self.dataset.classes)),
             "name": (self.layered.recipe.name or self.run.path.name, "name of the run"),
         }
         resolved = resolve(self.layered, values)
+        check_classes(resolved.recipe, self.dataset.classes)
         if crew.leads():
             write_atomic(self.recipe_file, resolved.dump())
         return resolved
@@ -248,12 +260,33 @@ class Preparation:
         }
 
     @cached_property
-    def targets(self) -> Done:
-        """05: what the teacher says of every view; nothing where it is asked at each step."""
-        recipe, pixels, teacher = self.recipe, self.pixels, self.teacher
+    def synthetic(self) -> Done | None:
+        """05: synthetic images behind the real ones; `None` where none are asked for."""
+        recipe = self.recipe
+        if not recipe.synth.images:
+            return None
+        material, key = Material(self.data, self.pixels, self.teacher), synth_key(recipe)
+        job = job_folder(self.run.path, key, material)
         return self.stage(
-            "05-targets", 4, targets_key(recipe, teacher), [pixels, teacher],
-            lambda work: store_targets(work, recipe, pixels, teacher, self.face),
+            SYNTH_STAGE, 1, key, [self.data, self.pixels, self.teacher],
+            lambda work: make_synthetic(work, recipe, material, job, self.face),
+        )  # fmt: skip
+
+    @cached_property
+    def targets(self) -> Done:
+        """06: what the teacher says of every view; nothing where it is asked at each step."""
+        return self._targets_of(self.pixels, "")
+
+    @cached_property
+    def synthetic_targets(self) -> Done | None:
+        """06: the same for real and synthetic images; `None` where there are none."""
+        return None if self.synthetic is None else self._targets_of(self.synthetic, "synthetic")
+
+    def _targets_of(self, pixels: Done, variant: str) -> Done:
+        recipe, teacher = self.recipe, self.teacher
+        return self.stage(
+            "06-targets", 5, targets_key(recipe, teacher), [pixels, teacher],
+            lambda work: store_targets(work, recipe, pixels, teacher, self.face), variant=variant,
         )  # fmt: skip
 
     @cached_property

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from edgedistill import metrics
-from edgedistill.arms import DISTILLED, FINETUNE, PLAIN, PROBE, WORDS, Arm
+from edgedistill.arms import DISTILLED, FINETUNE, PLAIN, PROBE, SYNTH, TAUGHT, WORDS, Arm
 from edgedistill.findings import Outcome
 from edgedistill.result import Arm as ArmResult
 from edgedistill.result import CurvePoint, SeedGain, SeedTop1
@@ -22,19 +22,20 @@ TRAINING = 6
 
 
 def arms_of(learn: Build, outcome: Outcome) -> list[ArmResult]:
-    """Every arm with intervals, seeds and costs by part; the distilled one with its gains over the others."""
+    """Every arm with intervals, seeds and costs by part; the distilled one with its gains over the others, the one with
+    synthetic images with its gains over plain and over distilled.
+    """
     return [_arm(learn, arm, outcome) for arm in learn.arms if arm.first]
 
 
 def _arm(learn: Build, arm: Arm, outcome: Outcome) -> ArmResult:
     facts = learn.arm(arm).facts
     predictions = metrics.predictions(outcome.networks[arm.key])
-    others = [other.name for other in learn.arms if other.first and other.name != DISTILLED]
-    taught = arm.name == DISTILLED
+    others = [other.name for other in learn.arms if other.first and other.name not in TAUGHT]
+    compared = {DISTILLED: others, SYNTH: [PLAIN, DISTILLED]}.get(arm.name, [])
     gains = [
         metrics.paired_gain(outcome.right(arm.key), outcome.right(other), other)
-        for other in others
-        if taught
+        for other in compared
     ]
     seconds = seconds_of(learn, arm)
     return ArmResult(
@@ -54,7 +55,7 @@ def _arm(learn: Build, arm: Arm, outcome: Outcome) -> ArmResult:
         gain=next((gain for gain in gains if gain.against == PLAIN), None),
         gains=gains,
         seeds=_seeds(learn, arm.name, outcome),
-        seed_gain=_seed_gain(learn, outcome) if taught and learn.recipe.proof.seeds > 1 else None,
+        seed_gain=_seed_gain(learn, arm.name, outcome),
         notes=facts["notes"],
         curve=[CurvePoint.model_validate(p) for p in facts["curve"]],
     )
@@ -75,18 +76,24 @@ def _seeds(learn: Build, name: str, outcome: Outcome) -> list[SeedTop1]:
     ]
 
 
-def _seed_gain(learn: Build, outcome: Outcome) -> SeedGain:
-    """The distilled arm against plain over seeds."""
-    of = {name: [s.top1 for s in _seeds(learn, name, outcome)] for name in (DISTILLED, PLAIN)}
-    return seed_gain(of[DISTILLED], of[PLAIN], PLAIN)
+def _seed_gain(learn: Build, name: str, outcome: Outcome) -> SeedGain | None:
+    """Over seeds: the distilled arm against plain, the one with synthetic images against distilled."""
+    against = {DISTILLED: PLAIN, SYNTH: DISTILLED}.get(name)
+    if against is None or learn.recipe.proof.seeds == 1:
+        return None
+    mine, theirs = ([s.top1 for s in _seeds(learn, n, outcome)] for n in (name, against))
+    return seed_gain(mine, theirs, against)
 
 
 def seconds_of(learn: Build, arm: Arm) -> dict[str, float]:
     """Seconds of each part of an arm's work."""
     parts = {"training": float(learn.arm(arm).facts["training_seconds"])}
-    if arm.name == DISTILLED:
+    if arm.name in TAUGHT:
         parts["teacher preparation"] = learn.teacher_seconds
-        parts["storing teacher outputs"] = learn.targets.seconds
+        parts["storing teacher outputs"] = learn.targets_of(arm).seconds
+    if arm.name == SYNTH:
+        facts = learn.pixels_of(arm).facts
+        parts["synthetic images"] = facts["making_seconds"] + facts["judging_seconds"]
     return parts
 
 
@@ -101,7 +108,7 @@ def flops_of(learn: Build, arm: Arm) -> dict[str, float]:
         trained = str(spec.prune_from)
     macs = find_student(trained).macs(spec.size, spec.classes)
     parts = {} if arm.name == PROBE else {"training": float(TRAINING * macs * facts["passes"])}
-    if arm.name != DISTILLED:
+    if arm.name not in TAUGHT:
         return parts
     prepared, once = _preparation(learn, TRAINING * macs), pass_flops(learn.teacher.facts)
     if prepared is not None:
@@ -109,7 +116,7 @@ def flops_of(learn: Build, arm: Arm) -> dict[str, float]:
     if once is not None and is_live(learn.recipe):
         parts["teacher at each step"] = once * facts["passes"]
     elif once is not None:
-        parts["storing teacher outputs"] = once * learn.targets.facts["passes"]
+        parts["storing teacher outputs"] = once * learn.targets_of(arm).facts["passes"]
     return parts
 
 

@@ -30,6 +30,7 @@ from edgedistill.schema import (
     QuantizeSection,
     Recipe,
     StudentSection,
+    SynthSection,
     TeacherSection,
 )
 
@@ -264,6 +265,7 @@ __all__ = [
     "Recipe",
     "Resolved",
     "StudentSection",
+    "SynthSection",
     "TeacherSection",
     "assign",
     "autos",

@@ -30,6 +30,8 @@ from edgedistill.document import (
     parse,
 )
 from edgedistill.document import describe as describe
+from edgedistill.synthresult import Synthetic as Synthetic
+from edgedistill.synthresult import SyntheticClass as SyntheticClass
 
 SCHEMA: Final = "edgedistill.result/1"
 
@@ -291,6 +293,7 @@ class Result(Document):
     student: Student
     arms: list[Arm]
     chosen_arm: str
+    synthetic: Synthetic | None = None
     artifacts: list[Artifact]
     chosen: str
     chosen_reason: str

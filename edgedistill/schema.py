@@ -210,6 +210,43 @@ class DistillSection(Section):
     influence: bool = _f(False, "Weigh images by how their gradient agrees with that of others.")
 
 
+class SynthSection(Section):
+    """Synthetic images to learn from beside the real ones; they have an arm of their own."""
+
+    images: Annotated[int, Field(ge=0, le=10_000_000)] | Auto = _f(
+        0, "Synthetic images to keep (0: none; auto: some where images are short)."
+    )
+    generator: str = _f(
+        "auto",
+        "A diffusers folder, or the id of a diffusers model on a hub.",
+    )
+    kind: Literal["auto", "text_to_image", "image_to_image", "class_conditional"] = _f(
+        "auto", "What the generator is asked by."
+    )
+    revision: str | None = _f(None, "Hub revision (branch, tag or commit) to pin.")
+    steps: int | None = _f(None, "Steps of an image [the pipeline's own].", ge=1, le=1000)
+    guidance: float | None = _f(None, "Classifier-free guidance [the pipeline's].", ge=0, le=50)
+    strength: float = _f(0.6, "How far a variation goes from its image.", gt=0, le=1)
+    size: int | None = _f(None, "Side of an image in pixels [the pipeline's].", ge=8, le=4096)
+    domain: Literal["photo", "scene", "texture", "product"] = _f("photo", "Templates of prompts.")
+    prompts: str | None = _f(None, "File with your own templates and names (YAML).")
+    batch: int | None = _f(None, "Images made at once [what fits].", ge=1, le=4096)
+    tries: float = _f(3.0, "Images made for each one to keep, at most.", ge=1, le=100)
+    filter: bool = _f(True, "Drop what the teacher does not surely see as its class.")
+    distinct: bool = _f(True, "Drop copies of real images, and near-duplicates.")
+    share: Annotated[float, Field(gt=0, lt=1)] | Auto = _f(
+        "auto", "Share of each batch that is synthetic."
+    )
+    schedule: Literal["mixed", "first"] = _f(
+        "mixed", "The same share all along, or synthetic images first and real ones last."
+    )
+    label_weight: float = _f(0.0, "Weight of a prompt's class beside a label's 1.", ge=0, le=1)
+    soft_targets: bool = _f(
+        True, "What the teacher sees is taught; else the prompt's class in its place."
+    )
+    licence: str | None = _f(None, "Licence of the generator where its card does not say.")
+
+
 class ProofSection(Section):
     """What shows that the teaching helped."""
 
@@ -274,6 +311,7 @@ class Recipe(Section):
     teacher: TeacherSection = TeacherSection()
     student: StudentSection = StudentSection()
     plan: PlanSection = PlanSection()
+    synth: SynthSection = SynthSection()
     distill: DistillSection = DistillSection()
     proof: ProofSection = ProofSection()
     export: ExportSection = ExportSection()

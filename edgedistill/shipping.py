@@ -25,7 +25,7 @@ class Shipping(Packing):
 
     @cached_property
     def bench(self) -> Done:
-        """12: latency of every file here, each in a fresh process of the kit."""
+        """13: latency of every file here, each in a fresh process of the kit."""
 
         def work(folder: Work) -> dict[str, Any]:
             from edgedistill.evidence.bench import bench
@@ -50,7 +50,7 @@ class Shipping(Packing):
             "bench": self.learn.recipe.bench.model_dump(),
             "machine": [here.get("cpu"), here.get("cores"), here.get("memory_bytes")],
         }
-        return self.learn.stage("12-bench", 1, key, [self.bundle], work)
+        return self.learn.stage("13-bench", 1, key, [self.bundle], work)
 
     def missed(self) -> list[str]:
         """Limits on size, latency and memory that the file which ships misses for certain; accuracy is judged later."""
@@ -62,7 +62,7 @@ class Shipping(Packing):
 
     @cached_property
     def score(self) -> Done:
-        """13: the test split, read once: every file through the kit, the teacher and both arms through torch."""
+        """14: the test split, read once: every file through the kit, the teacher and both arms through torch."""
 
         def work(folder: Work) -> dict[str, Any]:
             from edgedistill.evidence.bench import evaluate
@@ -99,11 +99,11 @@ class Shipping(Packing):
 
         learn = self.learn
         inputs = [learn.pixels, learn.teacher, *learn.trained.values(), self.bundle]
-        return learn.stage("13-score", 2, {}, inputs, work)
+        return learn.stage("14-score", 2, {}, inputs, work)
 
     @cached_property
     def result(self) -> Result:
-        """14: the result document and its views, which compute nothing new."""
+        """15: the result document and its views, which compute nothing new."""
         from edgedistill.assemble import Inputs, assemble
         from edgedistill.evidence.report import write_views
 
@@ -118,7 +118,7 @@ class Shipping(Packing):
             *learn.trained.values(), self.export, self.quantize, self.bundle, self.bench, self.score,
         ]  # fmt: skip
         key = {"recipe": learn.resolved.sha256(), "name": learn.recipe.name}
-        done = learn.stage("14-report", 3, key, every, work)
+        done = learn.stage("15-report", 3, key, every, work)
         text = (done.folder / "result.json").read_text("utf-8")
         result = Result.model_validate(json.loads(text))
         whole = all((self.run.path / n).is_file() for n in VIEWS)

@@ -10,8 +10,9 @@ from edgedistill.recipe import Layered
 from edgedistill.rundir import Done
 
 STAGES = (
-    "01-data", "02-plan", "03-pixels", "04-teacher", "05-targets", "06-start", "07-plain",
-    "08-distilled", "09-export", "10-quantize", "11-bundle", "12-bench", "13-score", "14-report",
+    "01-data", "02-plan", "03-pixels", "04-teacher", "05-synth", "06-targets", "07-start",
+    "08-plain", "09-distilled", "10-export", "11-quantize", "12-bundle", "13-bench", "14-score",
+    "15-report",
 )  # fmt: skip
 
 
@@ -57,11 +58,13 @@ def summary(name: str, done: Done) -> str:
         return f"{facts['student']} px for the student, {facts['teacher']} px for the teacher"
     if name == "04-teacher":
         return f"{facts['adaptation']}, validation top-1 {facts['val_top1']:.3f}"
-    if name == "05-targets":
+    if name == "05-synth":
+        return f"{_count(facts['kept'], 'image')} kept of {facts['made']:,} made"
+    if name == "06-targets":
         return f"{_count(facts['views'], 'view')} of {_count(facts['images'], 'image')}"
-    if name == "06-start":
+    if name == "07-start":
         return str(facts["source"])
-    if name in ("07-plain", "08-distilled"):
+    if name in ("08-plain", "09-distilled"):
         return f"validation top-1 {facts['val_top1']:.3f}, {_count(facts['steps'], 'step')}"
     return str(facts.get("summary", ""))
 

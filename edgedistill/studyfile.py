@@ -15,13 +15,13 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
-from edgedistill.arms import DISTILLED, FINETUNE, PLAIN, PROBE
+from edgedistill.arms import DISTILLED, FINETUNE, PLAIN, PROBE, SYNTH
 from edgedistill.document import describe
 from edgedistill.errors import RecipeError, UsageError, nearest, unknown
 from edgedistill.recipe import Layered, Recipe, leaves, read_yaml, replace, validate
 from edgedistill.schema import Section
 
-KINDS = (PLAIN, DISTILLED, PROBE, FINETUNE)
+KINDS = (PLAIN, DISTILLED, SYNTH, PROBE, FINETUNE)
 PRETRAINED = (PROBE, FINETUNE)
 """Kinds whose student starts from pretrained weights, whatever the shared recipe says."""
 MOST_ARMS, MOST_SEEDS = 40, 20
@@ -197,6 +197,10 @@ def _arm(
     changes = dict(leaves(own))
     if kind in PRETRAINED and changes.get("student.weights", "pretrained") != "pretrained":
         problems.append(f"arms.{name}.student.weights  {kind} starts from pretrained weights")
+    if kind == SYNTH and not faults and validate(tree, "").synth.images in (0, "auto"):
+        problems.append(
+            f"arms.{name}.synth.images  {SYNTH} needs a number of synthetic images to keep"
+        )
     if problems:
         return
     reasons = {str(path): f"from {file}" for path, _ in leaves(base)}

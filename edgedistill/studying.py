@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgedistill import crew, metrics
-from edgedistill.arms import DISTILLED, FINETUNE, PLAIN, PROBE, Arm
+from edgedistill.arms import FINETUNE, PLAIN, PROBE, TAUGHT, Arm
 from edgedistill.data.dataset import labels
 from edgedistill.errors import EdgedistillError, StoppedError, UsageError
 from edgedistill.evidence.figures import duration
@@ -31,7 +31,7 @@ from edgedistill.studyfile import Study, StudyArm
 from edgedistill.studyproof import Run, assemble
 from edgedistill.studyresult import FILE, StudyResult, load
 
-TESTED, TRAINED = "09-test", ("07-plain", "08-distilled")
+TESTED, TRAINED = "10-test", ("08-plain", "09-distilled")
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class StudyBuild(Build):
     def finish(self, seed: int) -> Run:
         """The run with one seed, trained and tested; the teacher is tested too where the arm has one."""
         arm = self.arm_of(seed)
-        taught = arm.name == DISTILLED
+        taught = arm.name in TAUGHT
         trained, tested = self.arm(arm), self.tested(arm)
         teacher = self.teacher_tested if taught else None
         return Run(

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgedistill import __version__, metrics
-from edgedistill.arms import DISTILLED, PROBE, WORDS, Arm
+from edgedistill.arms import PROBE, SYNTH, TAUGHT, WORDS, Arm
 from edgedistill.findings import environment
 from edgedistill.proof import flops_of, seconds_of
 from edgedistill.result import Gain, SeedGain
@@ -171,8 +171,10 @@ def _spent(runs: Sequence[Run]) -> float:
     for run in runs:
         build = run.build
         used = [build.data, build.planned, build.pixels, build.start_of(run.arm)]
-        if run.arm.name == DISTILLED:
-            used += [*build.teacher_stages, build.targets]
+        if run.arm.name in TAUGHT:
+            used += [*build.teacher_stages, build.targets_of(run.arm)]
+        if run.arm.name == SYNTH:
+            used.append(build.pixels_of(run.arm))
         used += [done for done in (run.trained, run.tested, run.teacher) if done is not None]
         stages.update({done.name: done.seconds for done in used})
     return sum(stages.values())

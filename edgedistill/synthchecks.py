@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -12,15 +13,17 @@ import numpy as np
 from edgedistill.errors import DocumentError, UsageError
 from edgedistill.files import write_atomic
 from edgedistill.progress import Face
+from edgedistill.rundir import RunDir
+from edgedistill.synth.bundled import Kind, local_name
 from edgedistill.synth.generators import ImageSource, Pixels, Wish, open_source
 from edgedistill.synth.job import JOB, classes_of
 from edgedistill.synth.ledger import Line, read_lines
 from edgedistill.synth.picture import picture
-from edgedistill.synth.pipelines import Kind, Making
+from edgedistill.synth.pipelines import Making
 from edgedistill.synth.rounds import LEDGER
 from edgedistill.synth.shard import UNITS, pixels_hash, reader
-
-PREVIEW = "preview.png"
+from edgedistill.synthesis import material_of
+from edgedistill.synthstage import PREVIEW, STAGE
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,14 @@ NEAR_LEVELS = 8
 """Another machine or version of torch moves the last bits; more than this is another image."""
 
 
+def job_of(folder: Path) -> Path:
+    """The job in a folder: itself, or that of the build whose run folder it is."""
+    if (folder / JOB).is_file() or not (folder / "stages").is_dir():
+        return folder
+    done = RunDir(folder).done(STAGE)
+    return folder / "cache" / str(done.facts["job"]) if done is not None else folder
+
+
 def lines_of(folder: Path) -> list[Line]:
     """The ledger of a job; before it was judged, the lines of its units. Raises `UsageError` for what is no job."""
     if not (folder / JOB).is_file():
@@ -60,6 +71,7 @@ def lines_of(folder: Path) -> list[Line]:
 
 def preview(folder: Path) -> Path:
     """Write a picture of kept and dropped images."""
+    folder = job_of(folder)
     lines = lines_of(folder)
     classes = classes_of(folder)
     path = folder / PREVIEW
@@ -67,11 +79,15 @@ def preview(folder: Path) -> Path:
     return path
 
 
-def check(folder: Path, generator: str | None, sample: int, seed: int, face: Face) -> Checked:
+def check(
+    folder: Path, generator: str | None, sample: int, seed: int, face: Face, run: Path | None = None
+) -> Checked:
     """Hold every image to its hash, and make the batches of `sample` of them again where the generator is given.
 
-    Raises `UsageError` for another generator than the one that the ledger names.
+    Variations are made again from the training images of `run`; where none is given, of the run that the job lies in.
+    Raises `UsageError` for another generator than the one that the ledger names, or other training images.
     """
+    folder = job_of(folder)
     lines = lines_of(folder)
     read, wrong = reader(folder, lines), set()
     with face.bar("images against the ledger", len(lines)) as advance:
@@ -87,11 +103,12 @@ def check(folder: Path, generator: str | None, sample: int, seed: int, face: Fac
     sound_lines = [line for line in lines if line.number not in wrong]
     batches = _batches(sound_lines, sample, seed) if generator is not None else []
     source = _source(folder, batches[0][0], generator) if batches and generator else None
+    starts = _beginnings(folder, run, {x.start for batch in batches for x in batch if x.start})
     same, most, again = 0, 0, 0
     with face.bar("images made again", sum(map(len, batches))) as advance:
         for batch in batches:
             assert source is not None
-            for line, image in zip(batch, make_again(source, batch), strict=True):
+            for line, image in zip(batch, make_again(source, batch, starts), strict=True):
                 again += 1
                 same += pixels_hash(image) == line.sha256
                 most = max(most, _levels(image, read(line)))
@@ -108,8 +125,8 @@ def _source(folder: Path, line: Line, generator: str) -> ImageSource:
         )
     own_side = line.side if maker.kind != "class_conditional" else None
     making = Making(
-        _KINDS[maker.kind], generator, maker.revision, maker.steps, maker.guidance, size=own_side,
-        scheduler=maker.scheduler, negative=maker.negative,
+        _KINDS[maker.kind], local_name(generator), maker.revision, maker.steps, maker.guidance,
+        maker.strength or 1.0, own_side, maker.scheduler, maker.negative,
     )  # fmt: skip
     source = open_source(making, classes_of(folder))
     if source.facts.sha256 != maker.sha256:
@@ -120,17 +137,50 @@ def _source(folder: Path, line: Line, generator: str) -> ImageSource:
     return source
 
 
-def make_again(source: ImageSource, batch: Sequence[Line]) -> list[Pixels]:
-    """The images of a whole batch, from its lines alone."""
-    return source.make([Wish(x.number, x.label, x.prompt, x.seed) for x in batch])
+def make_again(
+    source: ImageSource, batch: Sequence[Line], starts: Mapping[str, Pixels]
+) -> list[Pixels]:
+    """The images of a whole batch, from its lines, and the training images by hash that variations begin with."""
+    return source.make(
+        [
+            Wish(x.number, x.label, x.prompt, x.seed, starts[x.start] if x.start else None)
+            for x in batch
+        ]
+    )
+
+
+def _beginnings(folder: Path, run: Path | None, wanted: set[str]) -> dict[str, Pixels]:
+    """The training images (K, K, 3) with these hashes. Raises `UsageError` where one is not there."""
+    if not wanted:
+        return {}
+    from edgedistill.data.stage import open_arrays
+
+    places = [run] if run is not None else [folder.parent, folder.parent.parent]
+    home = next((place for place in places if (place / "stages").is_dir()), None)
+    if home is None:
+        raise UsageError(
+            f"the images of {folder} are variations of training images, and no run folder is at hand. Give the one "
+            "that they were made for: --run runs/NAME"
+        )
+    found: dict[str, Pixels] = {}
+    for canvas in open_arrays(material_of(home).pixels.folder).labelled_train[0]:
+        image = np.ascontiguousarray(canvas)
+        key = hashlib.sha256(image.tobytes()).hexdigest()
+        if key in wanted:
+            found[key] = image
+    if lacking := len(wanted - found.keys()):
+        raise UsageError(
+            f"{lacking} of {len(wanted)} training images that variations of {folder} begin with are not in {home}. "
+            "Give the run folder that they were made for: --run runs/NAME"
+        )
+    return found
 
 
 def _batches(lines: Sequence[Line], sample: int, seed: int) -> list[list[Line]]:
-    """Whole batches with `sample` images at least, drawn by seed; those of variations need their training image."""
+    """Whole batches with `sample` images at least, drawn by seed."""
     whole: dict[tuple[int, int], list[Line]] = {}
     for line in lines:
-        if line.start is None:
-            whole.setdefault(line.batch, []).append(line)
+        whole.setdefault(line.batch, []).append(line)
     order = sorted(batch for batch, own in whole.items() if len(own) == batch[1] - batch[0])
     found: list[list[Line]] = []
     for place in np.random.default_rng(seed).permutation(len(order)):

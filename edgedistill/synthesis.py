@@ -1,7 +1,7 @@
-"""`edgedistill synth run`: synthetic images for the teacher of a run.
+"""Synthetic images for the teacher of a run: `edgedistill synth run`, and stage 05 of a build.
 
-A job takes the run's classes, its teacher and what that sees in the run's real images; what it keeps lies in
-`kept/` as WebDataset shards, which a build takes as more to learn from the teacher (`data.unlabelled`).
+A job takes the run's classes, its teacher and what that sees in the run's real images. What `synth run` keeps lies in
+`kept/` as WebDataset shards, which any build takes as more to learn from the teacher (`data.unlabelled`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -22,15 +22,17 @@ from edgedistill.errors import BusyError, StoppedError, UsageError
 from edgedistill.files import write_atomic
 from edgedistill.progress import Face
 from edgedistill.rundir import Done, RunDir, versions
+from edgedistill.synth.bundled import Kind, generator_for, kind_of, local_name
 from edgedistill.synth.curate import Rules, Seen, measure, unit_length
 from edgedistill.synth.generators import ImageSource, Pixels, Wish, open_source
-from edgedistill.synth.job import Job, Part, Plan
+from edgedistill.synth.job import JOB, Job, Plan, same_job
 from edgedistill.synth.kept import place_kept, summary_of
 from edgedistill.synth.ledger import Maker
 from edgedistill.synth.pipelines import Making
-from edgedistill.synth.prompts import PromptBook, book_for
+from edgedistill.synth.prompts import bare_book, book_for
 from edgedistill.synth.rounds import Asked, Outcome, Teaching, fill
 from edgedistill.synth.score import REAL, keep_arrays, kept_arrays
+from edgedistill.synth.units import Part
 
 if TYPE_CHECKING:
     from edgedistill.data.stage import Arrays
@@ -51,10 +53,18 @@ PNG_BYTES = 1.7
 
 
 @dataclass(frozen=True)
-class SynthRequest:
-    """What a person asked for: the run, the job's folder, how and how many, and which share of it is made here."""
+class Material:
+    """The stages of a run that a job needs: 01, 03 and 04."""
 
-    run: Path
+    data: Done
+    pixels: Done
+    teacher: Done
+
+
+@dataclass(frozen=True)
+class SynthRequest:
+    """What a person asked for: the job's folder, how and how many, and which share of it is made here."""
+
     out: Path
     making: Making
     images: int | None
@@ -80,15 +90,15 @@ class Preview:
 
 
 class Synthesis:
-    """A job for a run whose teacher is there. Raises `UsageError` for what is no such run."""
+    """A job for a run whose teacher is there. Raises `UsageError` for a domain or prompts that are none."""
 
-    def __init__(self, request: SynthRequest, face: Face) -> None:
+    def __init__(self, request: SynthRequest, material: Material, face: Face) -> None:
         self.request, self.face = request, face
-        self.data, self.pixels, self.teacher = _stages(request.run)
-        self.classes = tuple(self.data.facts["classes"])
-        self.book: PromptBook = book_for(self.classes, request.domain, request.prompts)
-        making = request.making
+        self.pixels, self.teacher = material.pixels, material.teacher
+        self.classes = tuple(material.data.facts["classes"])
+        making, self.book = request.making, bare_book(self.classes)
         if making.kind != "class_conditional":
+            self.book = book_for(self.classes, request.domain, request.prompts)
             making = replace(making, negative=making.negative or self.book.negative)
         self.making = making
 
@@ -107,7 +117,12 @@ class Synthesis:
 
     @cached_property
     def job(self) -> Job:
-        """The job's folder; one that exists says the batch."""
+        """The job's folder."""
+        return Job(self.request.out, self.plan)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """What the job asks for; a folder that exists says the batch."""
         facts = self.source.facts
         batch = self.request.batch or _batch_before(self.request.out)
         if batch is None:
@@ -117,8 +132,12 @@ class Synthesis:
             **asdict(facts), packages=versions(), negative=self.making.negative,
             strength=self.making.strength if facts.kind == "image_to_image" else None,
         )  # fmt: skip
-        plan = Plan(self.classes, self.request.seed, batch, UNIT_BATCHES * batch, self.book, maker)
-        return Job(self.request.out, plan)
+        return Plan(self.classes, self.request.seed, batch, UNIT_BATCHES * batch, self.book, maker)
+
+    def is_of_another_machine(self) -> bool:
+        """Whether the folder holds a job that was made by another device or precision, or asks for something else."""
+        path = self.request.out / JOB
+        return path.is_file() and not same_job(path, self.plan)
 
     @property
     def asked(self) -> Asked:
@@ -194,8 +213,8 @@ class Synthesis:
             self.teacher.fingerprint, self.look, real, measure(train_seen, rules), rules
         )
 
-    def run(self) -> Outcome | None:
-        """Make, judge and place the images; `None` where other parts have units to make first."""
+    def run(self, *, place: bool = True) -> Outcome | None:
+        """Make, judge and `place` the images; `None` where other parts have units to make first."""
         job, asked, part = self.job, self.asked, self.request.part
         starts = self._start if self._varies else None
         lock = FileLock(str(job.folder / f".lock-{part.index + 1}-of-{part.count}"))
@@ -208,7 +227,7 @@ class Synthesis:
             ) from None
         with lock, self.face.bar("synthetic images", sum(asked.wanted)) as advance:
             outcome = fill(job, lambda: self.source, asked, self.teaching, part, starts, advance)
-            if outcome is not None:
+            if outcome is not None and place:
                 place_kept(job, outcome)
                 text = json.dumps(summary_of(outcome, self.classes), indent=1)
                 write_atomic(job.folder / SUMMARY, text + "\n")
@@ -263,18 +282,25 @@ def _batch_before(folder: Path) -> int | None:
         return None
 
 
-def _stages(folder: Path) -> tuple[Done, Done, Done]:
-    """Stages 01, 03 and 04 of a run. Raises `UsageError` with the command that makes them."""
+def generator_of(name: str, kind: str, material: Material) -> tuple[str, Kind]:
+    """The generator that a person named, or left to us (`auto`), and what it is asked by. Raises `UsageError`."""
+    if name == "auto":
+        name = generator_for(str(material.data.facts["source"]))
+    asked = kind_of(name) if kind == "auto" else cast("Kind", kind)
+    return local_name(name), asked
+
+
+def material_of(folder: Path) -> Material:
+    """The stages of a run folder. Raises `UsageError` with the command that makes them."""
     run = RunDir(folder)
     found = [run.done(name) for name in ("01-data", "03-pixels", "04-teacher")]
     selected = run.done("04-teacher@select")
     if selected is not None:
         found[2] = run.done(f"04-teacher@candidate{selected.facts['chosen'] + 1}")
-    if any(done is None for done in found):
+    data, pixels, teacher = found
+    if data is None or pixels is None or teacher is None:
         raise UsageError(
             f"{folder} is no run with a teacher that is ready. Make one:  edgedistill build --data ./images "
             f"--out {folder} --until teacher"
         )
-    data, pixels, teacher = found
-    assert data is not None and pixels is not None and teacher is not None
-    return data, pixels, teacher
+    return Material(data, pixels, teacher)

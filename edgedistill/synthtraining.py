@@ -23,6 +23,8 @@ PASSES, GPU_FACTOR = 400_000, 10
 """Image passes of a training without a GPU, and how many times as many with one."""
 MOST_SIDE = 64
 WORK, MARK, FACTS = ".training", "fingerprint", "training.json"
+LEAST_PATCHED = 24
+"""Side in pixels from which the network sees patches of two pixels."""
 WIDTHS = {32: (32, 64, 96), 64: (32, 64, 96, 128)}
 """Channels by the largest side in pixels that they are for."""
 
@@ -50,7 +52,7 @@ def train_generator(request: TrainRequest, face: Face) -> dict[str, Any]:
     if find_spec("diffusers") is None:
         raise MissingExtraError("training a generator", "synth")
     out = request.out
-    if out.exists() and not (out / WORK).is_dir():
+    if crew.told(out.exists() and not (out / WORK).is_dir()):
         raise UsageError(f"{out} exists; give a new folder for the generator (--out)")
     dataset = open_source(request.data, request.seed, None, face.counter("images"), face.say)
     side = request.side or min(MOST_SIDE, dataset.image_side)
@@ -85,7 +87,8 @@ def _fitting(request: TrainRequest, side: int) -> Any:
     steps = request.steps or PASSES * (GPU_FACTOR if gpu else 1) // request.batch
     widths = next((w for most, w in WIDTHS.items() if side <= most), WIDTHS[MOST_SIDE])
     return Fitting(
-        steps=steps, batch_size=request.batch, lr=request.lr, widths=widths, flip=request.data.flip,
+        steps=steps, batch_size=request.batch, lr=request.lr, widths=widths,
+        patch=2 if side >= LEAST_PATCHED else 1, flip=request.data.flip,
         precision="bfloat16" if gpu else "float32", seed=request.seed,
     )  # fmt: skip
 

@@ -23,14 +23,14 @@ VIEW_KEYS = {"flip", "min_crop", "randaugment", "erasing", "mix", "mix_alpha"}
 """What a recipe says of views: data that stage 01 does not depend on."""
 
 
-def views_of(recipe: Recipe, count: int) -> Views:
-    """How training views are made, `count` different ones of each image."""
+def views_of(recipe: Recipe, count: int, own: int = 0) -> Views:
+    """How training views are made, `count` of each image; the first `own` are not mixed with the rest."""
     from edgedistill.data.views import Views
 
     data = recipe.data
     return Views(
         recipe.seed, data.min_crop, data.flip, count, data.randaugment, data.erasing, data.mix,
-        data.mix_alpha,
+        data.mix_alpha, own,
     )  # fmt: skip
 
 
@@ -70,7 +70,16 @@ def targets_key(recipe: Recipe, teacher: Done) -> dict[str, Any]:
 
 def about_of(recipe: Recipe, pixels: Done, teacher: Done) -> dict[str, str]:
     """What the stored outputs are of."""
-    return about_views(teacher, pixels, views_of(recipe, 0).about(), _top_k(recipe))
+    views = views_of(recipe, 0, mixed_apart(pixels))
+    return about_views(teacher, pixels, views.about(), _top_k(recipe))
+
+
+def mixed_apart(pixels: Done) -> int:
+    """How many images are not mixed with the synthetic ones behind them; 0 where there are none."""
+    from edgedistill.data.stage import open_arrays
+
+    arrays = open_arrays(pixels.folder)
+    return arrays.own if len(arrays.asked) else 0
 
 
 def _top_k(recipe: Recipe) -> int | None:
@@ -85,7 +94,7 @@ def lecturers_of(recipe: Recipe, pixels: Done, teacher: Done) -> list[Lecturer]:
     from edgedistill.nets import pick_device
     from edgedistill.teacher.lecturer import lecturers
 
-    views = views_of(recipe, view_count(recipe))
+    views = views_of(recipe, view_count(recipe), mixed_apart(pixels))
     found = lecturers(teacher, open_arrays(pixels.folder).train, views, pick_device())
     return found[-_teachers(recipe, teacher) :]  # without a curriculum, the last state alone
 
@@ -93,7 +102,7 @@ def lecturers_of(recipe: Recipe, pixels: Done, teacher: Done) -> list[Lecturer]:
 def store_targets(
     work: Work, recipe: Recipe, pixels: Done, teacher: Done, face: Face
 ) -> dict[str, Any]:
-    """The work of stage 05. A live teacher leaves nothing on disk."""
+    """The work of stage 06. A live teacher leaves nothing on disk."""
     from edgedistill.teacher.records import Content
     from edgedistill.teacher.storing import store
 
@@ -110,7 +119,7 @@ def store_targets(
 
 
 def stored_targets(recipe: Recipe, pixels: Done, teacher: Done, stored: Done) -> StoredTargets:
-    """The outputs that stage 05 stored. Raises `DocumentError` when they are of something else."""
+    """The outputs that stage 06 stored. Raises `DocumentError` when they are of something else."""
     from edgedistill.teacher.cache import StoredTargets
 
     return StoredTargets(

@@ -97,7 +97,7 @@ def verified_view(found: Verified) -> Text:
     lines += [f"- {fault}" for fault in faults]
     if faults:
         lines.append(
-            "These are not the teacher's outputs. Remove stages/05-targets, and stages/08-distilled if it "
+            "These are not the teacher's outputs. Remove stages/06-targets, and stages/09-distilled if it "
             "was trained on them, and build again."
         )
     else:
@@ -133,7 +133,7 @@ def _bounds(targets: StoredTargets) -> Bounds:
 
 
 def opened(folder: Path) -> tuple[Recipe, Done, Done, Done]:
-    """The resolved recipe and stages 03 (pixels), 04 (teacher) and 05 (targets) of a run, none of which is run."""
+    """The resolved recipe and stages 03 (pixels), 04 (teacher) and 06 (targets) of a run, none of which is run."""
     if not (folder / "recipe.yaml").is_file() or not (folder / "stages").is_dir():
         raise UsageError(
             f"{folder} is no run folder: it has no recipe.yaml or no stages. Give the folder that "
@@ -163,7 +163,7 @@ def opened(folder: Path) -> tuple[Recipe, Done, Done, Done]:
         if done is None:
             raise _lacking(folder, name)
         found.append(done)
-    stored = folder / "stages" / "05-targets"
+    stored = folder / "stages" / "06-targets"
     if not (stored / "done.json").is_file():
         raise _lacking(folder, stored.name)
     return recipe, found[0], found[1], Done(stored.name, stored, "", {}, 0.0)

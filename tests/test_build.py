@@ -135,7 +135,7 @@ def test_both_arms_start_and_step_alike_and_their_numbers_agree(
     assert plain.steps == distilled.steps > 0
     assert plain.epochs == distilled.epochs == len(plain.curve) == len(distilled.curve) == 1
     for arm in (plain, distilled):
-        weights = built.run / "stages" / f"{'07' if arm is plain else '08'}-{arm.name}"
+        weights = built.run / "stages" / f"{'08' if arm is plain else '09'}-{arm.name}"
         assert arm.weights_sha256 == sha256_file(weights / f"{arm.name}.safetensors")
         assert arm.top1.n == result.data.test
         assert arm.top1.ci95 is not None
@@ -240,7 +240,7 @@ def test_the_recipe_that_is_left_is_a_recipe_without_auto_and_gives_the_same_run
     before = load(copy)
     ran = tool("build", copy / "recipe.yaml", "--out", copy)
     assert ran.code == 0, ran.err
-    assert worked(copy) == ["02-plan", "14-report"], "planning had less to decide, nothing else"
+    assert worked(copy) == ["02-plan", "15-report"], "planning had less to decide, nothing else"
     assert load(copy).recipe_sha256 == before.recipe_sha256
 
 
@@ -314,12 +314,12 @@ def test_a_second_run_finds_everything_done_at_once_and_loads_no_torch(built: Bu
 def test_another_temperature_runs_the_distilled_arm_and_what_follows_from_it_alone(
     built: Built, copy: Path
 ) -> None:
-    more = ("--set", "distill.temperature=2", "--until", "11-bundle")
+    more = ("--set", "distill.temperature=2", "--until", "12-bundle")
     ran = built.again(copy, *more)
     assert ran.code == 0, ran.err
-    follows = ["09-export", "10-quantize", "11-bundle"]
+    follows = ["10-export", "11-quantize", "12-bundle"]
     distilled = load(copy).chosen_arm == "distilled"
-    assert worked(copy) == ["08-distilled", *(follows if distilled else [])]
+    assert worked(copy) == ["09-distilled", *(follows if distilled else [])]
 
 
 def test_another_budget_plans_anew_and_leaves_the_teacher_and_the_measurements_alone(
@@ -327,7 +327,7 @@ def test_another_budget_plans_anew_and_leaves_the_teacher_and_the_measurements_a
 ) -> None:
     ran = built.again(copy, "--latency-ms", 31)
     assert ran.code == 0, ran.err
-    assert worked(copy) == ["02-plan", "14-report"]
+    assert worked(copy) == ["02-plan", "15-report"]
     assert load(copy).budget.latency_s == pytest.approx(0.031)
 
 
@@ -349,7 +349,7 @@ def test_a_bad_file_more_is_named_and_changes_no_weight(
     before = load(copy)
     ran = tool("build", *SMALL, "--data", data, "--out", copy)
     assert ran.code == 0, ran.err
-    assert worked(copy) == ["01-data", "14-report"]
+    assert worked(copy) == ["01-data", "15-report"]
     after = load(copy)
     assert after.data.skipped == before.data.skipped + 1
     assert "bag/late.png" in (copy / "report.html").read_text("utf-8")
@@ -372,7 +372,7 @@ def test_a_missed_accuracy_ends_with_exit_code_1_and_says_which(built: Built, co
     row = next(row for row in load(copy).verdict.rows if row.limit == "min_top1")
     chosen = load(copy).artifact(load(copy).chosen).top1
     assert chosen is not None and row.status == "fail" and row.observed == chosen.value
-    assert "13-score" not in worked(copy), "the test split is read once"
+    assert "14-score" not in worked(copy), "the test split is read once"
 
 
 def test_under_strict_an_unconfirmed_limit_is_exit_code_1(built: Built, copy: Path) -> None:
@@ -423,13 +423,13 @@ def test_quiet_says_nothing_but_the_verdict_and_verbose_names_every_stage(
 def test_a_stage_folder_with_a_damaged_file_is_named_and_built_again(
     built: Built, copy: Path
 ) -> None:
-    weights = copy / "stages/06-start/start.safetensors"
+    weights = copy / "stages/07-start/start.safetensors"
     data = bytearray(weights.read_bytes())
     data[-1] ^= 0xFF
     weights.write_bytes(bytes(data))
-    before = sha256_file(built.run / "stages/06-start/start.safetensors")
+    before = sha256_file(built.run / "stages/07-start/start.safetensors")
     ran = built.again(copy, "--until", "start")
     assert ran.code == 0, ran.err
-    assert "06-start: start.safetensors is no longer as it was written" in ran.text
-    assert worked(copy) == ["06-start"]
+    assert "07-start: start.safetensors is no longer as it was written" in ran.text
+    assert worked(copy) == ["07-start"]
     assert sha256_file(weights) == before

@@ -55,11 +55,11 @@ def test_the_teacher_speaks_of_them_and_training_on_labels_leaves_them_out(place
     assert len(np.load(stages / "03-pixels" / "train.npy", mmap_mode="r")) == len(truth)
     assert (truth[-MORE:] == -1).all()
     assert sorted(set(truth[:-MORE].tolist())) == [0, 1, 2]
-    targets = json.loads((stages / "05-targets" / "done.json").read_text("utf-8"))["facts"]
+    targets = json.loads((stages / "06-targets" / "done.json").read_text("utf-8"))["facts"]
     assert targets["images"] == facts["train"] + MORE
     listed = (stages / "01-data" / "split.tsv").read_text("utf-8").splitlines()
     assert sum(line.startswith("unlabelled\t-1\t") for line in listed) == MORE
-    for name in ("04-teacher", "07-plain", "08-distilled"):
+    for name in ("04-teacher", "08-plain", "09-distilled"):
         done = json.loads((stages / name / "done.json").read_text("utf-8"))["facts"]
         assert 0 <= done["val_top1"] <= 1
 
@@ -69,4 +69,4 @@ def test_stages_that_see_them_run_again_when_they_change_and_only_then(place: Pa
     assert (same.code, worked(place / "run")) == (0, [])
     (place / "more" / "another.jpg").write_bytes(_jpeg(9, 300))
     assert _build(place, "--set", f"data.unlabelled={place / 'more'}").code == 0
-    assert {"01-data", "03-pixels", "05-targets"} <= set(worked(place / "run"))
+    assert {"01-data", "03-pixels", "06-targets"} <= set(worked(place / "run"))

@@ -301,7 +301,7 @@ def test_on_a_full_disk_what_was_finished_stays_and_the_same_command_goes_on(
         monkeypatch.undo()
         ran = tool(*command)
         assert ran.code == 0, ran.err
-        assert worked(disk / "run") == ["04-teacher", "05-targets"]
+        assert worked(disk / "run") == ["04-teacher", "06-targets"]
 
 
 def test_a_write_that_finds_the_disk_full_leaves_no_half_file(

@@ -30,8 +30,8 @@ def test_killed_in_a_write_and_in_training_a_build_ends_with_the_same_weights(
     command = [sys.executable, "-m", "edgedistill", *arguments, str(run)]
     kill_in_stage(writing("04-teacher", "teacher.safetensors"), command, run)
     assert not (run / "stages" / "04-teacher").exists()
-    kill_in_stage(replace(checkpointed("08-distilled", "distilled"), delay_s=0), command, run)
-    kept = run / "stages" / "08-distilled.partial" / "distilled.checkpoint"
+    kill_in_stage(replace(checkpointed("09-distilled", "distilled"), delay_s=0), command, run)
+    kept = run / "stages" / "09-distilled.partial" / "distilled.checkpoint"
     saved = torch.load(kept, weights_only=True)
     assert 0 < saved["step"] < 8, "killed in the middle of training"
 

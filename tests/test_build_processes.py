@@ -39,7 +39,7 @@ def test_two_processes_build_to_a_verdict_and_find_everything_done_again(tmp_pat
     result = json.loads((run / "result.json").read_text("utf-8"))
     arms = {arm["name"]: arm for arm in result["arms"]}
     assert arms["plain"]["steps"] == arms["distilled"]["steps"] > 0
-    facts = json.loads((run / "stages" / "08-distilled" / "done.json").read_text("utf-8"))["facts"]
+    facts = json.loads((run / "stages" / "09-distilled" / "done.json").read_text("utf-8"))["facts"]
     assert facts["passes"] % 2 == 0 and facts["passes"] > 0
     assert not list((run / "stages").glob("*.partial"))
     again = launch(2, *arguments)

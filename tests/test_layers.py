@@ -19,7 +19,7 @@ ROOMS = ("target", "compute", "data", "teacher", "synth", "distill", "deploy", "
 BASE = (  # from the lowest up; each may use those before it
     ("edgedistill.__init__", "errors", "plainyaml", "files", "crew", "provenance"),
     ("document",),
-    ("accuracy",),
+    ("accuracy", "synthresult"),
     ("result",),
     ("metrics", "schema", "studyresult"),
     ("seeds",),
@@ -31,12 +31,13 @@ BASE = (  # from the lowest up; each may use those before it
 )
 TOP = (  # above the rooms, from the lowest up
     ("athand", "derive", "doctor", "logs", "planview"),
-    ("options", "stages", "planning", "findings", "measuring", "attempts"),
-    ("teaching", "arms"),
-    ("proof", "studyfile"),
+    ("options", "stages", "planning", "findings", "measuring", "attempts", "synthvalues"),
+    ("teaching", "arms", "synthesis"),
+    ("proof", "studyfile", "synthstage"),
+    ("synthfacts",),
     ("assemble", "studyproof"),
     ("preparing",),
-    ("learning", "verifying", "synthesis", "synthchecks", "synthtraining"),
+    ("learning", "verifying", "synthchecks", "synthtraining"),
     ("synthview",),
     ("packing",),
     ("shipping",),

@@ -121,15 +121,15 @@ def test_the_best_arm_on_validation_ships_if_it_begins_where_the_recipe_says(
 
 def test_labels_for_as_long_as_distillation_took_may_ship(tmp_path: Path) -> None:
     data = make_images(tmp_path / "data", per_class=24)
-    longer = ("--set", "proof.equal_seconds=true", "--until", "09-export")
+    longer = ("--set", "proof.equal_seconds=true", "--until", "10-export")
     ran = tool("build", *SMALL, *longer, "--data", data, "--out", tmp_path / "run")
     assert ran.code == 0, ran.err
-    stages = ("07-plain", "08-distilled", "07-plain@plain_longer")
+    stages = ("08-plain", "09-distilled", "08-plain@plain_longer")
     facts = [done(tmp_path / "run", stage)["facts"] for stage in stages]
     epochs = [one["epochs"] for one in facts]  # type: ignore[index]
     assert epochs[0] == epochs[1] < epochs[2]
     scores = {stage: one["val_top1"] for stage, one in zip(stages, facts, strict=True)}  # type: ignore[index]
-    ships = done(tmp_path / "run", "09-export")["inputs"]
+    ships = done(tmp_path / "run", "10-export")["inputs"]
     (arm,) = {*stages} & {*ships}  # type: ignore[misc]
     assert scores[arm] == max(scores.values())
 
@@ -163,7 +163,7 @@ def test_fine_tuning_of_the_pretrained_student_is_the_same_from_the_resolved_rec
         "distilled",
     )
     assert again.code == 0, again.err
-    stages = ("07-plain", "07-plain@finetune", "07-plain@finetune-seed1", "08-distilled")
+    stages = ("08-plain", "08-plain@finetune", "08-plain@finetune-seed1", "09-distilled")
     for stage in stages:
         first, second = (done(tmp_path / run, stage)["facts"] for run in ("run", "again"))
         assert first["weights_sha256"] == second["weights_sha256"], stage  # type: ignore[index]
@@ -194,4 +194,4 @@ def test_a_student_is_cut_out_of_a_wider_one_in_a_course_of_early_teachers(tmp_p
     assert [one["epoch"] for one in teacher["members"]] == [1, 2, None]  # type: ignore[index]
     weights.write_bytes(state_bytes(timm.create_model("mobilenetv3_small_100", num_classes=3)))
     assert tool(*build, "--until", "distilled").code == 0
-    assert "06-start" in worked(tmp_path / "run"), "another file under the same name"
+    assert "07-start" in worked(tmp_path / "run"), "another file under the same name"

@@ -115,20 +115,20 @@ def test_a_finished_stage_is_written_from_its_facts_and_several_teachers_each(
 ) -> None:
     curve = [point.model_dump() for point in points(2)]
     logs = Logs(tmp_path)
-    logs.fill("07-plain@seed1", {"curve": curve})
+    logs.fill("08-plain@seed1", {"curve": curve})
     logs.fill("04-teacher", {"curve": [], "members": [{"curve": curve}, {"curve": curve[:1]}]})
-    logs.fill("05-targets", {"views": 2})
+    logs.fill("06-targets", {"views": 2})
     assert sorted(p.name for p in tmp_path.iterdir()) == [
-        "04-teacher@1", "04-teacher@2", "07-plain@seed1",
+        "04-teacher@1", "04-teacher@2", "08-plain@seed1",
     ]  # fmt: skip
-    assert steps(tmp_path / "07-plain@seed1") == [1, 2]
+    assert steps(tmp_path / "08-plain@seed1") == [1, 2]
     assert steps(tmp_path / "04-teacher@2") == [1]
 
 
 def test_without_the_option_nothing_is_written(tmp_path: Path) -> None:
     logs = Logs(None)
-    assert logs.sink("07-plain") is None
-    logs.fill("07-plain", {"curve": [points(1)[0].model_dump()]})
+    assert logs.sink("08-plain") is None
+    logs.fill("08-plain", {"curve": [points(1)[0].model_dump()]})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -150,16 +150,16 @@ def test_a_killed_training_that_goes_on_leaves_one_point_an_epoch(
     tmp_path: Path, face: Face
 ) -> None:
     folder, logs = work(tmp_path / "stage"), Logs(tmp_path / "logs")
-    with pytest.raises(Killed), face.following(logs.sink("07-plain")):
+    with pytest.raises(Killed), face.following(logs.sink("08-plain")):
         make(Plain()).run(folder, face)
     again = silent()
-    with again.following(logs.sink("07-plain")):
+    with again.following(logs.sink("08-plain")):
         fitted = make(Plain()).run(folder, again)
-    assert steps(tmp_path / "logs" / "07-plain") == [1, 2, 3]
-    assert values(tmp_path / "logs" / "07-plain", "loss/total") == pytest.approx(
+    assert steps(tmp_path / "logs" / "08-plain") == [1, 2, 3]
+    assert values(tmp_path / "logs" / "08-plain", "loss/total") == pytest.approx(
         [p.loss for p in fitted.curve], rel=1e-6
     )
-    rates = values(tmp_path / "logs" / "07-plain", "learning_rate")
+    rates = values(tmp_path / "logs" / "08-plain", "learning_rate")
     assert rates[0] > rates[1] > rates[2] >= 0
 
 
@@ -196,13 +196,13 @@ def test_a_build_leaves_a_curve_for_each_arm_and_fresh_removes_it(tmp_path: Path
     asked = ("build", *SMALL, "--data", data, "--out", run, "--until", "distilled")
     assert tool(*asked, "--log", "tensorboard").code == 0
     logs = run / "logs"
-    assert {p.name for p in logs.iterdir()} >= {"07-plain", "08-distilled"}
-    assert steps(logs / "08-distilled") == [1]
-    assert {t for t in read(logs / "08-distilled").Tags()["scalars"] if t.startswith("loss/")} > {
+    assert {p.name for p in logs.iterdir()} >= {"08-plain", "09-distilled"}
+    assert steps(logs / "09-distilled") == [1]
+    assert {t for t in read(logs / "09-distilled").Tags()["scalars"] if t.startswith("loss/")} > {
         "loss/total"
     }
     assert tool(*asked, "--log", "tensorboard").code == 0  # all was done before
-    assert steps(logs / "07-plain") == [1]
+    assert steps(logs / "08-plain") == [1]
     recipe = (run / "recipe.yaml").read_text("utf-8")
     assert "tensorboard" not in recipe
     assert tool(*asked, "--fresh", "--until", "data").code == 0

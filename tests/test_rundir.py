@@ -569,13 +569,13 @@ def test_builds_that_share_a_folder_keep_their_stages_apart_and_find_each_others
 ) -> None:
     with RunDir(tmp_path / "study", shared=True) as run:
         run.event("study_started")
-        one = run.stage("07-plain", 1, {"lr": 1}, [], lambda _: {"lr": 1})
-        two = run.stage("07-plain", 1, {"lr": 2}, [], lambda _: {"lr": 2})
-        again = run.stage("07-plain", 1, {"lr": 1}, [], lambda _: {"lr": 3})
+        one = run.stage("08-plain", 1, {"lr": 1}, [], lambda _: {"lr": 1})
+        two = run.stage("08-plain", 1, {"lr": 2}, [], lambda _: {"lr": 2})
+        again = run.stage("08-plain", 1, {"lr": 1}, [], lambda _: {"lr": 3})
     assert (one.facts, two.facts, again.facts) == ({"lr": 1}, {"lr": 2}, {"lr": 1})
     assert one.fresh
     assert not again.fresh
-    assert one.folder.name == f"07-plain-{one.fingerprint[:12]}"
+    assert one.folder.name == f"08-plain-{one.fingerprint[:12]}"
     assert sorted(p.name for p in (tmp_path / "study").iterdir() if p.name != ".lock") == [
         "events.jsonl", "shared",
     ]  # fmt: skip

@@ -78,12 +78,12 @@ def labels_of(out: Path) -> np.ndarray:
 
 def rights_of(out: Path, study: StudyResult, arm: str) -> list[np.ndarray]:
     """Which test images each run of an arm has right, by the weights' hash of the run, from what is on disk alone."""
-    name = "07-plain" if arm == "plain" else "08-distilled"
+    name = "08-plain" if arm == "plain" else "09-distilled"
     found = {}
     for stage in [*stage_folders(out, name), *stage_folders(out, f"{name}@seed1")]:
         doc = json.loads((stage / "done.json").read_text("utf-8"))
         kind = "plain" if arm == "plain" else "distilled"
-        for test in stage_folders(out, f"09-test@{kind}"):
+        for test in stage_folders(out, f"10-test@{kind}"):
             inputs = json.loads((test / "done.json").read_text("utf-8"))["inputs"]
             if stage.name in inputs:
                 logits = np.load(test / "logits.npz")["logits"]
@@ -94,19 +94,19 @@ def rights_of(out: Path, study: StudyResult, arm: str) -> list[np.ndarray]:
 
 def test_what_arms_share_is_made_once(done: tuple[Path, Path]) -> None:
     made = begun(done[1])
-    for name in ("01-data", "03-pixels", "04-teacher", "05-targets", "09-test@teacher"):
+    for name in ("01-data", "03-pixels", "04-teacher", "06-targets", "10-test@teacher"):
         assert made.count(name) == 1, name
-    assert made.count("06-start") == made.count("07-plain") == 1
-    assert made.count("06-start@seed1") == made.count("07-plain@seed1") == 1
-    assert made.count("08-distilled") == made.count("08-distilled@seed1") == 2
+    assert made.count("07-start") == made.count("08-plain") == 1
+    assert made.count("07-start@seed1") == made.count("08-plain@seed1") == 1
+    assert made.count("09-distilled") == made.count("09-distilled@seed1") == 2
     assert [p for p in (done[1] / "shared").iterdir() if p.name.endswith(".partial")] == []
 
 
 def test_runs_go_seed_by_seed(done: tuple[Path, Path]) -> None:
-    trained = [n for n in begun(done[1]) if n.startswith(("07", "08"))]
+    trained = [n for n in begun(done[1]) if n.startswith(("08", "09"))]
     assert trained == [
-        "07-plain", "08-distilled", "08-distilled",
-        "07-plain@seed1", "08-distilled@seed1", "08-distilled@seed1",
+        "08-plain", "09-distilled", "09-distilled",
+        "08-plain@seed1", "09-distilled@seed1", "09-distilled@seed1",
     ]  # fmt: skip
 
 
@@ -134,7 +134,7 @@ def test_every_number_follows_from_the_stored_logits(done: tuple[Path, Path]) ->
         for run, new, old in zip(arm.runs, rights, base, strict=True):
             assert run.gain == metrics.paired_gain(new, old, "plain")
         assert arm.teacher is not None
-        logits = np.load(stage_folders(done[1], "09-test@teacher")[0] / "logits.npz")["logits"]
+        logits = np.load(stage_folders(done[1], "10-test@teacher")[0] / "logits.npz")["logits"]
         assert arm.teacher.top1.value == metrics.top1(logits, labels_of(done[1]))
         assert "teacher preparation" in arm.seconds_parts
     assert study.arms[1].teacher == study.arms[2].teacher
@@ -150,7 +150,7 @@ def test_the_plain_arm_of_a_study_is_that_of_a_build(
         "--until", "plain", "--out", out,
     )  # fmt: skip
     assert ran.code == 0, ran.err
-    built = json.loads((out / "stages" / "07-plain" / "done.json").read_text("utf-8"))
+    built = json.loads((out / "stages" / "08-plain" / "done.json").read_text("utf-8"))
     first = load(done[1]).arms[0].runs[0]
     assert first.weights_sha256 == built["facts"]["weights_sha256"]
 
@@ -190,14 +190,14 @@ def test_an_arm_alone_then_another_seed_do_only_what_is_new(data: Path, tmp_path
     assert ran.err == ""
     assert "1 of 3 runs are finished" in ran.text
     assert "not run yet" in ran.text
-    assert not any(name.startswith(("04", "05", "08")) for name in begun(out)), "no teacher yet"
+    assert not any(name.startswith(("04", "06", "09")) for name in begun(out)), "no teacher yet"
     ran = tool("study", file, "--out", out, "--only", "kd", "--only", "plain", "--seeds", "2")
     assert ran.code == 0, ran.err
     assert "1 of 6 runs were done before" in ran.err
     made = begun(out)
-    assert "07-plain" not in made
-    assert [n for n in made if n.startswith(("07", "08"))] == [
-        "08-distilled", "07-plain@seed1", "08-distilled@seed1",
+    assert "08-plain" not in made
+    assert [n for n in made if n.startswith(("08", "09"))] == [
+        "09-distilled", "08-plain@seed1", "09-distilled@seed1",
     ]  # fmt: skip
     study = load(out)
     assert [len(arm.runs) for arm in study.arms] == [2, 2, 0]
@@ -282,7 +282,7 @@ def test_interrupted_and_killed_a_study_goes_on_and_ends_with_the_same_weights(
     command = [sys.executable, "-m", "edgedistill", "study", str(file), "--out", str(out)]
     for sign, blow in (
         ("04-teacher-*.partial", signal.SIGINT),
-        ("08-distilled-*.partial/distilled.checkpoint", signal.SIGKILL),
+        ("09-distilled-*.partial/distilled.checkpoint", signal.SIGKILL),
     ):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         end = time.monotonic() + 120

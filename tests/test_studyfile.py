@@ -57,10 +57,12 @@ def test_an_arm_is_the_shared_recipe_with_its_own_values_in_place(tmp_path: Path
 
 
 def test_a_probe_and_fine_tuning_start_from_pretrained_weights(tmp_path: Path) -> None:
-    tree = {"recipe": {"student": {"weights": "random"}}, "arms": {k: {"arm": k} for k in KINDS}}
+    base = {"student": {"weights": "random"}, "synth": {"images": 9}}
+    tree = {"recipe": base, "arms": {k: {"arm": k} for k in KINDS}}
     study = load_study(written(tmp_path, tree))
     assert {arm.name: arm.layered.recipe.student.weights for arm in study.arms} == {
-        "plain": "random", "distilled": "random", "linear_probe": "pretrained", "finetune": "pretrained",
+        "plain": "random", "distilled": "random", "distilled+synthetic": "random",
+        "linear_probe": "pretrained", "finetune": "pretrained",
     }  # fmt: skip
     assert all(not arm.changes for arm in study.arms)
 
@@ -128,6 +130,8 @@ def test_every_problem_is_told_at_once_with_its_path(tmp_path: Path) -> None:
         ({"arms": {"a": {}}, "recipe": "no.yaml"}, "no.yaml does not exist"),
         ({"arms": {"a": {}}, "recipe": {"proof": {"seeds": 3}}}, "recipe.proof  a study has seeds"),
         ({"arms": {"a": {"arm": ["plain"]}}}, "arms.a.arm  unknown kind of arm"),
+        ({"arms": {"a": {"arm": "distilled+synthetic"}}}, "arms.a.synth.images  distilled+synthetic needs"),
+        ({"arms": {"a": {"arm": "distilled+synthetic", "synth": {"images": "auto"}}}}, "needs a number of synthetic"),
         ({"arms": {"a": {}}, "name": "../up"}, "name  a name has 1 to 40"),
         ({"arms": {"..": {}}}, "arms...  a name has 1 to 40"),
     ],

@@ -188,6 +188,11 @@ def test_variations_begin_with_training_images_of_the_class(home: Path, tmp_path
     assert ran.code == 0, ran.text
     lines = list(read_lines(out / "ledger.jsonl"))
     assert all(line.start is not None and line.maker.strength == 0.3 for line in lines)
+    again = ("synth", "verify", out, "--generator", home / "sd", "--sample", "3")
+    found = tool(*again, "--run", home / "run")
+    assert found.code == 0 and "3 made again: 3 the same to the last bit" in found.text
+    lost = tool(*again)
+    assert lost.code == 2 and "Give the one that they were made for: --run" in lost.text
 
 
 def test_a_class_conditional_generator_needs_no_prompt(home: Path, tmp_path: Path) -> None:

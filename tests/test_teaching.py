@@ -75,10 +75,10 @@ def test_a_live_teacher_leaves_nothing_on_disk_and_teaches_as_a_stored_one(tmp_p
         assert ran.code == 0, ran.err
         taught, stored = (
             json.loads((stages / name / "done.json").read_text("utf-8"))["facts"]
-            for name in ("08-distilled", "05-targets")
+            for name in ("09-distilled", "06-targets")
         )
         losses.append(taught["curve"][0]["loss"])
         assert (stored["passes"] > 0) == (kind == "stored")
-        assert bool(list((stages / "05-targets").glob("*.safetensors"))) == (kind == "stored")
+        assert bool(list((stages / "06-targets").glob("*.safetensors"))) == (kind == "stored")
     assert losses[0] == pytest.approx(losses[1], rel=2e-3)
     assert "nothing to verify" in tool("teacher", "verify", run).text

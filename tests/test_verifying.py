@@ -21,7 +21,7 @@ from edgedistill.verifying import EXACT, ROUGH, Verified, verified_view, verify
 from tests.build_parts import SMALL, make_images, tool
 from tests.teacher.cache_parts import forge
 
-STORED = "stages/05-targets"
+STORED = "stages/06-targets"
 ROWS = 16
 
 
@@ -115,7 +115,7 @@ def test_records_in_another_order_are_found_though_every_hash_fits(copy: Path) -
     assert ran.code == 1
     assert "0 damaged" in ran.out and "probabilities differ by more than" in ran.text
     assert "the mean cosine of features is less than" in ran.text
-    assert "Remove stages/05-targets" in ran.text and "Traceback" not in ran.text
+    assert "Remove stages/06-targets" in ran.text and "Traceback" not in ran.text
 
 
 def test_a_few_logits_that_were_changed_are_found_when_they_are_sampled(copy: Path) -> None:
@@ -180,7 +180,7 @@ def test_outputs_of_another_teacher_or_of_other_views_are_refused_with_what_diff
 # -- what is no cache ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("stage", ["03-pixels", "04-teacher", "05-targets"])
+@pytest.mark.parametrize("stage", ["03-pixels", "04-teacher", "06-targets"])
 def test_a_missing_stage_is_named_and_not_made(stage: str, copy: Path) -> None:
     shutil.rmtree(copy / "stages" / stage)
     before = contents(copy)

@@ -112,11 +112,16 @@ class Work:
             self.settings.teacher, len(self.settings.classes), path, channels_last
         ).eval()
 
-    def images(self, split: str, *, train: bool = False, look: Look | None = None) -> Any:
-        """The image folder of a split: random crops and mirrors with `train`, whole images without.
+    def tested(self, look: Look | None = None) -> Any:
+        """The test images, whole."""
+        return self._folder(self.folder / "tested", train=False, look=look)
 
-        `look` is the mean and the deviation to normalise with, the teacher's when `None`.
-        """
+    def images(self, split: str, *, train: bool = False) -> Any:
+        """The image folder of a split: random crops and mirrors with `train`, whole images without."""
+        return self._folder(self.folder / "images" / split, train=train, look=None)
+
+    def _folder(self, folder: Path, *, train: bool, look: Look | None) -> Any:
+        """`look` is the mean and the deviation to normalise with, the teacher's when `None`."""
         chosen = self.settings
         size = chosen.size
         view = (
@@ -129,7 +134,7 @@ class Work:
         )
         normalise = transforms.Normalize(*(look or (chosen.mean, chosen.std)))
         whole = [*view, transforms.ToTensor(), normalise]
-        return datasets.ImageFolder(str(self.folder / "images" / split), transforms.Compose(whole))
+        return datasets.ImageFolder(str(folder), transforms.Compose(whole))
 
 
 def network(name: str, classes: int, weights: Path, channels_last: bool = False) -> nn.Module:

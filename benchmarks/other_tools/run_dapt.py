@@ -135,7 +135,7 @@ def main() -> None:
     began = time.perf_counter()
     runpy.run_path(str(source / "distill.py"), run_name="__main__")
     seconds = time.perf_counter() - began
-    test, timed = work.images("test"), made["timed"]
+    test, timed = work.tested(), made["timed"]
     Outcome(
         "dapt", "ccdbeb1", given.seed, epochs, timed.images, timed.seconds, seconds,
         marks(made["student"], test), None,

@@ -122,7 +122,7 @@ def main() -> None:
     training += clock.seconds()
     seconds = time.perf_counter() - began
     tuned = lightly.load_model(scratch / "tuned" / "exported_models" / "exported_last.pt")
-    test = work.images("test")
+    test = work.tested()
     Outcome(
         "lightly-train", version("lightly-train"), given.seed, epochs,
         (first + rest) * work.settings.train, training, seconds, marks(Logits(tuned), test), None,

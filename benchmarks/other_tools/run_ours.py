@@ -76,16 +76,16 @@ def main() -> None:
     spent = train(recipe(work, epochs, given.views, given.seed), out)
     seconds = time.perf_counter() - began
     stages = out / "stages"
-    check_start(stages / "06-start" / "start.safetensors", work.start(given.seed))
-    weights = stages / "08-distilled" / "distilled.safetensors"
+    check_start(stages / "07-start" / "start.safetensors", work.start(given.seed))
+    weights = stages / "09-distilled" / "distilled.safetensors"
     model = network(chosen.student, len(chosen.classes), weights)
     look = timm.get_pretrained_cfg(chosen.student)
-    test = work.images("test", look=(look.mean, look.std))
-    views = len(list((stages / "05-targets").glob("*.safetensors")))
+    test = work.tested((look.mean, look.std))
+    views = len(list((stages / "06-targets").glob("*.safetensors")))
     images = epochs * (chosen.train // chosen.batch) * chosen.batch  # whole batches only
     Outcome(
-        "edgedistill", __version__, given.seed, epochs, images, spent["08-distilled"],
-        seconds, marks(model, test), spent["05-targets"],
+        "edgedistill", __version__, given.seed, epochs, images, spent["09-distilled"],
+        seconds, marks(model, test), spent["06-targets"],
         {
             "loss": "CE + KL + A/U", "teacher": f"stored, {views} views", "workers": 0,
             "threads": torch.get_num_threads(),

@@ -81,7 +81,7 @@ def main() -> None:
         marks(box.student_model, data["val"])
         box.post_epoch_process()
     seconds = time.perf_counter() - began
-    test = work.images("test")
+    test = work.tested()
     Outcome(
         "torchdistill", version("torchdistill"), given.seed, epochs, timed.images, timed.seconds,
         seconds, marks(box.student_model, test), None,

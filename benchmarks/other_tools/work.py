@@ -2,10 +2,11 @@
 
 python -m benchmarks.other_tools.work --out DIR [--idx DIR] [--train N] [--epochs E] [--teacher-run RUN]
 
-Images are PNG files of 28 x 28 pixels, one folder a class, in `train`, `val` and `test`. Without `--idx` they are those
-of the built-in set; with it, of a folder of idx files (`train` and `val` drawn from its training images). Images with
-the same bytes are taken once. The teacher is made by edgedistill itself on these images (`build --until teacher`), or
-taken from the run folder of `--teacher-run`.
+Images are PNG files of 28 x 28 pixels, one folder a class: `images/train`, `images/val`, and `tested` for the test. In
+`images/test` are the first few of these, which is all that edgedistill reads where the test is left out. Without
+`--idx` the images are those of the built-in set; with it, of a folder of idx files (`train` and `val` drawn from its
+training images). Images with the same bytes are taken once. The teacher is made by edgedistill itself on these images
+(`build --until teacher`), or taken from the run folder of `--teacher-run`.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from edgedistill.distill.stage import quieten_head
 Bytes = npt.NDArray[np.uint8]
 Split = tuple[Bytes, npt.NDArray[np.int64]]
 """Grey images (N, H, W) and labels (N,)."""
-STAGE = "04-teacher"
+STAGE, SEEN = "04-teacher", 100
 NAMES = tuple(
     f"{index}-{name.lower().replace('/', '-').replace(' ', '-')}"
     for index, name in enumerate(FASHION_CLASSES)
@@ -131,7 +132,10 @@ def main() -> None:
     splits = once(from_idx(given.idx, given.val) if given.idx else builtin())
     caps = {"train": given.train, "val": given.val, "test": given.test}
     splits = {name: capped(split, caps[name]) for name, split in splits.items()}
-    for name, split in splits.items():
+    for name in ("images", "tested"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    write_images(out / "tested", splits["test"])
+    for name, split in {**splits, "test": capped(splits["test"], SEEN)}.items():
         write_images(out / "images" / name, split)
     run = given.teacher_run or make_teacher(out, given)
     facts = take_teacher(out, run)
@@ -150,7 +154,7 @@ def main() -> None:
         teacher_hits=0,
     )  # fmt: skip
     work = Work(out, settings)
-    right = marks(work.teacher(), work.images("test")).count("1")
+    right = marks(work.teacher(), work.tested()).count("1")
     values = {**asdict(settings), "teacher_hits": right}
     (out / "work.json").write_text(json.dumps(values, indent=1) + "\n", "utf-8")
     print(json.dumps(values))

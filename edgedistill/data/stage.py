@@ -4,6 +4,7 @@ train.npy                   canvases (N, K, K, 3) that training views are cut fr
 train-labels.npy            their labels (N,), -1 for an image without one
 val.npy, test/pixels.npy    (N, S, S, 3), exactly as the device will see them
 teacher-val.npy, -test.npy  the same images at the teacher's size, where that is another one
+train-asked.npy             the class asked for (M,) of each synthetic image, where the last M canvases are synthetic
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,14 @@ from edgedistill.rundir import Work, sha256_file
 Pixels = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
 CANVAS_MARGIN = 8 / 7
+ASKED = "train-asked.npy"
+UNCHANGED = (
+    "val.npy", "val-labels.npy", "test/pixels.npy", "test/labels.npy", "test/evalset.json",
+    "teacher-val.npy", "teacher-test.npy",
+)  # fmt: skip
+"""What synthetic training images leave as it is."""
+BLOCK = 256
+"""Images that are copied at once."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +52,8 @@ class Sizes:
 class Arrays:
     """What the stage left, mapped from disk: pixels (N, S, S, 3) and labels (N,) of each split.
 
-    The rows of `train` are the labelled images, then those without a label, whose label is -1.
+    The rows of `train` are the labelled images, then those without a label, whose label is -1, and last the synthetic
+    ones, whose label is -1 too; `asked` (M,) is what they were asked to show.
     """
 
     folder: Path
@@ -55,6 +65,12 @@ class Arrays:
     train_labels: Ints
     val_labels: Ints
     test_labels: Ints
+    asked: Ints
+
+    @property
+    def own(self) -> int:
+        """How many rows of `train` are of the user; they are the first."""
+        return len(self.train_labels) - len(self.asked)
 
     @property
     def labelled(self) -> int:
@@ -87,23 +103,16 @@ def prepare(
     if sizes.teacher != sizes.student:
         jobs += [("teacher-val.npy", val, sizes.teacher), ("teacher-test.npy", test, sizes.teacher)]
     needed = sum(pixels_bytes(len(items), side) for name, items, side in jobs if not work.has(name))
-    free = shutil.disk_usage(work.folder).free
-    if needed > free:
-        raise StoppedError(
-            f"the images take {needed / 1e9:.1f} GB as pixels and the disk has {free / 1e9:.1f} GB free. "
-            "Free some space, use fewer images (--set data.max_train=...), or a smaller input size; "
-            "then give the same command again."
-        )
+    _require_room(work.folder, needed)
     work.path("test").mkdir(exist_ok=True)
     for name, items, side in jobs:
         if not work.has(name):
             aside = work.path(name).with_name(f".{Path(name).name}.tmp")
             write_pixels(dataset, items, side, side, aside, counter)
             _place(aside, work.path(name))
-    arrays = {"train": labels(train), "val": labels(val)}
-    for split, values in arrays.items():
-        _save(work.path(f"{split}-labels.npy"), values)
-    _save(work.path("test/labels.npy"), labels(test))
+    save_labels(work.path("train-labels.npy"), labels(train))
+    save_labels(work.path("val-labels.npy"), labels(val))
+    save_labels(work.path("test/labels.npy"), labels(test))
     about = {
         "schema": EVALSET_SCHEMA,
         "n": len(test),
@@ -115,7 +124,52 @@ def prepare(
     return {"canvas": sizes.canvas, "student": sizes.student, "teacher": sizes.teacher}
 
 
-def _save(path: Path, values: Ints) -> None:
+def extend(work: Work, folder: Path, more: Iterable[Pixels], asked: Ints) -> None:
+    """The arrays of `folder` with synthetic training images behind its own: blocks (n, K, K, 3) of `more`, in all as
+    many as classes were `asked` for. What does not change is the same file on disk. Raises `StoppedError`.
+    """
+    before = open_arrays(folder)
+    side = before.train.shape[1]
+    shape = (len(before.train) + len(asked), side, side, 3)
+    _require_room(work.folder, pixels_bytes(shape[0], side))
+    work.path("test").mkdir(exist_ok=True)
+    for name in (name for name in UNCHANGED if (folder / name).exists()):
+        work.path(name).unlink(missing_ok=True)
+        _same_file(folder / name, work.path(name))
+    aside = work.path(".train.npy.tmp")
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    with aside.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for start in range(0, len(before.train), BLOCK):
+            file.write(np.ascontiguousarray(before.train[start : start + BLOCK]).data)
+        for block in more:
+            file.write(np.ascontiguousarray(block).data)
+    _place(aside, work.path("train.npy"))
+    nothing = np.full(len(asked), UNLABELLED, dtype=np.int64)
+    save_labels(work.path("train-labels.npy"), np.concatenate([before.train_labels, nothing]))
+    save_labels(work.path(ASKED), asked)
+
+
+def _same_file(path: Path, place: Path) -> None:
+    """A second name of a file, or a copy where the disk knows no such thing."""
+    try:
+        os.link(path, place)
+    except OSError:
+        shutil.copyfile(path, place)
+
+
+def _require_room(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise StoppedError(
+            f"the images take {needed / 1e9:.1f} GB as pixels and the disk has {free / 1e9:.1f} GB free. "
+            "Free some space, use fewer images (--set data.max_train=...), or a smaller input size; "
+            "then give the same command again."
+        )
+
+
+def save_labels(path: Path, values: Ints) -> None:
+    """Write classes (N,) whole or not at all."""
     aside = path.with_name(f".{path.name}.tmp")
     with aside.open("wb") as file:
         np.lib.format.write_array(file, values)
@@ -132,7 +186,7 @@ def _place(aside: Path, path: Path) -> None:
 def open_arrays(folder: Path) -> Arrays:
     """The arrays of a finished stage."""
     val, test = open_pixels(folder / "val.npy"), open_pixels(folder / "test" / "pixels.npy")
-    own = (folder / "teacher-val.npy").exists()
+    own, asked = (folder / "teacher-val.npy").exists(), folder / ASKED
     return Arrays(
         folder=folder,
         train=open_pixels(folder / "train.npy"),
@@ -143,4 +197,5 @@ def open_arrays(folder: Path) -> Arrays:
         train_labels=np.load(folder / "train-labels.npy", allow_pickle=False),
         val_labels=np.load(folder / "val-labels.npy", allow_pickle=False),
         test_labels=np.load(folder / "test" / "labels.npy", allow_pickle=False),
+        asked=np.load(asked, allow_pickle=False) if asked.exists() else np.empty(0, np.int64),
     )

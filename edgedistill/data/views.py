@@ -38,7 +38,8 @@ class Mixture:
 @dataclass(frozen=True)
 class Views:
     """How training views are made: smallest crop area, mirroring, number of different views of each image,
-    RandAugment's magnitude (0: none), probability of an erased rectangle, and how two images are mixed.
+    RandAugment's magnitude (0: none), probability of an erased rectangle, and how two images are mixed. Of `own` images
+    (0: all) none is mixed with one of the others.
     """
 
     seed: int
@@ -49,6 +50,7 @@ class Views:
     erasing: float = 0.0
     mix: str = "none"
     mix_alpha: float = 1.0
+    own: int = 0
 
     def pixels(
         self, canvas: Pixels | Tensor, index: Ints, view: int, size: int, at: torch.device
@@ -69,7 +71,10 @@ class Views:
         if self.mix == "none" or images < 2:
             return None
         u = uniforms(self.seed ^ MIX, index, view, 2)
-        partner = (index + 1 + np.floor(u[:, 0] * (images - 1)).astype(np.int64)) % images
+        own = self.own or images
+        first, count = np.where(index < own, 0, own), np.where(index < own, own, images - own)
+        partner = index - first + 1 + np.floor(u[:, 0] * (count - 1)).astype(np.int64)
+        partner = first + partner % count
         share = _beta(u[:, 1], self.mix_alpha)
         if self.mix == "cutmix":
             share = 1 - _box(self, share, index, view)[4]

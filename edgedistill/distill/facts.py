@@ -4,18 +4,60 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from edgedistill.nets import Ints, Pixels
 from edgedistill.result import CurvePoint
 
 
 @dataclass(frozen=True)
+class Synthetic:
+    """Synthetic images among those to train on: the rows from `first` on.
+
+    `share` of each batch, on average over the epochs, is synthetic: the same in each epoch, or (`at_first`) all that is
+    possible in the first and none in the last. `label_weight` is what a class that was asked for counts beside a
+    label's 1.
+    """
+
+    first: int
+    share: float
+    at_first: bool = False
+    label_weight: float = 0.0
+
+    def count(self, epoch: int, epochs: int, size: int) -> int:
+        """Synthetic images of a batch of `size` in `epoch` (from 0); at least one where the share never changes."""
+        if self.at_first and epochs > 1:
+            return min(size, round(2 * self.share * (1 - epoch / (epochs - 1)) * size))
+        return max(1, round(self.share * size))
+
+
+@dataclass(frozen=True)
 class Images:
-    """Training canvases (N, K, K, 3), labels (N,), -1 where there is none; validation pixels (M, S, S, 3), labels."""
+    """Training canvases (N, K, K, 3), labels (N,), -1 where there is none; validation pixels (M, S, S, 3), labels.
+
+    An epoch is as long as the images that are not `synthetic` make it.
+    """
 
     canvas: Pixels
     labels: Ints
     val_pixels: Pixels
     val_labels: Ints
+    synthetic: Synthetic | None = None
+
+    @property
+    def own(self) -> int:
+        """How many of the training images are not synthetic; they are the first."""
+        return len(self.labels) if self.synthetic is None else self.synthetic.first
+
+    @property
+    def label_weights(self) -> npt.NDArray[np.float32] | None:
+        """What each label counts (N,); `None` where all count the same."""
+        if self.synthetic is None or self.synthetic.label_weight in (0.0, 1.0):
+            return None
+        weights = np.ones(len(self.labels), np.float32)
+        weights[self.synthetic.first :] = self.synthetic.label_weight
+        return weights
 
 
 @dataclass(frozen=True)

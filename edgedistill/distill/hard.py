@@ -18,6 +18,7 @@ from edgedistill.data.views import Views
 from edgedistill.distill.facts import Images
 from edgedistill.distill.network import Network
 from edgedistill.distill.objectives import Targets
+from edgedistill.distill.order import in_turns
 from edgedistill.nets import Ints, Look, forward, load_state, state_bytes
 from edgedistill.rundir import Work
 from edgedistill.teacher.course import Course
@@ -60,8 +61,8 @@ class HardStage:
         lesson = self.course.lesson(epoch)
         net.model.eval()
         found = []
-        for start in range(0, len(images.labels), BATCH):
-            index = np.arange(start, min(start + BATCH, len(images.labels)), dtype=np.int64)
+        for start in range(0, images.own, BATCH):
+            index = np.arange(start, min(start + BATCH, images.own), dtype=np.int64)
             pixels = self.views.pixels(images.canvas, index, lesson.view, look.size, net.device)
             with torch.inference_mode():
                 logits = forward(net.model, look.normalise(pixels).to(net.dtype))[1].cpu()
@@ -76,7 +77,7 @@ class HardStage:
             work.write(f"{name}.snapshot", state_bytes(net.model))
         if not len(self.rows):
             return f"no stage of hard images: {len(rows)} are fewer than {self.least}"
-        return f"{len(rows):,} hard images of {len(images.labels):,} from epoch {epoch + 1} on"
+        return f"{len(rows):,} hard images of {images.own:,} from epoch {epoch + 1} on"
 
     def again(self, work: Work, name: str, model: nn.Module, begun: bool) -> None:
         """After a checkpoint: as `begin` left it, or as if it had not begun."""
@@ -94,12 +95,6 @@ class HardStage:
             return None
         with torch.no_grad():
             return forward(self.snapshot, x)[1]
-
-
-def in_turns(rng: np.random.Generator, rows: Ints, count: int) -> Ints:
-    """`count` rows: all of them in one order, then in another, as often as it takes."""
-    times = max(1, -(-count // len(rows)))
-    return np.concatenate([rng.permutation(rows) for _ in range(times)])[:count]
 
 
 def _hard(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:

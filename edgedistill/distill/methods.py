@@ -44,13 +44,19 @@ METHODS: Mapping[Method, Blend] = {
     "hard": Blend({"ce": 0.5, "hard": 0.5}, 1.0, "Touvron et al. 2021"),
     "function_matching": Blend({"kd": 1.0}, 2.0, "Beyer et al. 2022", mix="mixup"),
 }
+LEAST_FADING = 3_000
+"""Training images from which on a teacher fades out. With 20,000 that is worth 0.25 points (docs/results.md); with few,
+a student from random weights does not come near its teacher, and the paper's constant weights stay (docs/log.md)."""
 TERMS = (
     "ce", "kd", "dkd", "dist", "hard", "soft", "align_uniform", "info_nce", "crd", "cosine", "mse",
 )  # fmt: skip
 
 
-def method_values(recipe: Recipe) -> dict[str, tuple[Any, str]]:
-    """What `distill.method` says of all that the recipe left open, by dotted path, each with the reason."""
+def method_values(recipe: Recipe, images: int | None = None) -> dict[str, tuple[Any, str]]:
+    """What `distill.method` says of all that the recipe left open, by dotted path, each with the reason.
+
+    `images` is how many there are to train on, where it is known.
+    """
     section = recipe.distill
     blend = METHODS[section.method]
     why = f"method {section.method}: {blend.source}"
@@ -71,7 +77,12 @@ def method_values(recipe: Recipe) -> dict[str, tuple[Any, str]]:
     if section.temperature == "auto":
         values["distill.temperature"] = (blend.temperature, why)
     if section.weight_schedule == "auto":
-        values["distill.weight_schedule"] = (blend.weight_schedule, why)
+        few = blend.weight_schedule == "linear" and images is not None and images < LEAST_FADING
+        values["distill.weight_schedule"] = (
+            ("constant", f"{images:,} images: a student hardly ends above its teacher")
+            if few
+            else (blend.weight_schedule, why)
+        )
     if recipe.data.mix == "auto":
         values["data.mix"] = (blend.mix, why)
     return values

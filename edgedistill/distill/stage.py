@@ -11,7 +11,8 @@ from torch import nn
 
 from edgedistill.data.stage import Arrays
 from edgedistill.data.views import Views
-from edgedistill.distill.facts import Fitted, Images, Schedule
+from edgedistill.distill.asked import AskedTargets
+from edgedistill.distill.facts import Fitted, Images, Schedule, Synthetic
 from edgedistill.distill.hard import HardStage
 from edgedistill.distill.objectives import Distilled, Objective, Plain, Targets
 from edgedistill.distill.pruning import Pruner, groups_of
@@ -19,9 +20,17 @@ from edgedistill.distill.spec import StudentSpec
 from edgedistill.distill.trainer import Trainer
 from edgedistill.errors import EdgedistillError, TeacherError, UsageError
 from edgedistill.metrics import top1
-from edgedistill.nets import Look, is_out_of_memory, load_state, outputs, pick_device, state_bytes
+from edgedistill.nets import (
+    Ints,
+    Look,
+    is_out_of_memory,
+    load_state,
+    outputs,
+    pick_device,
+    state_bytes,
+)
 from edgedistill.progress import Face
-from edgedistill.recipe import DistillSection, TeacherSection
+from edgedistill.recipe import DistillSection, SynthSection, TeacherSection
 from edgedistill.rundir import Done, Work
 from edgedistill.teacher.adapt import Probe, for_a_head, probe_network, set_head
 from edgedistill.teacher.bundled import bundled_for
@@ -167,8 +176,12 @@ def train_arm(
     seed: int,
     face: Face,
     targets: Targets | None = None,
+    synth: SynthSection | None = None,
 ) -> dict[str, Any]:
-    """Train one arm from the common start and leave `<name>.safetensors` and its facts."""
+    """Train one arm from the common start and leave `<name>.safetensors` and its facts.
+
+    `synth` says how the synthetic images of `arrays`, where it has some, come among the others.
+    """
     model, pruner = new_student(spec), None
     if spec.prune_from:
         narrow, model = model, timm.create_model(spec.prune_from, num_classes=spec.classes)
@@ -177,13 +190,14 @@ def train_arm(
     torch.manual_seed(seed)
     plan = schedule_of(section, seed)
     objective: Objective = Plain()
-    hard = None
+    hard, images = None, images_of(arrays, synth)
     if targets is not None:
         features = int(start.facts["features"])
-        objective = Distilled(section, features, targets, arrays.train_labels, seed)
+        if synth is not None and not synth.soft_targets:
+            targets = AskedTargets(targets, views, known_labels(arrays, asked=True), arrays.own)
+        objective = Distilled(section, features, targets, images.labels, seed)
         if section.hard_samples:
             hard = HardStage(targets, views, course, plan.batch_size)
-    images = Images(arrays.train, arrays.train_labels, arrays.val, arrays.val_labels)
     trainer = Trainer(
         name, model, objective, images, look, views, course, plan, hard, pruner,
     )  # fmt: skip
@@ -208,6 +222,27 @@ def train_arm(
         "curve": [point.model_dump() for point in fitted.curve],
         "notes": list(fitted.notes),
     }
+
+
+def images_of(arrays: Arrays, synth: SynthSection | None) -> Images:
+    """What is trained on, and how synthetic images come among the others where there are some.
+
+    The recipe is resolved: `share` is a number.
+    """
+    labels, extra = arrays.train_labels, None
+    if synth is not None:
+        first = synth.schedule == "first"
+        extra = Synthetic(arrays.own, float(synth.share), first, synth.label_weight)
+        labels = known_labels(arrays, asked=synth.label_weight > 0)
+    return Images(arrays.train, labels, arrays.val, arrays.val_labels, extra)
+
+
+def known_labels(arrays: Arrays, *, asked: bool) -> Ints:
+    """Classes (N,) of the training images, -1 where there is none; those `asked` for of synthetic ones are one."""
+    labels = arrays.train_labels.copy()
+    if asked:
+        labels[arrays.own :] = arrays.asked
+    return labels
 
 
 def probed_arm(

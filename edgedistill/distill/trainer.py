@@ -18,10 +18,11 @@ from edgedistill import crew
 from edgedistill.data.views import Views
 from edgedistill.distill.depthwise import speed_up
 from edgedistill.distill.facts import Fitted, Images, Schedule, kept
-from edgedistill.distill.hard import HardStage, in_turns
+from edgedistill.distill.hard import HardStage
 from edgedistill.distill.network import Network
 from edgedistill.distill.objectives import Batch, Objective
 from edgedistill.distill.optim import freeze, optimizer, param_groups
+from edgedistill.distill.order import order_of
 from edgedistill.distill.pruning import Pruner
 from edgedistill.distill.schedules import rate, side
 from edgedistill.distill.truth import class_shares, labelled_share
@@ -32,7 +33,9 @@ from edgedistill.result import CurvePoint
 from edgedistill.rundir import Work
 from edgedistill.teacher.course import Course
 
-CHECKPOINT_STEPS = 200
+CHECKPOINT_STEPS, EPOCH_STEPS = 200, 100
+"""A checkpoint is written after so many steps, and at the end of an epoch when the last one is so many steps old."""
+STATE = ("step", "passes", "seconds", "micro", "lowered", "restarts", "best", "best_epoch")
 LOOK_STEPS = 20
 """A loss that is not finite is noticed after this many steps at most; a look at every one would hold up a GPU."""
 MOST_RESTARTS = 3
@@ -71,11 +74,13 @@ class Trainer:
             ),
         )  # fmt: skip
         self.canvas = self.net.place(images.canvas)
+        self.label_weights = images.label_weights
         learned_from = images.labels >= 0 if objective.labels_only else np.ones_like(images.labels)
         self.rows: Ints = np.flatnonzero(learned_from)
-        self.per_epoch = schedule.steps_per_epoch(len(images.labels))
+        self.per_epoch = schedule.steps_per_epoch(images.own)
         self.total = schedule.epochs * self.per_epoch
         self.step, self.passes, self.seconds = 0, 0, 0.0
+        self.saved: int | None = None
         self.micro, self.lowered, self.restarts = schedule.batch_size, 1.0, 0
         self.best, self.best_epoch = -1.0, 0
         self.curve: list[CurvePoint] = []
@@ -120,8 +125,15 @@ class Trainer:
                     self._end_epoch(epoch, work, face)
                 self.seconds += time.monotonic() - start
                 bar(self.step - before)
-                if ends or self.step % CHECKPOINT_STEPS == 0:
+                if self.step % CHECKPOINT_STEPS == 0 or (ends and self._due()):
                     self._save(work, "checkpoint")
+
+    def _due(self) -> bool:
+        """Whether the end of an epoch is worth a checkpoint: the first and the last, and some steps after another; with
+        early stop every one, beside the weights that may ship.
+        """
+        old = self.saved is None or self.step - self.saved >= EPOCH_STEPS
+        return old or self.step == self.total or self.schedule.patience is not None
 
     def _given_up(self) -> bool:
         """Whether validation has not risen for as many epochs as the recipe has patience for."""
@@ -138,11 +150,13 @@ class Trainer:
     def batch(self, epoch: int, step: int) -> Ints:
         """Rows of one step over all processes: shuffled by (seed, epoch) alone; a short set comes round again."""
         hard = self.hard if self.hard is not None and self.hard.acts(epoch) else None
-        size = min(self.schedule.batch_size, len(self.images.labels))
+        size = min(self.schedule.batch_size, self.images.own)
         size -= size % crew.size()
         if self.shuffled is None or self.shuffled[:2] != (epoch, hard is not None):
             rng = np.random.default_rng([self.schedule.seed, epoch])
-            order = in_turns(rng, self.rows, size * self.per_epoch)
+            extra = self.images.synthetic
+            among = 0 if extra is None else extra.count(epoch, self.schedule.epochs, size)
+            order = order_of(rng, self.rows, self.images.own, size, self.per_epoch, among)
             order = order if hard is None else hard.among(rng, order, size)
             self.shuffled = (epoch, hard is not None, order)
         at = step % self.per_epoch
@@ -204,13 +218,14 @@ class Trainer:
         ):
             features, logits = self.net(x)
         count, known, soft, labelled = len(self.images.labels), self.images.labels, None, None
-        mixture = self.views.mixture(index, lesson.view, count)
-        if mixture is not None:
-            shares = class_shares(known, index, mixture, logits.shape[1])
+        mixture, weights = self.views.mixture(index, lesson.view, count), self.label_weights
+        if mixture is not None or weights is not None:
+            shares = class_shares(known, index, mixture, logits.shape[1], weights)
             soft = torch.from_numpy(shares).to(logits.device)
-        if (known < 0).any():
+        if weights is not None or (known < 0).any():
             whole = self.batch(epoch, self.step)
-            labelled = labelled_share(known, whole, self.views.mixture(whole, lesson.view, count))
+            mixed = self.views.mixture(whole, lesson.view, count)
+            labelled = labelled_share(known, whole, mixed, weights)
         batch = Batch(
             index, labels, lesson, self.step, self.step / self.total, soft, anchor, labelled
         )
@@ -285,17 +300,11 @@ class Trainer:
 
     def _save(self, work: Work, kind: str) -> None:
         randomness = crew.gathered(self.net.randomness())
+        self.saved = self.step if kind == "checkpoint" else None
         if not crew.leads():
             return
         state: dict[str, Any] = {
-            "step": self.step,
-            "passes": self.passes,
-            "seconds": self.seconds,
-            "micro": self.micro,
-            "lowered": self.lowered,
-            "restarts": self.restarts,
-            "best": self.best,
-            "best_epoch": self.best_epoch,
+            **{name: getattr(self, name) for name in STATE},
             "notes": self.notes,
             "sums": self.sums,
             "curve": [point.model_dump() for point in self.curve],
@@ -311,18 +320,10 @@ class Trainer:
             return False
         path = work.path(f"{self.name}.{kind}")
         state = torch.load(path, map_location="cpu", weights_only=True)
-        for name in (
-            "step",
-            "passes",
-            "seconds",
-            "micro",
-            "lowered",
-            "restarts",
-            "best",
-            "best_epoch",
-        ):
+        for name in STATE:
             setattr(self, name, state[name])
         self.notes, self.shuffled = list(state["notes"]), None
+        self.saved = self.step if kind == "checkpoint" else None
         self.sums = {key: value.to(self.device) for key, value in state["sums"].items()}
         self.curve = [CurvePoint.model_validate(point) for point in state["curve"]]
         self.net.restore(state["net"])

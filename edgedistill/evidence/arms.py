@@ -28,7 +28,7 @@ def arms_chart(result: Result) -> Markup:
 
 
 def gains_chart(result: Result) -> Markup | None:
-    """What distillation gained in each comparison, with its 95 % interval and a line at zero; `None` without any."""
+    """What was gained in each comparison, with its 95 % interval and a line at zero; `None` without any."""
     rows = []
     for made in comparisons(result.arms):
         if made.gain is not None:
@@ -41,7 +41,7 @@ def gains_chart(result: Result) -> Markup | None:
     if not rows:
         return None
     desc = "; ".join(f"{row.label} {row.text}" for row in rows)
-    title = "Gain of the distilled arm in points of top-1, with 95 % intervals"
+    title = "Gains in points of top-1, with 95 % intervals"
     return charts.intervals(title, desc, rows, _signed, zero=True)
 
 

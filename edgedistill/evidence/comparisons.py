@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from edgedistill.evidence import figures
 from edgedistill.result import Arm, Gain, Result, SeedGain, SeedTop1
 
-PLAIN, LONGER = "plain", "plain_longer"
+PLAIN, LONGER, DISTILLED, SYNTHETIC = "plain", "plain_longer", "distilled", "distilled+synthetic"
 STEPS, SCHEDULE, SECONDS = "Equal steps", "Same schedule", "Equal seconds"
 COUNTED = " (teacher and storing counted)"
+ADDED = "Synthetic images"
 ABOUT = "Distillation, "
 HOW = "--set proof.equal_seconds=true trains a plain arm for as long"
 
@@ -61,11 +62,31 @@ def comparisons(arms: Sequence[Arm]) -> list[Comparison]:
             )
         )
     own = {PLAIN, LONGER, *([steps.against] if steps else [])}
-    return found + [
+    found += [
         Comparison(f"Against {gain.against}", "", gain.words, gain.against, gain)
         for gain in taught.gains
         if gain.against not in own
     ]
+    return found + _synthetic(arms)
+
+
+def _synthetic(arms: Sequence[Arm]) -> list[Comparison]:
+    """What synthetic images added to the distilled arm at equal steps; empty where there were none."""
+    arm = next((arm for arm in arms if arm.name == SYNTHETIC), None)
+    if arm is None:
+        return []
+    title, more = _steps(arms, arm, DISTILLED)
+    how = f", {title.lower()}{more}"
+    found = [
+        Comparison(ADDED, how, gain.words, gain.against, gain)
+        for gain in arm.gains
+        if gain.against == DISTILLED
+    ]
+    if arm.seed_gain is not None:
+        over = arm.seed_gain
+        title = f"{ADDED} over {over.seeds} seeds"
+        found.append(Comparison(title, how, over.words, over.against, over))
+    return found
 
 
 def _steps(arms: Sequence[Arm], taught: Arm, against: str) -> tuple[str, str]:

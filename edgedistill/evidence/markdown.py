@@ -22,6 +22,7 @@ from edgedistill.evidence.comparisons import (
 from edgedistill.evidence.sections import confused
 from edgedistill.result import Artifact, Latency, Member, Result, Teacher
 
+MOST_CLASSES = 100
 _MARK = {"pass": "✅", "fail": "❌", "unconfirmed": "⚠️"}
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~$&])")
 
@@ -216,6 +217,32 @@ def teacher_lines(result: Result) -> list[str]:
     return lines
 
 
+def synthetic_lines(result: Result) -> list[str]:
+    """Where synthetic images come from and what became of them; empty where there are none."""
+    made = result.synthetic
+    if made is None:
+        return []
+    dropped = ", ".join(f"{prose(why)} {count:,}" for why, count in made.dropped.items())
+    return [
+        f"- Synthetic images: {made.kept:,} of {made.made:,} kept, by {name(made.generator)} "
+        f"({made.steps} steps, guidance {made.guidance:g}); the teacher sees the class asked for in "
+        f"{figures.percent(made.agreement)}. Dropped: {dropped or 'none'}."
+    ]
+
+
+def _classes_with(result: Result) -> list[str]:
+    """What each class has from synthetic images."""
+    made = result.synthetic
+    if made is None:
+        return []
+    rows = [
+        [name(c.name), f"{c.real:,}", f"{c.kept:,}", figures.percent(c.recall_without), figures.percent(c.recall_with)]
+        for c in made.classes[:MOST_CLASSES]
+    ]  # fmt: skip
+    head = ["Class", "Real", "Synthetic", "Recall without", "Recall with"]
+    return [_details("Synthetic images by class", table(head, rows, (1, 2, 3, 4)))]
+
+
 def _origins(result: Result) -> list[str]:
     data, teacher, student = result.data, result.teacher, result.student
     env = result.environment
@@ -249,6 +276,8 @@ def markdown(result: Result) -> str:
         "### Did distillation help?",
         *comparison_lines(result),
         arms_table(result),
+        *synthetic_lines(result),
+        *_classes_with(result),
         *_proof(result),
         "### Files",
         artifacts_table(result),

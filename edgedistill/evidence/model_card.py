@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from edgedistill.evidence import figures
-from edgedistill.evidence.comparisons import other_remarks
+from edgedistill.evidence.comparisons import DISTILLED, SYNTHETIC, other_remarks
 from edgedistill.evidence.markdown import (
     arms_table,
     artifacts_table,
@@ -19,10 +19,11 @@ from edgedistill.evidence.markdown import (
     name,
     prose,
     seeds_table,
+    synthetic_lines,
     table,
     teacher_lines,
 )
-from edgedistill.evidence.sections import chosen, teachers
+from edgedistill.evidence.sections import chosen, licence_parts
 from edgedistill.result import Result
 
 _KNOWN_LICENCES = {
@@ -55,7 +56,7 @@ def _metrics(result: Result) -> list[dict[str, Any]]:
 
 def front_matter(result: Result) -> dict[str, Any]:
     """The YAML header as data."""
-    taught = ["knowledge-distillation"] if result.chosen_arm == "distilled" else []
+    taught = ["knowledge-distillation"] if result.chosen_arm in (DISTILLED, SYNTHETIC) else []
     header: dict[str, Any] = {
         **_licence(result),
         "library_name": "onnx",
@@ -118,6 +119,7 @@ def _training(result: Result) -> list[str]:
         f"{figures.accuracy(teacher.top1)} ({figures.interval(teacher.top1)}, "
         f"{teacher.top1.n:,} images). {prose(teacher.words)}",
         *[f"  - {line}" for line in teacher_lines(result)],
+        *synthetic_lines(result),
         f"- Data: {name(data.name)}: {data.train:,} training, {data.val:,} validation and "
         f"{data.test:,} test images; {figures.beside(data)}. {prose(data.split)}",
         f"- The weights are those of the arm {name(result.chosen_arm)}; seed {result.seed}.",
@@ -127,19 +129,19 @@ def _training(result: Result) -> list[str]:
 
 
 def _licences(result: Result) -> str:
-    parts = [
-        *[("Teacher weights", t.model, t.licence) for t in teachers(result)],
-        ("Student weights", result.student.weights_source, result.student.licence),
-        ("Images", result.data.name, result.data.licence),
+    cells = [
+        [part, name(which), prose(held or "not stated")]
+        for part, which, held in licence_parts(result)
     ]
-    cells = [[part, name(which), prose(held or "not stated")] for part, which, held in parts]
     return table(["Part", "Which", "Licence"], cells)
 
 
 def _origin(result: Result) -> str:
     student, teacher = name(result.student.model), name(result.teacher.model)
-    if result.chosen_arm == "distilled":
-        return f"distilled from {teacher} into {student}"
+    if result.chosen_arm in (DISTILLED, SYNTHETIC):
+        more = " with synthetic images beside the real ones"
+        more = more if result.chosen_arm == SYNTHETIC else ""
+        return f"distilled from {teacher} into {student}{more}"
     return f"{student} trained on labels alone: distillation from {teacher} was not better on validation images"
 
 

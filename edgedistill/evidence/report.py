@@ -19,6 +19,8 @@ from markupsafe import Markup, escape
 
 from edgedistill.evidence import arms, figures, sections
 from edgedistill.evidence.comparisons import (
+    DISTILLED,
+    SYNTHETIC,
     comparisons,
     cost_parts,
     costs,
@@ -37,6 +39,7 @@ from edgedistill.result import Evidence, Result, VerdictRow
 __all__ = ["MAX_HTML_BYTES", "console", "html", "markdown", "model_card", "write_views"]
 
 MAX_HTML_BYTES = 1_500_000
+MAX_SHEET_BYTES = 700_000
 MAX_TEXT = 4000
 MOST_SKIPPED = 100
 MOST_CANDIDATES = 60
@@ -96,14 +99,6 @@ def style(*sheets: str) -> Markup:
     return Markup("".join(texts))
 
 
-def _licences(result: Result) -> list[tuple[str, str, str | None]]:
-    return [
-        *[("Teacher weights", t.model, t.licence) for t in sections.teachers(result)],
-        ("Student weights", result.student.weights_source, result.student.licence),
-        ("Images", result.data.name, result.data.licence),
-    ]
-
-
 def _page(result: Result, pictures: Sequence[sections.Picture]) -> str:
     classes = sections.class_rows(result)
     context: dict[str, Any] = {
@@ -117,6 +112,7 @@ def _page(result: Result, pictures: Sequence[sections.Picture]) -> str:
         "remarks": other_remarks(result),
         "comparisons": comparisons(result.arms),
         "gains": gains_over(result.arms),
+        "taught_words": {DISTILLED: "the distilled arm", SYNTHETIC: "see above"},
         "costs": costs(result.arms),
         "cost_parts": cost_parts(result.arms),
         "notes": notes(result.arms),
@@ -136,9 +132,17 @@ def _page(result: Result, pictures: Sequence[sections.Picture]) -> str:
         "recall_chart": sections.recall_chart(classes),
         "pictures": pictures,
         "uniform": math.log(max(len(result.data.classes), 1)),
-        "licences": _licences(result),
+        "licences": sections.licence_parts(result),
+        "sheet": _sheet(result),
     }
     return environment().get_template("report.html.j2").render(context)
+
+
+def _sheet(result: Result) -> str | None:
+    """The picture of synthetic images as a data URI, where there is one that the page can hold."""
+    made = result.synthetic
+    fits = made is not None and made.sheet is not None and len(made.sheet) <= MAX_SHEET_BYTES
+    return sections.png_uri(made.sheet) if made and made.sheet and fits else None
 
 
 def _fitting(result: Result, room: int) -> list[sections.Picture]:

@@ -215,14 +215,28 @@ def recall_chart(rows: Sequence[ClassRow]) -> Markup:
     return charts.bars("Recall by class, lowest first", desc, entries, lambda v: f"{v * 100:g} %")
 
 
+def png_uri(text: str) -> str | None:
+    """A PNG in base64 as a data URI; `None` for bytes that are none."""
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return "data:image/png;base64," + base64.b64encode(raw).decode() if raw[:8] == _PNG else None
+
+
+def licence_parts(result: Result) -> list[tuple[str, str, str | None]]:
+    """What a student is made from: part, which one, licence."""
+    made = result.synthetic
+    return [
+        *[("Teacher weights", t.model, t.licence) for t in teachers(result)],
+        ("Student weights", result.student.weights_source, result.student.licence),
+        ("Images", result.data.name, result.data.licence),
+        *([("Generator of synthetic images", made.generator, made.licence)] if made else []),
+    ]
+
+
 def picture(result: Result, example: Example) -> Picture:
     """An example with its names; bytes that are not a PNG are not shown."""
-    uri = None
-    try:
-        raw = base64.b64decode(example.png, validate=True)
-        if raw.startswith(_PNG):
-            uri = "data:image/png;base64," + base64.b64encode(raw).decode("ascii")
-    except (binascii.Error, ValueError):
-        uri = None
+    uri = png_uri(example.png)
     names = class_name(result, example.label), class_name(result, example.predicted)
     return Picture(uri, *names, example.confidence, example.label == example.predicted)

@@ -14,19 +14,28 @@ from diffusers import DiffusionPipeline
 from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
+from torch.nn.functional import pixel_shuffle
 
 
 class ClassConditionalPipeline(DiffusionPipeline):  # type: ignore[misc]
-    """Images of classes by number: `classes` are their names in order, `crop` is the side cut out of the middle."""
+    """Images of classes by number: `classes` are their names in order, `crop` is the side cut out of the middle.
+
+    The network sees `patch` x `patch` pixels as one place.
+    """
 
     model_cpu_offload_seq = "unet"
 
     def __init__(
-        self, unet: Any, scheduler: Any, classes: list[str] | None = None, crop: int | None = None
+        self,
+        unet: Any,
+        scheduler: Any,
+        classes: list[str] | None = None,
+        crop: int | None = None,
+        patch: int = 1,
     ) -> None:
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler)
-        self.register_to_config(classes=list(classes or ()), crop=crop)
+        self.register_to_config(classes=list(classes or ()), crop=crop, patch=patch)
 
     @torch.no_grad()
     def __call__(
@@ -56,7 +65,8 @@ class ClassConditionalPipeline(DiffusionPipeline):  # type: ignore[misc]
                 free = self._predict(seen, step, nothing)
                 predicted = free + guidance_scale * (predicted - free)
             x = self.scheduler.step(predicted, step, x).prev_sample
-        images = self._cut(x.float().clamp(-1, 1) / 2 + 0.5).permute(0, 2, 3, 1).cpu().numpy()
+        x = pixel_shuffle(x.float(), self.config.patch)
+        images = self._cut(x.clamp(-1, 1) / 2 + 0.5).permute(0, 2, 3, 1).cpu().numpy()
         if output_type == "pil":
             images = self.numpy_to_pil(images)
         return ImagePipelineOutput(images=images)

@@ -20,8 +20,16 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from edgedistill.errors import EdgedistillError, GeneratorError, MissingExtraError, StoppedError
-from edgedistill.synth.pipelines import Making, folder_hash, licence_of, load_pipeline, settle
+from edgedistill.errors import EdgedistillError, GeneratorError, StoppedError
+from edgedistill.synth.bundled import places
+from edgedistill.synth.pipelines import (
+    Making,
+    folder_hash,
+    licence_of,
+    load_pipeline,
+    require_diffusers,
+    settle,
+)
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -89,12 +97,13 @@ class DiffusersSource:
     """A diffusers pipeline. Raises `GeneratorError` in one paragraph for what cannot be loaded or used."""
 
     def __init__(self, making: Making, classes: Sequence[str]) -> None:
-        if not _installed():
-            raise MissingExtraError("making synthetic images", "synth")
+        require_diffusers()
         self.making = making
         self.pipe, revision = load_pipeline(making)
+        self.places: list[int] = []
         if making.kind == "class_conditional":
-            _check_classes(making.model, list(self.pipe.config.classes), classes)
+            known = list(self.pipe.config.classes)
+            self.places = places(Path(making.model).name, known, classes)
         self.device, self.precision = settle(self.pipe)
         self.takes = set(inspect.signature(type(self.pipe).__call__).parameters)
         steps = making.steps or self._default("num_inference_steps", 50)
@@ -149,7 +158,7 @@ class DiffusersSource:
         """What the pipeline is asked for: classes or prompts, images to begin with, the size."""
         making = self.making
         if making.kind == "class_conditional":
-            return {"class_labels": [wish.label for wish in wishes]}
+            return {"class_labels": [self.places[wish.label] for wish in wishes]}
         asked: dict[str, Any] = {"prompt": [wish.prompt for wish in wishes]}
         if making.negative and self.facts.guidance > 1:
             asked["negative_prompt"] = [making.negative] * len(wishes)
@@ -161,23 +170,6 @@ class DiffusersSource:
 def open_source(making: Making, classes: Sequence[str]) -> ImageSource:
     """The generator that `making` names, ready for images of `classes`."""
     return DiffusersSource(making, classes)
-
-
-def _installed() -> bool:
-    from importlib.util import find_spec
-
-    return all(find_spec(name) is not None for name in ("diffusers", "torch", "transformers"))
-
-
-def _check_classes(model: str, known: list[str], wanted: Sequence[str]) -> None:
-    missing = [name for name in wanted if name not in known]
-    if missing or known != list(wanted):
-        shown = ", ".join(known[:20])
-        raise GeneratorError(
-            f"the generator {model} makes other classes than the images have"
-            + (f": it does not know {', '.join(missing[:5])}" if missing else "")
-            + f". Its classes: {shown}. Train one on your images:  edgedistill synth train"
-        )
 
 
 def _starts(wishes: Sequence[Wish], size: int | None) -> list[Any]:

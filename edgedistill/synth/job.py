@@ -15,6 +15,7 @@ import hashlib
 import io
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,47 +29,13 @@ from edgedistill.synth.generators import ImageSource, Pixels, Wish
 from edgedistill.synth.ledger import Line, Maker, ledger_bytes, read_lines
 from edgedistill.synth.prompts import PromptBook
 from edgedistill.synth.shard import UNITS, pixels_hash, read_shard, shard_bytes
+from edgedistill.synth.units import Part, Unit
 
 SCHEMA = "edgedistill.synth/1"
-JOB, ROUNDS = "job.json", "rounds"
-OWN = (ROUNDS, UNITS, "scores")
+JOB, ROUNDS, JUDGE, TIMES = "job.json", "rounds", "judge", "times"
+OWN = (ROUNDS, UNITS, TIMES, "scores")
 """Folders in which a job writes; nothing is swept elsewhere."""
 MOST_IMAGES = 10_000_000
-
-
-@dataclass(frozen=True)
-class Part:
-    """Which share of the units this process makes: units whose number leaves `index` when divided by `count`."""
-
-    index: int = 0
-    count: int = 1
-
-    @classmethod
-    def parse(cls, text: str) -> Part:
-        """`2/5` is the second of five. Raises `UsageError`."""
-        first, _, second = text.partition("/")
-        if not (first.isdigit() and second.isdigit() and 1 <= int(first) <= int(second)):
-            raise UsageError(f'--part is "2/5" for the second of five parts; got "{text}"')
-        return cls(int(first) - 1, int(second))
-
-
-@dataclass(frozen=True)
-class Unit:
-    """Consecutive images of a round: numbers from `start` up to `stop`."""
-
-    round: int
-    place: int
-    start: int
-    stop: int
-
-    @property
-    def name(self) -> str:
-        """The name of its files."""
-        return f"{self.round}-{self.place:05}"
-
-    def batches(self, size: int) -> list[tuple[int, int]]:
-        """Numbers of each batch: first, and one after the last."""
-        return [(at, min(at + size, self.stop)) for at in range(self.start, self.stop, size)]
 
 
 @dataclass(frozen=True)
@@ -91,7 +58,7 @@ class Plan:
             "batch": self.batch,
             "unit": self.unit,
             "prompts": self.book.document(),
-            "maker": self.maker.model_dump(mode="json", exclude={"packages"}),
+            "maker": self.maker.model_dump(mode="json", exclude={"packages", "licence"}),
         }
 
 
@@ -102,15 +69,16 @@ Starts = Callable[[int, int], tuple[Pixels, str]]
 class Job:
     """A folder of synthetic images. Raises `UsageError` for a folder of another job, or of something else.
 
-    Versions of packages stand in the lines of the ledger and are no part of what a job is: it goes on after an update.
+    Versions of packages and the licence stand in the lines of the ledger and are no part of what a job is: it goes on
+    after an update, and where a hub's card cannot be read.
     """
 
     def __init__(self, folder: Path, plan: Plan) -> None:
         self.folder, self.plan = folder, plan
         path, wanted = folder / JOB, json.loads(json.dumps(plan.document()))
         if path.exists():
-            found = _read(path)
-            if found != wanted:
+            if not same_job(path, plan):
+                found = _read(path)
                 keys = [key for key in wanted if found.get(key) != wanted[key]]
                 raise UsageError(
                     f"{folder} holds a job that differs in {', '.join(keys) or 'its schema'}. Give the same command "
@@ -140,6 +108,22 @@ class Job:
             raise UsageError(f"a job makes at most {MOST_IMAGES:,} images")
         path = self.folder / ROUNDS / f"{len(rounds)}.json"
         write_atomic(path, json.dumps({"counts": list(counts)}) + "\n")
+
+    def judged_by(self, judge: str) -> None:
+        """Who judges the images. What another judge found lacking, the later rounds, is forgotten.
+
+        So rounds are a function of the job and its judge, whatever the folder has seen.
+        """
+        path = self.folder / JUDGE
+        if path.exists() and path.read_text("utf-8") == judge:
+            return
+        for index in range(len(self.rounds()) - 1, 0, -1):
+            for pattern in (f"{index}-*", f".{index}-*"):
+                for place in (UNITS, TIMES):
+                    for file in list((self.folder / place).glob(pattern)):
+                        remove(file)
+            remove(self.folder / ROUNDS / f"{index}.json")
+        write_atomic(path, judge)
 
     def labels(self, index: int) -> list[int]:
         """The class of each image of a round in order: all classes in turn, as long as each has some left."""
@@ -198,8 +182,17 @@ class Job:
         made = 0
         self._sweep(part)
         for unit in self.missing(part):
+            began = time.monotonic()
             made += self._make_unit(unit, source(), starts, advance)
+            took = f"{time.monotonic() - began:.3f}\n"
+            write_atomic(self.folder / TIMES / unit.name, took)
         return made
+
+    @property
+    def seconds(self) -> float:
+        """How long the units took that are there; of one that was broken off, its last try."""
+        took = (self.folder / TIMES).glob("*")
+        return sum(float(path.read_text("utf-8")) for path in took if not path.name.startswith("."))
 
     def _sweep(self, part: Part) -> None:
         """Remove what a killed process of this part left: batches of a unit that is whole, what is half written or
@@ -291,6 +284,12 @@ def _clear(litter: Iterable[Path]) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+def same_job(path: Path, plan: Plan) -> bool:
+    """Whether a job's file asks for what `plan` does. Raises `DocumentError`."""
+    wanted: dict[str, Any] = json.loads(json.dumps(plan.document()))
+    return _read(path) == wanted
 
 
 def classes_of(folder: Path) -> list[str]:

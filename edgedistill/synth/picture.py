@@ -11,16 +11,20 @@ from PIL import Image, ImageDraw
 from edgedistill.synth.generators import Pixels
 from edgedistill.synth.ledger import Line
 
-ACROSS, SIDE, GAP, LEFT = 12, 64, 4, 190
+ACROSS, SIDE, GAP, LEFT = 12, 48, 4, 190
 """Images of a row, their side and the space between them in pixels, and the room for words."""
+MOST_CLASSES = 20
+"""Of more classes, as many are shown."""
+COLOURS = 256
+"""Of the whole picture, which so fits into a page."""
 KEPT_COLOUR, DROPPED_COLOUR, PAPER = (20, 110, 60), (160, 40, 40), (255, 255, 255)
 
 
 def rows_of(lines: Sequence[Line], classes: Sequence[str]) -> list[tuple[str, bool, list[Line]]]:
-    """What is shown: (words, whether kept, images) for each class and each reason, evenly from first to last."""
+    """What is shown: (words, whether kept, images) of classes and of each reason, evenly from first to last."""
+    shown = np.linspace(0, len(classes) - 1, min(MOST_CLASSES, len(classes))).round().astype(int)
     found = [
-        (name, True, [line for line in lines if line.kept and line.label == k])
-        for k, name in enumerate(classes)
+        (classes[k], True, [line for line in lines if line.kept and line.label == k]) for k in shown
     ]
     reasons = sorted({line.reason for line in lines if line.reason})
     found += [
@@ -47,7 +51,8 @@ def picture(lines: Sequence[Line], classes: Sequence[str], read: Callable[[Line]
             image = Image.fromarray(read(line)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
             sheet.paste(image, (LEFT + across * step, down * step + GAP // 2))
     out = io.BytesIO()
-    sheet.save(out, "PNG")
+    small = sheet.quantize(COLOURS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    small.save(out, "PNG", optimize=True)
     return out.getvalue()
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from edgedistill.errors import GeneratorError
+from edgedistill.errors import GeneratorError, MissingExtraError
 from edgedistill.files import sha256_file
+from edgedistill.synth.bundled import CLASS_PIPELINE, INDEX, Kind
 
-Kind = Literal["text_to_image", "image_to_image", "class_conditional"]
-INDEX = "model_index.json"
-CLASS_PIPELINE = "ClassConditionalPipeline"
 WEIGHTS = (".safetensors", ".bin", ".json", ".txt", ".model")
 """Endings of the files of a pipeline that its images depend on."""
 ROOM = 1.3
@@ -42,9 +42,8 @@ def load_pipeline(making: Making) -> tuple[Any, str | None]:
     import torch
 
     name = making.model
-    folder = Path(name)
-    if folder.exists() or name.startswith((".", "/", "~")):
-        check_folder(folder, making.kind)
+    if is_local(name):
+        check_folder(Path(name), making.kind)
     classes: dict[str, Any] = {
         "text_to_image": diffusers.AutoPipelineForText2Image,
         "image_to_image": diffusers.AutoPipelineForImage2Image,
@@ -57,9 +56,11 @@ def load_pipeline(making: Making) -> tuple[Any, str | None]:
     diffusers.utils.logging.set_verbosity_error()
     diffusers.utils.logging.disable_progress_bar()
     try:
-        pipe = classes[making.kind].from_pretrained(
-            name, torch_dtype=dtype, revision=making.revision
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            pipe = classes[making.kind].from_pretrained(
+                name, torch_dtype=dtype, revision=making.revision
+            )
         if making.scheduler is not None:
             pipe.scheduler = getattr(diffusers, making.scheduler).from_config(pipe.scheduler.config)
     except Exception as error:  # diffusers and the hub's client raise many kinds, none of them ours
@@ -71,6 +72,11 @@ def load_pipeline(making: Making) -> tuple[Any, str | None]:
         ) from None
     pipe.set_progress_bar_config(disable=True)
     return pipe, _commit(pipe)
+
+
+def is_local(name: str) -> bool:
+    """Whether a generator's name is a folder and not the id of a hub."""
+    return Path(name).exists() or name.startswith((".", "/", "~"))
 
 
 def check_folder(folder: Path, kind: str) -> None:
@@ -92,6 +98,12 @@ def check_folder(folder: Path, kind: str) -> None:
         what = "knows classes by number" if by_class else f"is a {name}"
         wanted = "class_conditional" if by_class else "text_to_image or image_to_image"
         raise GeneratorError(f"the generator {folder} {what}, so its kind is {wanted}, not {kind}.")
+
+
+def require_diffusers() -> None:
+    """Raise `MissingExtraError` where what makes images is not installed."""
+    if any(find_spec(name) is None for name in ("diffusers", "torch", "transformers")):
+        raise MissingExtraError("synthetic images", "synth")
 
 
 def folder_hash(folder: Path) -> str:

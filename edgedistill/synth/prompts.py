@@ -140,6 +140,11 @@ def book_for(classes: Sequence[str], domain: str, file: Path | None = None) -> P
     )
 
 
+def bare_book(classes: Sequence[str]) -> PromptBook:
+    """The names alone, for a generator that is asked by number."""
+    return PromptBook(("{class}",), {}, tuple((name,) for name in classes), "")
+
+
 def clean(name: str) -> str:
     """A class name as people say it: `Faces_easy` is "faces", `001.Black_footed_Albatross` "black footed albatross".
 

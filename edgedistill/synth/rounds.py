@@ -24,9 +24,10 @@ from edgedistill.synth.curate import (
     tally,
 )
 from edgedistill.synth.generators import ImageSource
-from edgedistill.synth.job import Job, Part, Starts
+from edgedistill.synth.job import Job, Starts
 from edgedistill.synth.ledger import Line, write_lines
 from edgedistill.synth.score import Look, joined, scored
+from edgedistill.synth.units import Part
 
 LEDGER = "ledger.jsonl"
 MORE = 1.15

@@ -19,7 +19,8 @@ from edgedistill.errors import GeneratorError
 from edgedistill.files import sha256_file, write_atomic
 from edgedistill.synth.curate import Seen, unit_length
 from edgedistill.synth.generators import Pixels
-from edgedistill.synth.job import Job, Unit
+from edgedistill.synth.job import Job
+from edgedistill.synth.units import Unit
 
 SCORES, REAL = "scores", "scores/real.npz"
 """Answers for each unit, and those for the real images."""

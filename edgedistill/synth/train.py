@@ -44,13 +44,17 @@ GENERATOR, CHECKPOINT = "generator", "generator.checkpoint"
 
 @dataclass(frozen=True)
 class Fitting:
-    """How a generator is trained. `widths` are channels from the full side down, each half of the side before."""
+    """How a generator is trained. The network sees `patch` x `patch` pixels as one place, and is that much cheaper.
+
+    `widths` are channels from that side down, each half of the side before.
+    """
 
     steps: int
     batch_size: int = 128
     lr: float = 1e-3
     widths: tuple[int, ...] = (32, 64, 96)
     layers: int = 1
+    patch: int = 2
     ema: float = 0.999
     untold: float = 0.1
     flip: bool = True
@@ -59,8 +63,8 @@ class Fitting:
 
     @property
     def multiple(self) -> int:
-        """The side of the network's image is a multiple of this, in pixels."""
-        return int(2 ** (len(self.widths) - 1))
+        """The side of an image is made a multiple of this, in pixels."""
+        return int(self.patch * 2 ** (len(self.widths) - 1))
 
 
 def padded_side(side: int, multiple: int) -> int:
@@ -70,11 +74,11 @@ def padded_side(side: int, multiple: int) -> int:
 
 def network(side: int, channels: int, classes: int, fitting: Fitting) -> Any:
     """The U-Net: residual blocks at each side, attention at the smallest."""
-    depth = len(fitting.widths)
+    depth, places = len(fitting.widths), channels * fitting.patch**2
     return UNet2DModel(
-        sample_size=padded_side(side, fitting.multiple),
-        in_channels=channels,
-        out_channels=channels,
+        sample_size=padded_side(side, fitting.multiple) // fitting.patch,
+        in_channels=places,
+        out_channels=places,
         block_out_channels=fitting.widths,
         layers_per_block=fitting.layers,
         down_block_types=("DownBlock2D",) * depth,
@@ -144,7 +148,9 @@ class GeneratorTrainer:
                 if self.step % CHECKPOINT_STEPS == 0:
                     self._save(work)
         if crew.leads():
-            save_pipeline(self.ema.module, self.classes, self.side, work.path(GENERATOR))
+            save_pipeline(
+                self.ema.module, self.classes, self.side, self.fitting.patch, work.path(GENERATOR)
+            )
         return {
             "steps": self.step,
             "passes": self.step * self.fitting.batch_size,
@@ -196,20 +202,21 @@ class GeneratorTrainer:
         noise = torch.randn(shape, generator=draw)
         times = torch.randint(TIMES, (len(rows),), generator=draw)
         untold = torch.rand(len(rows), generator=draw) < fitting.untold
-        mirrored = torch.rand(len(rows), generator=draw) < 0.5
-        clean = self._clean(torch.from_numpy(rows))
-        if fitting.flip:
-            clean = torch.where(mirrored.view(-1, 1, 1, 1), clean.flip(3), clean)
+        mirrored = (torch.rand(len(rows), generator=draw) < 0.5) & fitting.flip
+        clean = self._clean(torch.from_numpy(rows), mirrored)
         labels = torch.where(untold, len(self.classes), self.labels[rows])
         mine = slice(crew.rank(), None, crew.size())
         parts = [part[mine].to(self.device) for part in (clean, labels, noise, times)]
         return parts[0], parts[1], parts[2], parts[3]
 
-    def _clean(self, rows: Tensor) -> Tensor:
+    def _clean(self, rows: Tensor, mirrored: Tensor) -> Tensor:
+        """Images (B, C, P, P) in -1..1, patches as channels."""
         x = self.pixels[rows].permute(0, 3, 1, 2).float() / 127.5 - 1
-        more = int(self.net.config.sample_size) - self.side
+        x = torch.where(mirrored.view(-1, 1, 1, 1), x.flip(3), x)
+        more = int(self.net.config.sample_size) * self.fitting.patch - self.side
         sides = (more // 2, more - more // 2)
-        return nn.functional.pad(x, (*sides, *sides), mode="replicate") if more else x
+        x = nn.functional.pad(x, (*sides, *sides), mode="replicate") if more else x
+        return nn.functional.pixel_unshuffle(x, self.fitting.patch)
 
     def _look(self, face: Face) -> None:
         steps = (self.step - 1) % LOOK_STEPS + 1
@@ -249,20 +256,14 @@ def min_snr(alpha: Tensor) -> Tensor:
     return snr.clamp(max=SNR_GAMMA) / (snr + 1)
 
 
-def save_pipeline(
-    net: Any, classes: tuple[str, ...], side: int, folder: Path, *, half: bool = False
-) -> None:
-    """Save a trained network as a folder that `from_pretrained` reads, whole or not at all; `half`: in float16."""
-    crop = side if int(net.config.sample_size) != side else None
+def save_pipeline(net: Any, classes: tuple[str, ...], side: int, patch: int, folder: Path) -> None:
+    """Save a trained network as a folder that `from_pretrained` reads, whole or not at all."""
+    crop = side if int(net.config.sample_size) * patch != side else None
     with (
         tempfile.TemporaryDirectory(dir=folder.parent, prefix=".generator.") as name,
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")
-        pipe = ClassConditionalPipeline(net, sampler(), list(classes), crop)
-        if half:
-            pipe.to(dtype=torch.float16)
+        pipe = ClassConditionalPipeline(net, sampler(), list(classes), crop, patch)
         pipe.save_pretrained(Path(name) / GENERATOR)
-        if half:
-            pipe.to(dtype=torch.float32)
         replace_folder(Path(name) / GENERATOR, folder)

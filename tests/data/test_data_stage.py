@@ -18,7 +18,7 @@ from edgedistill.data import stage as room
 from edgedistill.data.dataset import Dataset, labels
 from edgedistill.data.pixels import pixels_bytes, write_pixels
 from edgedistill.data.sources import open_source
-from edgedistill.data.stage import Sizes, canvas_side, open_arrays, prepare
+from edgedistill.data.stage import Sizes, canvas_side, extend, open_arrays, prepare
 from edgedistill.errors import DataError, StoppedError
 from edgedistill.recipe import DataSection
 from edgedistill.rundir import Work, is_disk_full
@@ -227,3 +227,46 @@ def test_the_canvas_has_a_margin_only_where_images_have_more_to_give(
     student: int, teacher: int, image: int, want: int
 ) -> None:
     assert canvas_side(student, teacher, image) == want
+
+
+def test_synthetic_images_stand_behind_the_others_and_nothing_else_changes(tmp_path: Path) -> None:
+    before, after = work(tmp_path / "before"), work(tmp_path / "after")
+    prepare(before, dataset(tmp_path / "images"), SIZES, nothing)
+    more = np.random.default_rng(0).integers(0, 256, (5, 27, 27, 3), dtype=np.uint8)
+    extend(after, before.folder, [more[:2], more[2:]], np.array([1, 0, 1, 1, 0]))
+    own, found = open_arrays(before.folder), open_arrays(after.folder)
+    assert found.own == len(own.train) == own.own and len(found.train) == found.own + 5
+    assert np.array_equal(found.train[: found.own], own.train)
+    assert np.array_equal(found.train[found.own :], more)
+    assert found.train_labels.tolist() == [*own.train_labels.tolist(), -1, -1, -1, -1, -1]
+    assert found.asked.tolist() == [1, 0, 1, 1, 0] and own.asked.tolist() == []
+    assert found.labelled == own.labelled
+    (before.folder / "fingerprint").write_text("of stage 03")
+    extend(after, before.folder, [more], np.array([1, 0, 1, 1, 0]))
+    (before.folder / "fingerprint").unlink()
+    changed = {"train.npy", "train-labels.npy", "train-asked.npy"}
+    first, second = contents(before.folder), contents(after.folder)
+    assert {k: v for k, v in second.items() if k not in changed} == {
+        k: v for k, v in first.items() if k not in changed
+    }
+
+
+def test_a_broken_try_is_written_over_and_the_first_arrays_stay_as_they_are(tmp_path: Path) -> None:
+    before, after = work(tmp_path / "before"), work(tmp_path / "after")
+    prepare(before, dataset(tmp_path / "images"), SIZES, nothing)
+    first = contents(before.folder)
+    more = np.zeros((3, 27, 27, 3), np.uint8)
+    for count in (3, 2):
+        extend(after, before.folder, [more[:count]], np.zeros(count, np.int64))
+    assert len(open_arrays(after.folder).train) == len(open_arrays(before.folder).train) + 2
+    assert contents(before.folder) == first
+
+
+def test_a_disk_that_is_too_small_for_more_images_is_told_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = work(tmp_path / "before")
+    prepare(before, dataset(tmp_path / "images"), SIZES, nothing)
+    monkeypatch.setattr(room.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9, 9, 0))
+    with pytest.raises(StoppedError, match="Free some space"):
+        extend(work(tmp_path / "after"), before.folder, [], np.zeros(0, np.int64))

@@ -118,3 +118,27 @@ def test_each_image_gets_two_changes_of_its_own() -> None:
     same, brighter, darker = change(batch, u, 9.0)
     assert torch.equal(same, batch[0])
     assert darker.mean() < same.mean() < brighter.mean()
+
+
+@pytest.mark.parametrize("own", [1, 3, 7])
+def test_own_images_are_mixed_among_themselves_and_so_are_the_others(own: int) -> None:
+    index, images = np.arange(9), 9
+    partners = []
+    for view in range(200):
+        mixture = Views(0, 0.8, True, 4, mix="mixup", own=own).mixture(index, view, images)
+        assert mixture is not None
+        assert ((mixture.partner < own) == (index < own)).all()
+        assert (mixture.partner >= 0).all() and (mixture.partner < images).all()
+        partners.append(mixture.partner)
+    seen = np.stack(partners)
+    for row in range(images):
+        group = set(range(own)) if row < own else set(range(own, images))
+        assert set(seen[:, row].tolist()) == (group - {row} or {row})
+
+
+def test_without_a_border_mixing_is_as_it_was() -> None:
+    index = np.arange(9)
+    alone, all_own = (Views(0, 0.8, True, 4, mix="mixup", own=own) for own in (0, 9))
+    one, other = (views.mixture(index, 3, 9) for views in (alone, all_own))
+    assert one is not None and other is not None
+    assert np.array_equal(one.partner, other.partner)

@@ -211,6 +211,18 @@ def test_a_method_sets_what_the_recipe_leaves_open_and_nothing_else() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("given", "images", "schedule"),
+    [({}, None, "linear"), ({}, 3_000, "linear"), ({}, 2_999, "constant"),
+     ({"weight_schedule": "linear"}, 500, None), ({"method": "dkd"}, 500, "warmup")],
+)  # fmt: skip
+def test_a_teacher_of_few_images_does_not_fade_out(
+    given: dict[str, Any], images: int | None, schedule: str | None
+) -> None:
+    found = method_values(Recipe.model_validate({"distill": given}), images)
+    assert found.get("distill.weight_schedule", (None,))[0] == schedule
+
+
 def test_every_term_can_be_weighed() -> None:
     assert set(WeightsSection.model_fields) == set(TERMS)
     assert {term for blend in METHODS.values() for term in blend.weights} <= set(TERMS)

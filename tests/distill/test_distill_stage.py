@@ -47,7 +47,7 @@ def arrays(folder: Path, n: int = 24, size: int = 32) -> Arrays:
 
 def start(folder: Path, spec: StudentSpec = SPEC, seed: int = 0, probed: bool = False) -> Done:
     facts = make_start(work(folder), spec, arrays(folder, size=spec.size), probed, seed, silent())
-    return Done("06-start", folder, "0" * 64, facts, 1.0)
+    return Done("07-start", folder, "0" * 64, facts, 1.0)
 
 
 def look(facts: Any) -> Look:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,14 @@ from torch import Tensor, nn
 
 from edgedistill.data.views import Views
 from edgedistill.distill import trainer as engine
+from edgedistill.distill.facts import Images, Synthetic
 from edgedistill.distill.objectives import Batch, Distilled, Plain
 from edgedistill.distill.stage import EdgedistillOutOfMemory, run
 from edgedistill.distill.trainer import Trainer
 from edgedistill.errors import StoppedError
 from edgedistill.nets import Ints, Look, state_bytes
 from edgedistill.progress import Face, silent
+from edgedistill.rundir import Work
 from edgedistill.teacher.course import Course
 
 CPU = torch.device("cpu")
@@ -465,3 +468,78 @@ def test_a_person_who_asks_for_details_gets_a_line_an_epoch(tmp_path: Path) -> N
     make(Plain()).run(work(tmp_path / "stage"), face)
     assert len(face.lines) == 3
     assert face.lines[0].startswith("student: epoch 1 of 3, loss ")
+
+
+def _with_synthetic(**how: Any) -> Images:
+    """Twelve real images and twelve synthetic ones behind them, which are not labelled unless they weigh something."""
+    data = images(24)
+    labels = data.labels.copy()
+    if not how.get("label_weight"):
+        labels[12:] = -1
+    extra = Synthetic(**{"first": 12, "share": 0.5, **how})
+    return replace(data, labels=labels, synthetic=extra)
+
+
+def test_synthetic_images_take_their_share_of_each_batch_at_equal_steps(tmp_path: Path) -> None:
+    teacher = Knowing()
+    trainer = make(taught(teacher), _with_synthetic())
+    plain = make(taught(), replace(images(12)))
+    assert trainer.total == plain.total == 6
+    seen = [trainer.batch(epoch, step) for step in range(6) for epoch in [step // 2]]
+    assert [int((batch >= 12).sum()) for batch in seen] == [3] * 6
+    assert {int(row) for batch in seen for row in batch} <= set(range(24))
+    fitted = trainer.run(work(tmp_path / "a"), silent())
+    assert fitted.steps == 6 and fitted.passes == 36
+
+
+def test_synthetic_first_and_real_last_ends_on_real_images_alone() -> None:
+    trainer = make(taught(), _with_synthetic(at_first=True))
+    per_epoch = [int((trainer.batch(epoch, 2 * epoch) >= 12).sum()) for epoch in range(3)]
+    assert per_epoch == [6, 3, 0]
+
+
+def test_a_prompts_class_counts_with_its_weight_beside_a_label(tmp_path: Path) -> None:
+    """Cross entropy of half real and half synthetic images is the mean weighted by what their labels count."""
+    found = {}
+    for weight in (0.0, 0.5, 1.0):
+        trainer = make(Plain(), _with_synthetic(label_weight=weight))
+        trainer.rows = np.arange(24)
+        index, net = np.array([0, 1, 2, 12, 13, 14]), trainer.net
+        trainer.shuffled = (0, False, np.tile(index, 2))
+        net.model.eval()
+        loss, _ = trainer._loss(index, 0)
+        found[weight] = float(loss.detach())
+    real, both = found[0.0], found[1.0]
+    made = 2 * both - real
+    assert real != pytest.approx(made)
+    assert found[0.5] == pytest.approx((real + 0.5 * made) / 1.5, rel=1e-5)
+
+
+def test_a_training_with_synthetic_images_is_resumed_to_the_bit(tmp_path: Path) -> None:
+    def trainer() -> Trainer:
+        return make(taught(), _with_synthetic(label_weight=0.5))
+
+    whole = trainer()
+    unbroken = outcome(whole.run(work(tmp_path / "whole"), silent()), whole)
+    with pytest.raises(Killed):
+        trainer().run(work(tmp_path / "broken"), Killing(3))
+    again = trainer()
+    assert outcome(again.run(work(tmp_path / "broken"), silent()), again) == unbroken
+
+
+@pytest.mark.parametrize(("least", "saved"), [(0, [2, 4, 6, 8]), (3, [2, 6, 8]), (99, [2, 8])])
+def test_short_epochs_do_not_each_cost_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, least: int, saved: list[int]
+) -> None:
+    monkeypatch.setattr(engine, "EPOCH_STEPS", least)
+    steps: list[int] = []
+
+    class Noting(Work):
+        def write(self, name: str, data: bytes | str) -> Path:
+            if name.endswith(".checkpoint"):
+                steps.append(trainer.step)
+            return super().write(name, data)
+
+    trainer = make(Plain(), images(12), epochs=4)
+    trainer.run(Noting(work(tmp_path / "a").folder), silent())
+    assert steps == saved

@@ -29,3 +29,13 @@ def test_the_labelled_part_of_a_step_counts_both_images() -> None:
     assert labelled_share(LABELS, INDEX, None) == pytest.approx(0.75)
     assert labelled_share(LABELS, INDEX, MIXED) == pytest.approx((1 + 0.6 + 0.7 + 1) / 4)
     assert class_shares(LABELS, INDEX, MIXED, 2).sum() == pytest.approx(4 * 0.825)
+
+
+def test_a_label_counts_with_the_weight_of_its_image() -> None:
+    weights = np.array([1, 0.25, 1, 0.5], np.float32)
+    alone = class_shares(LABELS, INDEX, None, 2, weights)
+    assert alone.tolist() == [[1, 0], [0, 0.25], [0, 0], [0, 0.5]]
+    assert labelled_share(LABELS, INDEX, None, weights) == pytest.approx(1.75 / 4)
+    mixed = class_shares(LABELS, INDEX, MIXED, 2, weights)
+    assert mixed[0] == pytest.approx([0.75, 0.25 * 0.25])
+    assert labelled_share(LABELS, INDEX, MIXED, weights) == pytest.approx(mixed.sum() / 4)

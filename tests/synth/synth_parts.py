@@ -36,9 +36,9 @@ def fake() -> FakeSource:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a job."""
+    """Every file of a job, but for how long it took."""
     return {
         p.relative_to(folder).as_posix(): p.read_bytes()
         for p in sorted(folder.rglob("*"))
-        if p.is_file()
+        if p.is_file() and p.parent.name != "times"
     }

@@ -15,9 +15,10 @@ from edgedistill.data.sources import open_source
 from edgedistill.errors import DocumentError, UsageError
 from edgedistill.recipe import DataSection
 from edgedistill.synth.generators import FakeSource, Pixels, Wish
-from edgedistill.synth.job import Job, Part, seed_of
+from edgedistill.synth.job import Job, seed_of
 from edgedistill.synth.ledger import Line, read_lines, write_lines
 from edgedistill.synth.shard import pixels_hash
+from edgedistill.synth.units import Part
 
 
 class Broken(FakeSource):
@@ -214,3 +215,59 @@ def test_no_line_holds_what_is_unknown(tmp_path: Path) -> None:
     assert (line.kept, line.reason, line.scores, line.start) == (None, None, None, None)
     assert Line.model_validate_json(line.model_dump_json()) == line
     assert np.asarray(job.images(job.units(0)[0])[0]).shape == (8, 8, 3)
+
+
+def test_another_judge_forgets_the_later_rounds_and_keeps_the_images_of_the_first(
+    tmp_path: Path,
+) -> None:
+    job = job_in(tmp_path, (7, 7, 6))
+    job.judged_by("strict")
+    job.plan_round((1, 0, 4))
+    job.make(fake, Part())
+    before = contents(tmp_path)
+    job.judged_by("strict")
+    assert contents(tmp_path) == before, "the same judge goes on"
+    job.judged_by("mild")
+    after = contents(tmp_path)
+    gone = {name for name in before if name not in after}
+    assert gone == {"rounds/1.json", "units/1-00000.tar", "units/1-00000.jsonl"}
+    assert [path.name for path in (tmp_path / "times").iterdir()].count("1-00000") == 0
+    assert all(after[name] == before[name] for name in after if name != "judge")
+    assert job.rounds() == [(7, 7, 6)] and job.missing() == []
+
+
+def test_killed_while_it_forgets_a_round_the_next_try_forgets_it_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_in(tmp_path, (7, 7, 6))
+    job.judged_by("strict")
+    job.plan_round((9, 0, 4))
+    job.make(fake, Part())
+    from edgedistill.synth import job as room
+
+    real, left = room.remove, [2]
+
+    def dying(path: Path) -> None:
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        real(path)
+
+    monkeypatch.setattr(room, "remove", dying)
+    with pytest.raises(KeyboardInterrupt):
+        job.judged_by("mild")
+    monkeypatch.setattr(room, "remove", real)
+    job.judged_by("mild")
+    assert job.rounds() == [(7, 7, 6)]
+    assert not [name for name in contents(tmp_path) if name.startswith("units/1-")]
+
+
+def test_the_seconds_of_a_job_are_those_of_the_units_that_are_there(tmp_path: Path) -> None:
+    job = job_in(tmp_path)
+    assert job.seconds == 0
+    job.make(fake, Part(0, 2))
+    half = job.seconds
+    job.make(fake, Part(1, 2))
+    assert 0 < half < job.seconds
+    again = job_in(tmp_path)
+    assert again.make(fake, Part()) == 0 and again.seconds == job.seconds

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgedistill.errors import EdgedistillError, RecipeError, UsageError
-from edgedistill.synth.prompts import DOMAINS, PromptBook, book_for, clean, with_article
+from edgedistill.synth.prompts import DOMAINS, PromptBook, bare_book, book_for, clean, with_article
 
 
 @pytest.mark.parametrize(
@@ -140,3 +140,8 @@ def test_an_unknown_domain_names_the_known_ones() -> None:
         UsageError, match=r'unknown domain of prompts "fotos"; did you mean "photo"'
     ):
         book_for(["boot"], "fotos")
+
+
+def test_a_generator_that_is_asked_by_number_gets_names_as_they_are() -> None:
+    book = bare_book(["n02124075", "a {b} c"])
+    assert [book.prompt(3, k, 7) for k in (0, 1)] == ["n02124075", "a {b} c"]

@@ -15,10 +15,11 @@ from edgedistill.errors import GeneratorError
 from edgedistill.synth import curate
 from edgedistill.synth.curate import Rules, Seen, unit_length
 from edgedistill.synth.generators import FakeSource, Pixels, Wish
-from edgedistill.synth.job import Job, Part
+from edgedistill.synth.job import Job
 from edgedistill.synth.ledger import read_lines
 from edgedistill.synth.rounds import Asked, Outcome, Teaching, fill
 from edgedistill.synth.score import blank, scored
+from edgedistill.synth.units import Part
 
 RULES = Rules(copy_quantile=None, twin_quantile=None, outlier_quantile=None)
 ASKED = Asked((6, 6, 6), (40, 40, 40))

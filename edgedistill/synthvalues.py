@@ -1,0 +1,79 @@
+"""What a recipe that asks for synthetic images leaves open: how many, by which generator, and how they come in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgedistill.derive import Values
+from edgedistill.errors import UsageError
+from edgedistill.recipe import Recipe
+from edgedistill.synth.bundled import NONE, classes_of, generator_for, kind_of, local_name, places
+from edgedistill.synth.pipelines import check_folder, is_local, require_diffusers
+from edgedistill.synth.prompts import book_for
+
+FEW, TIMES = 200, 2
+"""Real images of a class below which synthetic ones are added where nobody says how many, and how many times as many
+(runs: docs/results.md)."""
+MOST_SHARE = 0.5
+"""Of a batch: beyond it a student sees too little of the real images."""
+
+
+def synth_values(recipe: Recipe, images: int, classes: int) -> Values:
+    """Every open value of `synth`, for `images` labelled training images. Raises `UsageError` without a generator."""
+    section, values = recipe.synth, Values()
+    count = section.images
+    if count == "auto":
+        each = images // max(1, classes)
+        values["synth.images"] = (
+            (TIMES * images, f"{each:,} images of a class are few: {TIMES} times as many")
+            if each < FEW
+            else (0, f"{each:,} images of a class are enough")
+        )
+        count = values["synth.images"][0]
+    generator, kind = section.generator, section.kind
+    if generator in ("auto", NONE):
+        values["synth.generator"] = (
+            (generator_for(recipe.data.source), "comes with the package")
+            if count
+            else (NONE, "no synthetic images")
+        )
+        generator, kind = values["synth.generator"][0], "auto"
+    if kind == "auto":
+        values["synth.kind"] = (kind_of(generator), "what the generator is")
+    if section.share == "auto":
+        share = min(MOST_SHARE, count / max(1, count + images)) or MOST_SHARE
+        values["synth.share"] = (
+            float(f"{share:.3g}"),
+            "as many as they are, at most half of a batch",
+        )
+    return values
+
+
+def check_generator(recipe: Recipe) -> None:
+    """Raise the error of a generator that is not there or is none, before anything is done for it.
+
+    A model of a hub is looked at when it is loaded; whether `auto` needs one at all is known with the images.
+    """
+    section = recipe.synth
+    open_ = section.generator in ("auto", NONE)
+    if not section.images or (open_ and section.images == "auto"):
+        return
+    name = local_name(generator_for(recipe.data.source) if open_ else section.generator)
+    require_diffusers()
+    if is_local(name):
+        check_folder(Path(name), kind_of(name) if section.kind == "auto" else section.kind)
+    if section.prompts is not None and not Path(section.prompts).is_file():
+        raise UsageError(f"synth.prompts: the file {section.prompts} does not exist")
+
+
+def check_classes(recipe: Recipe, classes: Sequence[str]) -> None:
+    """Raise the error of prompts or of a local generator that do not know the classes. The recipe is resolved."""
+    section = recipe.synth
+    if not section.images:
+        return
+    if section.kind != "class_conditional":
+        prompts = Path(section.prompts) if section.prompts is not None else None
+        book_for(classes, section.domain, prompts)
+    elif known := classes_of(local_name(section.generator)):
+        places(section.generator, known, classes)
