@@ -101,7 +101,7 @@ def test_every_view_tells_of_them(home: Path) -> None:
     run = home / "run"
     page = Outline((run / "report.html").read_text("utf-8"))
     assert "Synthetic images" in page.words and "24 of" in page.words
-    assert "Recall without" in page.words and 'class="sheet"' in (run / "report.html").read_text()
+    assert "Recall without" in page.words and 'class="contact"' in (run / "report.html").read_text()
     for view in ("report.md", "model_card.md"):
         text = (run / view).read_text("utf-8")
         assert "Synthetic images: 24 of" in text and "Synthetic images, equal steps**" in text

@@ -33,6 +33,7 @@ from edgedistill.derive import (
 from edgedistill.errors import UsageError
 from edgedistill.recipe import Layered, Recipe, autos, compose, validate
 from edgedistill.result import Candidate, Plan
+from edgedistill.synthvalues import synth_values
 from edgedistill.target.device import device_to_dict, load_device
 
 JETSON = load_device("jetson")
@@ -249,7 +250,10 @@ def test_what_was_said_is_not_derived() -> None:
 
 def test_nothing_but_how_the_teacher_adapts_is_auto_after_resolving() -> None:
     recipe = Recipe()
-    values = {**student_values(recipe, _plan()), **_effort(recipe), **method_values(recipe)}
+    values = {
+        **student_values(recipe, _plan()), **_effort(recipe), **method_values(recipe, 9_000),
+        **synth_values(recipe, 9_000, 10),
+    }  # fmt: skip
     resolved = resolve(Layered(recipe, {"seed": "said"}), values)
     assert autos(resolved.recipe) == ["teacher.adapt"]
     assert all(reason for _, reason in values.values())

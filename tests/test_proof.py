@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from edgedistill import metrics
-from edgedistill.arms import DISTILLED, FINETUNE, LONGER, PLAIN, PROBE, WORDS, Arm, arms_of
+from edgedistill.arms import DISTILLED, FINETUNE, LONGER, PLAIN, PROBE, SYNTH, WORDS, Arm, arms_of
 from edgedistill.distill.spec import StudentSpec
 from edgedistill.evidence import comparisons as shown
 from edgedistill.findings import Outcome
@@ -24,7 +24,7 @@ from edgedistill.target.students import find_student
 
 SPEC = StudentSpec("mobilenetv3_small_050", 64, 4, pretrained=False)
 IMAGES = 400
-RIGHT = {PLAIN: 0.6, DISTILLED: 0.75, LONGER: 0.7, PROBE: 0.5, FINETUNE: 0.85}
+RIGHT = {PLAIN: 0.6, DISTILLED: 0.75, SYNTH: 0.8, LONGER: 0.7, PROBE: 0.5, FINETUNE: 0.85}
 
 
 def done(name: str, seconds: float, **facts: Any) -> Done:
@@ -66,10 +66,16 @@ class Learned:
             "04-teacher", 100.0, flops=self.flops, preparation_flops=flops, combine="single"
         )
 
-    @property
-    def targets(self) -> Done:
-        """Stage 06."""
+    def targets_of(self, arm: Arm) -> Done:
+        """Stage 06; with synthetic images half as much again."""
+        if arm.name == SYNTH:
+            return done("06-targets@synthetic", 12.0, passes=1200)
         return done("06-targets", 8.0, passes=800)
+
+    def pixels_of(self, arm: Arm) -> Done:
+        """Stage 05, whose images an earlier try had made."""
+        assert arm.name == SYNTH
+        return done("05-synth", 3.0, making_seconds=40.0, judging_seconds=2.0)
 
 
 def outcome(learn: Learned, seed: int = 0) -> Outcome:
@@ -98,7 +104,9 @@ EVERY = recipe(seeds=3, equal_seconds=True, arms=["linear_probe", "finetune"])
 def test_an_arm_stands_once_with_the_words_for_what_it_is() -> None:
     arms = prove(Learned(EVERY))
     assert list(arms) == [PLAIN, DISTILLED, LONGER, PROBE, FINETUNE]
-    assert {name: arm.what for name, arm in arms.items()} == WORDS
+    assert {name: arm.what for name, arm in arms.items()} == {
+        name: words for name, words in WORDS.items() if name != SYNTH
+    }
     assert arms[DISTILLED].notes == ["went back"] and arms[PLAIN].notes == []
     assert [p.seconds for p in arms[PLAIN].curve] == [1.0, 2.0]
 
@@ -216,8 +224,27 @@ def test_both_comparisons_are_named_whether_they_were_made_or_not() -> None:
     assert "--set proof.equal_seconds=true" in seconds
 
 
+def test_synthetic_images_are_compared_with_none_and_cost_what_it_took_to_make_and_judge_them() -> (
+    None
+):
+    tree = {"synth": {"images": 10}, "proof": {"seeds": 3}}
+    arms = prove(Learned(Recipe.model_validate(tree)))
+    assert list(arms) == [PLAIN, DISTILLED, SYNTH]
+    made = arms[SYNTH]
+    assert [gain.against for gain in made.gains] == [PLAIN, DISTILLED]
+    assert made.seed_gain is not None and made.seed_gain.against == DISTILLED
+    assert [gain.against for gain in arms[DISTILLED].gains] == [PLAIN]
+    assert made.seconds_parts["synthetic images"] == 42.0
+    assert made.seconds_parts["storing teacher outputs"] == 12.0
+    assert "synthetic images" not in arms[DISTILLED].seconds_parts
+    said = shown.arm_remarks(list(arms.values()))
+    assert any(words.startswith("Synthetic images, equal steps: ") for words in said)
+    assert any(words.startswith("Synthetic images over 3 seeds, equal steps: ") for words in said)
+
+
 def test_the_names_of_arms_are_the_same_in_the_views() -> None:
-    assert (shown.PLAIN, shown.LONGER) == (PLAIN, LONGER)
+    mine = (shown.PLAIN, shown.LONGER, shown.DISTILLED, shown.SYNTHETIC)
+    assert mine == (PLAIN, LONGER, DISTILLED, SYNTH)
 
 
 def test_a_gain_that_is_none_is_called_so() -> None:

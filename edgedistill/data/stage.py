@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ class Arrays:
     train_labels: Ints
     val_labels: Ints
     test_labels: Ints
-    asked: Ints
+    asked: Ints = field(default_factory=lambda: np.empty(0, np.int64))
 
     @property
     def own(self) -> int:

@@ -171,7 +171,12 @@ def notes(arms: Sequence[Arm]) -> list[str]:
 def arm_remarks(arms: Sequence[Arm]) -> list[str]:
     """All of it as remarks of the verdict."""
     made = comparisons(arms)
-    words = [f"{ABOUT}{c.title[0].lower()}{c.title[1:]}{c.more}: {c.words}" for c in made]
+    words = [
+        f"{c.title}{c.more}: {c.words}"
+        if c.title.startswith(ADDED)
+        else f"{ABOUT}{c.title[0].lower()}{c.title[1:]}{c.more}: {c.words}"
+        for c in made
+    ]
     return words + notes(arms)
 
 
@@ -181,5 +186,5 @@ def other_remarks(result: Result) -> list[str]:
     return [
         remark
         for remark in result.verdict.remarks
-        if remark not in said and not (made and remark.startswith(ABOUT))
+        if remark not in said and not (made and remark.startswith((ABOUT, ADDED)))
     ]
