@@ -101,6 +101,9 @@ def test_every_view_tells_of_them(home: Path) -> None:
     run = home / "run"
     page = Outline((run / "report.html").read_text("utf-8"))
     assert "Synthetic images" in page.words and "24 of" in page.words
+    found = load(run).synthetic
+    assert found is not None and found.sheet is not None
+    assert f'src="data:image/png;base64,{found.sheet}"' in (run / "report.html").read_text()
     assert "Recall without" in page.words and 'class="contact"' in (run / "report.html").read_text()
     for view in ("report.md", "model_card.md"):
         text = (run / view).read_text("utf-8")

@@ -13,6 +13,8 @@ from edgedistill.evidence import figures
 from edgedistill.evidence.comparisons import comparisons, costs, gains_over, notes, other_remarks
 from edgedistill.result import Artifact, Result, Status
 
+LONGEST_NAME = 20
+"""Characters of an arm's name that are not cut where the terminal is narrow."""
 _STYLE: dict[Status, str] = {
     "pass": "bold green",
     "fail": "bold red",
@@ -51,6 +53,9 @@ def _limits(result: Result) -> Table:
 def _arms(result: Result) -> Table:
     columns = ("Arm", "Top-1", "95 % interval", "Time", "Distilled against it, points", "")
     table, gains = _table(*columns, right=("Top-1", "Time")), gains_over(result.arms)
+    table.columns[0].min_width = min(
+        LONGEST_NAME, max(map(len, (a.name for a in result.arms)), default=0)
+    )
     for arm in result.arms:
         gain, taught = gains.get(arm.name), arm.gain is not None or arm.gains
         over = "" if taught else "not compared"
