@@ -29,7 +29,7 @@ from edgedistill.synth.curate import EVERYTHING, Rules, Seen, judge, nearest, un
 from edgedistill.synth.generators import Wish, open_source
 from edgedistill.synth.pipelines import Making
 from edgedistill.synth.score import blank
-from edgedistill.synthesis import Material, Synthesis, SynthRequest, generator_of, material_of
+from edgedistill.synthesis import Material, Synthesis, SynthRequest, material_of
 
 QUANTILES = (0.5, 0.95, 0.99, 1.0)
 
@@ -38,9 +38,10 @@ def main() -> None:
     """Make, look, compare, print."""
     given = parse()
     material = material_of(given.run)
-    model, kind = generator_of(given.generator, "class_conditional", material)
-    making = Making(kind, model, steps=given.steps, guidance=given.guidance)
-    files = [path for path in Path(model).rglob("*") if path.is_file()]
+    making = Making(
+        "class_conditional", given.generator, steps=given.steps, guidance=given.guidance
+    )
+    files = [path for path in Path(given.generator).rglob("*") if path.is_file()]
     with tempfile.TemporaryDirectory() as scratch:
         synthesis = Synthesis(SynthRequest(Path(scratch) / "job", making, None), material, Face(0))
         images, labels, seconds = make(making, synthesis, given.images, given.batch)
@@ -129,7 +130,7 @@ def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--run", type=Path, required=True, help="run folder with a teacher")
-    parser.add_argument("--generator", default="auto", help="folder of a generator [the bundled]")
+    parser.add_argument("--generator", required=True, help="folder of a generator")
     parser.add_argument("--images", type=int, default=1000, help="images to make")
     parser.add_argument("--steps", type=int, default=10, help="steps of an image")
     parser.add_argument("--guidance", type=float, default=2.0, help="classifier-free guidance")

@@ -1,9 +1,10 @@
-"""Trains the class-conditional generator of the built-in images, which ships with the package.
+"""Trains a class-conditional generator for the built-in images, on others of the same kind.
 
 python -m benchmarks.make_generator --out DIR [--steps N] [--widths 32 64 96] [--place FOLDER]
 
 Learns from those of Fashion-MNIST's 60,000 training images that are in no split of the built-in set, nor have the bytes
-of one that is, or of a test image. Killed and started again it goes on. `--place` copies the result into the package.
+of one that is, or of a test image. Killed and started again it goes on. `--place` writes the result in half precision,
+with a card, to be shipped.
 """
 
 from __future__ import annotations

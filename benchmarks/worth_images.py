@@ -3,8 +3,8 @@
 
 python -m benchmarks.worth_images --out DIR [--folder /usr/share/datasets/fashion-mnist]
 
-The bundled generator has seen none of them: it was trained on images that are in no split of the built-in set
-(`make_generator.py`), none of which is a test image.
+The generator of `make_generator.py` has seen none of them: it learns from images that are in no split of the built-in
+set, none of which is a test image.
 """
 
 from __future__ import annotations

@@ -45,11 +45,9 @@ class Arm:
     @property
     def variant(self) -> str:
         """What tells it from the arm that the stage is named after; empty for that one."""
-        own = self.name in (PLAIN, DISTILLED)
-        parts = ([] if own else ["synthetic" if self.name == SYNTH else self.name]) + (
-            [] if self.first else [f"seed{self.seed}"]
-        )
-        return "-".join(parts)
+        kind = {PLAIN: "", DISTILLED: "", SYNTH: "synthetic"}.get(self.name, self.name)
+        seed = "" if self.first else f"seed{self.seed}"
+        return "-".join(part for part in (kind, seed) if part)
 
     @property
     def key(self) -> str:

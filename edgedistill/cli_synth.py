@@ -38,7 +38,7 @@ KindOption = Annotated[Kind, typer.Option(help="What it is asked by.")]
 )  # fmt: skip
 def synth_run(
     run: Annotated[Path, typer.Argument(help="A run folder whose teacher is ready.")],
-    generator: Generator = "auto",
+    generator: Generator,
     kind: KindOption = Kind.auto,
     images: Annotated[
         int | None, typer.Option(min=1, help="Images to keep in all [as many as train has].")
@@ -82,15 +82,16 @@ def synth_run(
     from edgedistill.pipeline import resumable
     from edgedistill.planning import require_parts
     from edgedistill.synth.curate import EVERYTHING, Rules
+    from edgedistill.synth.naming import asked_by, kind_of
     from edgedistill.synth.pipelines import Making
     from edgedistill.synth.units import Part
-    from edgedistill.synthesis import Synthesis, SynthRequest, generator_of, material_of
+    from edgedistill.synthesis import Synthesis, SynthRequest, material_of
     from edgedistill.synthview import outcome_view, preview_view
 
     require_parts()
     material = material_of(run)
-    model, by = generator_of(generator, kind.value, material)
-    making = Making(by, model, revision, steps, guidance, strength, size)
+    by = kind_of(generator) if kind is Kind.auto else asked_by(kind.value)
+    making = Making(by, generator, revision, steps, guidance, strength, size)
     folder = out or run / "synth"
     request = SynthRequest(
         folder, making, images, domain, prompts, seed, batch, tries,

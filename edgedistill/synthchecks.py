@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 
@@ -14,10 +13,10 @@ from edgedistill.errors import DocumentError, UsageError
 from edgedistill.files import write_atomic
 from edgedistill.progress import Face
 from edgedistill.rundir import RunDir
-from edgedistill.synth.bundled import Kind, local_name
 from edgedistill.synth.generators import ImageSource, Pixels, Wish, open_source
 from edgedistill.synth.job import JOB, classes_of
 from edgedistill.synth.ledger import Line, read_lines
+from edgedistill.synth.naming import asked_by
 from edgedistill.synth.picture import picture
 from edgedistill.synth.pipelines import Making
 from edgedistill.synth.rounds import LEDGER
@@ -47,7 +46,6 @@ class Checked:
         return found
 
 
-_KINDS: dict[str, Kind] = {kind: kind for kind in get_args(Kind)}
 NEAR_LEVELS = 8
 """Another machine or version of torch moves the last bits; more than this is another image."""
 
@@ -119,13 +117,9 @@ def check(
 def _source(folder: Path, line: Line, generator: str) -> ImageSource:
     """The generator as a line says that it was used."""
     maker = line.maker
-    if maker.kind not in _KINDS:
-        raise UsageError(
-            f"images of {folder} were made by a generator of kind {maker.kind}, which is unknown here"
-        )
     own_side = line.side if maker.kind != "class_conditional" else None
     making = Making(
-        _KINDS[maker.kind], local_name(generator), maker.revision, maker.steps, maker.guidance,
+        asked_by(maker.kind), generator, maker.revision, maker.steps, maker.guidance,
         maker.strength or 1.0, own_side, maker.scheduler, maker.negative,
     )  # fmt: skip
     source = open_source(making, classes_of(folder))

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -22,7 +22,6 @@ from edgedistill.errors import BusyError, StoppedError, UsageError
 from edgedistill.files import write_atomic
 from edgedistill.progress import Face
 from edgedistill.rundir import Done, RunDir, versions
-from edgedistill.synth.bundled import Kind, generator_for, kind_of, local_name
 from edgedistill.synth.curate import Rules, Seen, measure, unit_length
 from edgedistill.synth.generators import ImageSource, Pixels, Wish, open_source
 from edgedistill.synth.job import JOB, Job, Plan, same_job
@@ -280,14 +279,6 @@ def _batch_before(folder: Path) -> int | None:
         return int(json.loads((folder / "job.json").read_text("utf-8"))["batch"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def generator_of(name: str, kind: str, material: Material) -> tuple[str, Kind]:
-    """The generator that a person named, or left to us (`auto`), and what it is asked by. Raises `UsageError`."""
-    if name == "auto":
-        name = generator_for(str(material.data.facts["source"]))
-    asked = kind_of(name) if kind == "auto" else cast("Kind", kind)
-    return local_name(name), asked
 
 
 def material_of(folder: Path) -> Material:

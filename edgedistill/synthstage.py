@@ -4,8 +4,8 @@
     ledger.jsonl    a line for every image, kept or not
     preview.png     kept and dropped images
 
-Every image made lies in the job's folder, `cache/synth-<hash>` of the run: another student size, another teacher or
-another way of learning judges them anew, and makes none again.
+Every image made lies in the job's folder, `cache/synth-<hash>` of the run. Another way of learning makes none again;
+another teacher, rules or student size judge the first round anew and make what they find lacking.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from edgedistill.progress import Face
 from edgedistill.recipe import Recipe, SynthSection, hash_of
 from edgedistill.rundir import Work
 from edgedistill.stages import number
-from edgedistill.synth.bundled import local_name
 from edgedistill.synth.curate import Rules
 from edgedistill.synth.generators import Pixels
 from edgedistill.synth.kept import summary_of
@@ -42,9 +41,9 @@ JUDGING_KEYS = {"filter", "distinct", "tries", "licence"}
 
 def making_of(section: SynthSection) -> Making:
     """How the generator of a resolved recipe is used."""
-    assert section.kind != "auto", "synth.kind is not resolved"
+    assert section.kind != "auto" and section.generator is not None, "synth is not resolved"
     return Making(
-        section.kind, local_name(section.generator), section.revision, section.steps,
+        section.kind, section.generator, section.revision, section.steps,
         section.guidance, section.strength, section.size, licence=section.licence,
     )  # fmt: skip
 
@@ -65,9 +64,8 @@ def synth_key(recipe: Recipe) -> dict[str, Any]:
     """What the images depend on, beside the stages: the files that are named count with their content."""
     section = recipe.synth
     files: dict[str, str] = {}
-    generator = Path(local_name(section.generator))
-    if generator.is_dir():
-        files["generator"] = folder_hash(generator)
+    if section.generator is not None and Path(section.generator).is_dir():
+        files["generator"] = folder_hash(Path(section.generator))
     if section.prompts is not None and Path(section.prompts).is_file():
         files["prompts"] = sha256_file(Path(section.prompts))
     asked = section.model_dump(exclude=LEARNING_KEYS)

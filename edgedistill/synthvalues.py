@@ -8,13 +8,13 @@ from pathlib import Path
 from edgedistill.derive import Values
 from edgedistill.errors import UsageError
 from edgedistill.recipe import Recipe
-from edgedistill.synth.bundled import NONE, classes_of, generator_for, kind_of, local_name, places
-from edgedistill.synth.pipelines import check_folder, is_local, require_diffusers
+from edgedistill.synth.naming import classes_of, is_local, kind_of, places
+from edgedistill.synth.pipelines import check_folder, require_diffusers
 from edgedistill.synth.prompts import book_for
 
 FEW, TIMES = 200, 2
-"""Real images of a class below which synthetic ones are added where nobody says how many, and how many times as many
-(runs: docs/results.md)."""
+"""Real images of a class below which synthetic ones are added where nobody says how many, and how many times as many.
+Neither is measured yet."""
 MOST_SHARE = 0.5
 """Of a batch: beyond it a student sees too little of the real images."""
 
@@ -31,16 +31,11 @@ def synth_values(recipe: Recipe, images: int, classes: int) -> Values:
             else (0, f"{each:,} images of a class are enough")
         )
         count = values["synth.images"][0]
-    generator, kind = section.generator, section.kind
-    if generator in ("auto", NONE):
-        values["synth.generator"] = (
-            (generator_for(recipe.data.source), "comes with the package")
-            if count
-            else (NONE, "no synthetic images")
-        )
-        generator, kind = values["synth.generator"][0], "auto"
-    if kind == "auto":
-        values["synth.kind"] = (kind_of(generator), "what the generator is")
+    if count and section.generator is None:
+        raise _no_generator()
+    if section.kind == "auto":
+        kind = kind_of(section.generator) if section.generator else "text_to_image"
+        values["synth.kind"] = (kind, "what the generator is" if count else "no synthetic images")
     if section.share == "auto":
         share = min(MOST_SHARE, count / max(1, count + images)) or MOST_SHARE
         values["synth.share"] = (
@@ -50,16 +45,25 @@ def synth_values(recipe: Recipe, images: int, classes: int) -> Values:
     return values
 
 
+def _no_generator() -> UsageError:
+    return UsageError(
+        "no generator is named for synthetic images. Give a folder that diffusers' save_pretrained wrote, or the id of "
+        "a diffusers model on a hub (--generator stabilityai/sd-turbo), or train one on your images:  "
+        "edgedistill synth train"
+    )
+
+
 def check_generator(recipe: Recipe) -> None:
     """Raise the error of a generator that is not there or is none, before anything is done for it.
 
     A model of a hub is looked at when it is loaded; whether `auto` needs one at all is known with the images.
     """
     section = recipe.synth
-    open_ = section.generator in ("auto", NONE)
-    if not section.images or (open_ and section.images == "auto"):
+    name = section.generator
+    if not section.images or (name is None and section.images == "auto"):
         return
-    name = local_name(generator_for(recipe.data.source) if open_ else section.generator)
+    if name is None:
+        raise _no_generator()
     require_diffusers()
     if is_local(name):
         check_folder(Path(name), kind_of(name) if section.kind == "auto" else section.kind)
@@ -70,10 +74,10 @@ def check_generator(recipe: Recipe) -> None:
 def check_classes(recipe: Recipe, classes: Sequence[str]) -> None:
     """Raise the error of prompts or of a local generator that do not know the classes. The recipe is resolved."""
     section = recipe.synth
-    if not section.images:
+    if not section.images or section.generator is None:
         return
     if section.kind != "class_conditional":
         prompts = Path(section.prompts) if section.prompts is not None else None
         book_for(classes, section.domain, prompts)
-    elif known := classes_of(local_name(section.generator)):
+    elif known := classes_of(section.generator):
         places(section.generator, known, classes)

@@ -14,40 +14,22 @@ import pytest
 pytest.importorskip("diffusers")
 
 import tiny_pipelines as tiny
+from picture_source import NAMES, Pictures, use_pictures
 from test_evidence_report import Outline
 
 from edgedistill import synthesis
 from edgedistill.data.stage import open_arrays
 from edgedistill.result import load
-from edgedistill.synth.generators import FakeSource, Pixels, Wish
+from edgedistill.synth.generators import Pixels, Wish
 from edgedistill.synth.pipelines import Making
-from tests.build_parts import CLASSES, SMALL, Ran, make_images, picture, tool, worked
+from tests.build_parts import SMALL, Ran, make_images, tool, worked
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of diffusers' schedulers
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
-NAMES = tuple(sorted(CLASSES))
 ASKED = ("--synthetic", "24", "--set", "synth.batch=4")
 PER_CLASS = 24
-
-
-class Pictures(FakeSource):
-    """Stands for a generator that knows the classes: pictures that no split has, every fifth of another class."""
-
-    def make(self, wishes: Sequence[Wish]) -> list[Pixels]:
-        found = []
-        for wish in wishes:
-            label = (wish.label + (wish.number % 5 == 4)) % len(NAMES)
-            found.append(np.asarray(picture(CLASSES[NAMES[label]], 40 + wish.number, 28), np.uint8))
-        return found
-
-
-def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    def opened(making: Making, classes: Sequence[str]) -> FakeSource:
-        return Pictures(28, len(classes))
-
-    monkeypatch.setattr(synthesis, "open_source", opened)
 
 
 def built(data: Path, out: Path, *more: object) -> Ran:
@@ -62,7 +44,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("synthetic")
     make_images(folder / "data", per_class=PER_CLASS)
     with pytest.MonkeyPatch.context() as patch:
-        pictures(patch)
+        use_pictures(patch)
         ran = built(folder / "data", folder / "run", "--seeds", "2")
     assert ran.code in (0, 1), ran.text
     assert "[ 5/15] synth" in ran.out + ran.err and "24 images kept of" in ran.text
@@ -141,7 +123,7 @@ def test_another_judge_makes_no_image_of_the_first_round_again(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Judged anew in a folder that has seen another judge, or in a new one: the same images and verdicts."""
-    pictures(monkeypatch)
+    use_pictures(monkeypatch)
     fresh, used = tmp_path / "fresh", tmp_path / "used"
     shutil.copytree(home / "run", used)
     more = ("--set", "synth.filter=false", "--until", "synth")

@@ -12,37 +12,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 pytest.importorskip("diffusers")
 
 import tiny_pipelines as tiny
+from picture_source import NAMES, use_pictures
 from synth_parts import contents
 
 from edgedistill import synthesis
 from edgedistill.errors import StoppedError
 from edgedistill.synth.generators import FakeSource, Pixels, Wish
 from edgedistill.synth.ledger import read_lines
-from edgedistill.synth.pipelines import Making
-from tests.build_parts import CLASSES, SMALL, Ran, make_images, picture, tool
+from tests.build_parts import SMALL, Ran, make_images, tool
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of diffusers' schedulers
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
-NAMES = tuple(sorted(CLASSES))
-
-
-class Pictures(FakeSource):
-    """Stands for a generator that knows the classes: pictures that no split has, every fifth of another class."""
-
-    def make(self, wishes: Sequence[Wish]) -> list[Pixels]:
-        found = []
-        for wish in wishes:
-            label = (wish.label + (wish.number % 5 == 4)) % len(NAMES)
-            found.append(np.asarray(picture(CLASSES[NAMES[label]], 40 + wish.number, 28), np.uint8))
-        return found
 
 
 @pytest.fixture(scope="module")
@@ -63,17 +50,10 @@ def _synth(home: Path, out: Path, *more: object, generator: str = "sd") -> Ran:
     return tool("synth", "run", home / "run", "--generator", home / generator, "--out", out, *more)
 
 
-def _pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    def opened(making: Making, classes: Sequence[str]) -> FakeSource:
-        return Pictures(28, len(classes))
-
-    monkeypatch.setattr(synthesis, "open_source", opened)
-
-
 def test_good_images_are_kept_and_a_build_learns_from_them(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _pictures(monkeypatch)
+    use_pictures(monkeypatch)
     out = tmp_path / "synth"
     ran = _synth(home, out, "--images", "24", "--batch", "4")
     assert ran.code == 0, ran.text
@@ -96,7 +76,7 @@ def test_good_images_are_kept_and_a_build_learns_from_them(
 def test_an_image_that_was_changed_is_named(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _pictures(monkeypatch)
+    use_pictures(monkeypatch)
     out = tmp_path / "synth"
     assert _synth(home, out, "--images", "9", "--batch", "4").code == 0
     assert tool("synth", "verify", out).code == 0
@@ -235,7 +215,7 @@ def test_a_run_without_a_teacher_is_told_how_to_make_one(home: Path, tmp_path: P
 def test_a_full_disk_is_an_exit_3_with_the_command_to_go_on(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _pictures(monkeypatch)
+    use_pictures(monkeypatch)
     from edgedistill.synth import job
 
     real, writes = job.write_atomic, []

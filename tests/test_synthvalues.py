@@ -8,11 +8,9 @@ from typing import Any
 
 import pytest
 
-from edgedistill.data.idx import FASHION_CLASSES
 from edgedistill.errors import GeneratorError, RecipeError, UsageError
 from edgedistill.recipe import Recipe
-from edgedistill.synth import bundled
-from edgedistill.synth.bundled import classes_of, kind_of, local_name, places
+from edgedistill.synth.naming import classes_of, kind_of, places
 from edgedistill.synthvalues import (
     FEW,
     MOST_SHARE,
@@ -23,14 +21,12 @@ from edgedistill.synthvalues import (
 )
 
 
-@pytest.fixture(autouse=True)
-def bundled_generator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A generator of the package that knows the built-in classes."""
-    folder = tmp_path / "home" / "fashion-mnist"
-    folder.mkdir(parents=True)
-    about = {"_class_name": "ClassConditionalPipeline", "classes": list(FASHION_CLASSES)}
-    (folder / "model_index.json").write_text(json.dumps(about))
-    monkeypatch.setattr(bundled, "HOME", tmp_path / "home")
+@pytest.fixture
+def by_class(tmp_path: Path) -> str:
+    """The folder of a generator that is asked by class, as far as it can be known without loading it."""
+    about = {"_class_name": "ClassConditionalPipeline", "classes": ["Bag", "Ankle boot"]}
+    (tmp_path / "model_index.json").write_text(json.dumps(about))
+    return str(tmp_path)
 
 
 def values(images: int = 1000, **tree: Any) -> dict[str, Any]:
@@ -40,51 +36,35 @@ def values(images: int = 1000, **tree: Any) -> dict[str, Any]:
 
 
 def test_nothing_is_made_unless_it_is_asked_for_and_no_generator_is_needed() -> None:
-    found = values(data={"source": "./flowers"})
-    assert found["generator"] == "none" and "images" not in found
+    assert values() == {"kind": "text_to_image", "share": MOST_SHARE}
 
 
 def test_few_images_get_synthetic_ones_and_many_get_none() -> None:
-    few = values(10 * (FEW - 1), synth={"images": "auto"})
-    assert few["images"] == TIMES * 10 * (FEW - 1) and few["generator"] == "bundled:fashion-mnist"
-    many = values(10 * FEW, synth={"images": "auto"})
-    assert many["images"] == 0 and many["generator"] == "none"
+    few = values(10 * (FEW - 1), synth={"images": "auto", "generator": "sd"})
+    assert few["images"] == TIMES * 10 * (FEW - 1)
+    assert values(10 * FEW, synth={"images": "auto"})["images"] == 0
+    with pytest.raises(UsageError, match="no generator is named"):
+        values(10 * (FEW - 1), synth={"images": "auto"})
 
 
 @pytest.mark.parametrize(("count", "share"), [(250, 0.2), (1000, 0.5), (5000, MOST_SHARE)])
 def test_the_share_of_a_batch_is_that_of_the_images_up_to_a_half(count: int, share: float) -> None:
-    assert values(1000, synth={"images": count})["share"] == share
+    assert values(1000, synth={"images": count, "generator": "sd"})["share"] == share
 
 
-def test_other_images_need_a_generator_that_is_named() -> None:
-    with pytest.raises(UsageError, match="--generator stabilityai/sd-turbo"):
-        values(synth={"images": 10}, data={"source": "./flowers"})
-
-
-def test_a_recipe_that_was_resolved_without_synthetic_images_can_ask_for_some() -> None:
-    found = values(synth={"images": 10, "generator": "none", "kind": "text_to_image", "share": 0.5})
-    assert found["generator"] == "bundled:fashion-mnist"
-    assert found["kind"] == "class_conditional" and "share" not in found
-
-
-def test_a_generator_is_asked_by_what_its_folder_says_it_is(tmp_path: Path) -> None:
+def test_a_generator_is_asked_by_what_its_folder_says_it_is(tmp_path: Path, by_class: str) -> None:
     assert kind_of("stabilityai/sd-turbo") == "text_to_image"
-    assert kind_of("bundled:fashion-mnist") == "class_conditional"
+    assert kind_of(by_class) == "class_conditional"
+    assert values(synth={"images": 9, "generator": by_class})["kind"] == "class_conditional"
     (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
-    assert kind_of(str(tmp_path)) == "text_to_image"
+    assert kind_of(by_class) == "text_to_image"
     for damaged in ("[", "[]", "{}", "\xff"):
         (tmp_path / "model_index.json").write_text(damaged, encoding="latin-1")
-        assert kind_of(str(tmp_path)) == "text_to_image"
-
-
-def test_an_unknown_bundled_generator_is_named_with_what_there_is() -> None:
-    with pytest.raises(UsageError, match='did you mean "fashion-mnist"'):
-        local_name("bundled:fashion-mnits")
-    assert local_name("stabilityai/sd-turbo") == "stabilityai/sd-turbo"
+        assert kind_of(by_class) == "text_to_image" and classes_of(by_class) == []
 
 
 def test_a_share_of_very_few_images_is_small_and_above_zero() -> None:
-    assert 0 < values(60_000, synth={"images": 20})["share"] < 0.001
+    assert 0 < values(60_000, synth={"images": 20, "generator": "sd"})["share"] < 0.001
 
 
 def test_classes_are_found_by_name_whatever_their_order_and_signs() -> None:
@@ -92,10 +72,14 @@ def test_classes_are_found_by_name_whatever_their_order_and_signs() -> None:
     assert places("g", known, ["bag", "t_shirt_top"]) == [2, 1]
     with pytest.raises(GeneratorError, match=r"does not know Hat\. Its classes: Ankle boot"):
         places("g", known, ["Bag", "Hat"])
-    with pytest.raises(GeneratorError, match="does not know bag"):
-        places("g", ["Bag", "bag"], ["bag"])
-    assert classes_of("bundled:fashion-mnist") == list(FASHION_CLASSES)
-    assert classes_of("stabilityai/sd-turbo") == []
+
+
+def test_the_same_name_stands_for_itself_also_where_only_signs_tell_it_from_others() -> None:
+    assert places("g", ["C", "C++", "C#", "+"], ["C#", "+", "C", "C++"]) == [2, 3, 0, 1]
+    with pytest.raises(GeneratorError, match="does not know c"):
+        places("g", ["C", "C++"], ["c"])
+    with pytest.raises(GeneratorError, match="does not know T shirt, T-Shirt"):
+        places("g", ["tshirt"], ["T shirt", "T-Shirt"])
 
 
 def _recipe(**synth: Any) -> Recipe:
@@ -108,7 +92,9 @@ def test_auto_needs_no_generator_before_the_images_are_known() -> None:
         check_generator(_recipe())
 
 
-def test_prompts_and_classes_are_checked_as_soon_as_the_images_are_known(tmp_path: Path) -> None:
+def test_prompts_and_classes_are_checked_as_soon_as_the_images_are_known(
+    tmp_path: Path, by_class: str
+) -> None:
     classes = ["boot", "n02124075"]
     with pytest.raises(UsageError, match="WordNet numbers"):
         check_classes(_recipe(kind="text_to_image", generator="sd"), classes)
@@ -116,9 +102,8 @@ def test_prompts_and_classes_are_checked_as_soon_as_the_images_are_known(tmp_pat
     file.write_text("templtes: []")
     with pytest.raises(RecipeError, match="templtes"):
         check_classes(_recipe(kind="text_to_image", generator="sd", prompts=str(file)), ["boot"])
+    for_classes = _recipe(kind="class_conditional", generator=by_class)
     with pytest.raises(GeneratorError, match="does not know hat"):
-        check_classes(
-            _recipe(kind="class_conditional", generator="bundled:fashion-mnist"), ["bag", "hat"]
-        )
-    check_classes(_recipe(kind="class_conditional", generator="bundled:fashion-mnist"), ["bag"])
+        check_classes(for_classes, ["bag", "hat"])
+    check_classes(for_classes, ["bag"])
     check_classes(_recipe(images=0, kind="text_to_image"), classes)

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgedistill.errors import EdgedistillError, GeneratorError, StoppedError
-from edgedistill.synth.bundled import places
+from edgedistill.synth.naming import places
 from edgedistill.synth.pipelines import (
     Making,
     folder_hash,

@@ -12,7 +12,7 @@ from typing import Any
 
 from edgedistill.errors import GeneratorError, MissingExtraError
 from edgedistill.files import sha256_file
-from edgedistill.synth.bundled import CLASS_PIPELINE, INDEX, Kind
+from edgedistill.synth.naming import CLASS_PIPELINE, INDEX, Kind, is_local
 
 WEIGHTS = (".safetensors", ".bin", ".json", ".txt", ".model")
 """Endings of the files of a pipeline that its images depend on."""
@@ -72,11 +72,6 @@ def load_pipeline(making: Making) -> tuple[Any, str | None]:
         ) from None
     pipe.set_progress_bar_config(disable=True)
     return pipe, _commit(pipe)
-
-
-def is_local(name: str) -> bool:
-    """Whether a generator's name is a folder and not the id of a hub."""
-    return Path(name).exists() or name.startswith((".", "/", "~"))
 
 
 def check_folder(folder: Path, kind: str) -> None:
