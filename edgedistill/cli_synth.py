@@ -26,8 +26,8 @@ class Kind(StrEnum):
 
 
 Generator = Annotated[
-    str,
-    typer.Option(help="A diffusers folder, or the id of a diffusers model on a hub."),
+    str | None,
+    typer.Option(help="bundled:NAME, a diffusers folder, or a hub's diffusers id."),
 ]
 KindOption = Annotated[Kind, typer.Option(help="What it is asked by.")]
 
@@ -38,7 +38,7 @@ KindOption = Annotated[Kind, typer.Option(help="What it is asked by.")]
 )  # fmt: skip
 def synth_run(
     run: Annotated[Path, typer.Argument(help="A run folder whose teacher is ready.")],
-    generator: Generator,
+    generator: Generator = None,
     kind: KindOption = Kind.auto,
     images: Annotated[
         int | None, typer.Option(min=1, help="Images to keep in all [as many as train has].")
@@ -86,12 +86,14 @@ def synth_run(
     from edgedistill.synth.pipelines import Making
     from edgedistill.synth.units import Part
     from edgedistill.synthesis import Synthesis, SynthRequest, material_of
+    from edgedistill.synthvalues import generator_for
     from edgedistill.synthview import outcome_view, preview_view
 
     require_parts()
     material = material_of(run)
-    by = kind_of(generator) if kind is Kind.auto else asked_by(kind.value)
-    making = Making(by, generator, revision, steps, guidance, strength, size)
+    name = generator or generator_for(str(material.data.facts["source"]))
+    by = kind_of(name) if kind is Kind.auto else asked_by(kind.value)
+    making = Making(by, name, revision, steps, guidance, strength, size)
     folder = out or run / "synth"
     request = SynthRequest(
         folder, making, images, domain, prompts, seed, batch, tries,

@@ -24,10 +24,12 @@ def teacher_verify(
 ) -> None:
     """Check every stored teacher output of a run, and ask the teacher again for a sample of them."""
     from edgedistill.planning import require_parts
-    from edgedistill.verifying import verified_view, verify
+    from edgedistill.verifying import stores, verified_view, verify
 
     require_parts()
-    found = verify(run, sample, seed, face_of(verbose, quiet))
-    show(verified_view(found))
-    if found.faults:
+    face = face_of(verbose, quiet)
+    found = [verify(run, sample, seed, face, stage) for stage in stores(run)]
+    for one in found:
+        show(verified_view(one))
+    if any(one.faults for one in found):
         raise typer.Exit(1)

@@ -32,9 +32,9 @@ from edgedistill.rundir import Done, Work, sha256_file
 from edgedistill.stages import number
 from edgedistill.synthstage import LEARNING_KEYS
 from edgedistill.teaching import (
+    behind,
     course_of,
     live_targets,
-    mixed_apart,
     targets_of,
     view_count,
     views_of,
@@ -198,7 +198,7 @@ class Build(Preparation):
         if arm.name == SYNTH:
             key["synth"] = self.recipe.synth.model_dump(include=LEARNING_KEYS)
         if arm.name in TAUGHT:
-            inputs.append(self.targets_of(arm))
+            inputs += self.stored_of(arm)
             if self.recipe.distill.hard_samples:
                 key["hard_stage"] = HARD_STAGE
             if self.recipe.distill.targets == "live":
@@ -228,13 +228,13 @@ class Build(Preparation):
         targets = None
         if arm.name in TAUGHT:
             course = course_of(recipe, self.teacher)
-            targets = targets_of(recipe, self.pixels_of(arm), self.teacher, self.targets_of(arm))
+            targets = targets_of(recipe, self.teacher, self.sources_of(arm))
         if arm.name == LONGER:
             epochs = self._longer(arm, folder)
             section = section.model_copy(update={"epochs": epochs})
             course = Course(epochs, epochs)
         arrays = open_arrays(self.pixels_of(arm).folder)
-        views = views_of(recipe, course.views, mixed_apart(self.pixels_of(arm)))
+        views = views_of(recipe, course.views, behind(recipe, self.pixels_of(arm)))
         return students.train_arm(
             arm.name, folder, start, spec, look, arrays, views, course, section, arm.seed,
             self.face, targets, recipe.synth if arm.name == SYNTH else None,
@@ -246,11 +246,19 @@ class Build(Preparation):
         assert found is not None, "an arm of synthetic images has some"
         return found
 
-    def targets_of(self, arm: Arm) -> Done:
-        """06: what the teacher says of these."""
-        found = self.synthetic_targets if arm.name == SYNTH else self.targets
-        assert found is not None, "an arm of synthetic images has targets of them"
+    def sources_of(self, arm: Arm) -> list[tuple[Done, Done]]:
+        """Pixels and 06, what the teacher says of them: of the training images, and of synthetic ones behind them."""
+        found = [(self.pixels, self.targets)]
+        if arm.name == SYNTH:
+            assert self.synthetic_targets is not None, (
+                "an arm of synthetic images has their targets"
+            )
+            found.append((self.pixels_of(arm), self.synthetic_targets))
         return found
+
+    def stored_of(self, arm: Arm) -> list[Done]:
+        """06: what the teacher says of all images of an arm."""
+        return [stored for _, stored in self.sources_of(arm)]
 
     def _section(self, arm: Arm) -> DistillSection:
         """How an arm is trained. Fine-tuning a pretrained student beside one from random weights has a rate of its

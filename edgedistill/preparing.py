@@ -34,7 +34,7 @@ from edgedistill.synthstage import STAGE as SYNTH_STAGE
 from edgedistill.synthstage import job_folder, make_synthetic, synth_key
 from edgedistill.synthvalues import check_classes, synth_values
 from edgedistill.target.device import device_to_dict, load_device
-from edgedistill.teaching import VIEW_KEYS, store_targets, targets_key, views_of
+from edgedistill.teaching import VIEW_KEYS, behind, store_targets, targets_key, views_of
 
 if TYPE_CHECKING:
     from edgedistill.data.stage import Arrays
@@ -279,13 +279,13 @@ class Preparation:
 
     @cached_property
     def synthetic_targets(self) -> Done | None:
-        """06: the same for real and synthetic images; `None` where there are none."""
+        """06: the same for synthetic images; `None` where there are none."""
         return None if self.synthetic is None else self._targets_of(self.synthetic, "synthetic")
 
     def _targets_of(self, pixels: Done, variant: str) -> Done:
         recipe, teacher = self.recipe, self.teacher
         return self.stage(
-            "06-targets", 5, targets_key(recipe, teacher), [pixels, teacher],
+            "06-targets", 6, targets_key(recipe, teacher, behind(recipe, pixels)), [pixels, teacher],
             lambda work: store_targets(work, recipe, pixels, teacher, self.face), variant=variant,
         )  # fmt: skip
 

@@ -90,7 +90,7 @@ def seconds_of(learn: Build, arm: Arm) -> dict[str, float]:
     parts = {"training": float(learn.arm(arm).facts["training_seconds"])}
     if arm.name in TAUGHT:
         parts["teacher preparation"] = learn.teacher_seconds
-        parts["storing teacher outputs"] = learn.targets_of(arm).seconds
+        parts["storing teacher outputs"] = sum(done.seconds for done in learn.stored_of(arm))
     if arm.name == SYNTH:
         facts = learn.pixels_of(arm).facts
         parts["synthetic images"] = facts["making_seconds"] + facts["judging_seconds"]
@@ -116,7 +116,8 @@ def flops_of(learn: Build, arm: Arm) -> dict[str, float]:
     if once is not None and is_live(learn.recipe):
         parts["teacher at each step"] = once * facts["passes"]
     elif once is not None:
-        parts["storing teacher outputs"] = once * learn.targets_of(arm).facts["passes"]
+        stored = sum(done.facts["passes"] for done in learn.stored_of(arm))
+        parts["storing teacher outputs"] = once * stored
     return parts
 
 

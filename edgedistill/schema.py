@@ -216,7 +216,10 @@ class SynthSection(Section):
     images: Annotated[int, Field(ge=0, le=10_000_000)] | Auto = _f(
         0, "Synthetic images to keep (0: none; auto: some where images are short)."
     )
-    generator: str | None = _f(None, "A diffusers folder, or the id of a diffusers model on a hub.")
+    generator: str | None = _f(
+        None,
+        "A diffusers folder, or the id of a diffusers model on a hub [the built-in images have one].",
+    )
     kind: Literal["auto", "text_to_image", "image_to_image", "class_conditional"] = _f(
         "auto", "What the generator is asked by."
     )

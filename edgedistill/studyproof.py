@@ -172,7 +172,7 @@ def _spent(runs: Sequence[Run]) -> float:
         build = run.build
         used = [build.data, build.planned, build.pixels, build.start_of(run.arm)]
         if run.arm.name in TAUGHT:
-            used += [*build.teacher_stages, build.targets_of(run.arm)]
+            used += [*build.teacher_stages, *build.stored_of(run.arm)]
         if run.arm.name == SYNTH:
             used.append(build.pixels_of(run.arm))
         used += [done for done in (run.trained, run.tested, run.teacher) if done is not None]

@@ -26,6 +26,7 @@ from edgedistill.synth.curate import Rules
 from edgedistill.synth.generators import Pixels
 from edgedistill.synth.kept import summary_of
 from edgedistill.synth.ledger import Line, ledger_bytes
+from edgedistill.synth.naming import folder_of
 from edgedistill.synth.picture import picture
 from edgedistill.synth.pipelines import Making, folder_hash
 from edgedistill.synth.rounds import LEDGER, MORE
@@ -64,8 +65,8 @@ def synth_key(recipe: Recipe) -> dict[str, Any]:
     """What the images depend on, beside the stages: the files that are named count with their content."""
     section = recipe.synth
     files: dict[str, str] = {}
-    if section.generator is not None and Path(section.generator).is_dir():
-        files["generator"] = folder_hash(Path(section.generator))
+    if section.generator is not None and (folder := folder_of(section.generator)):
+        files["generator"] = folder_hash(folder)
     if section.prompts is not None and Path(section.prompts).is_file():
         files["prompts"] = sha256_file(Path(section.prompts))
     asked = section.model_dump(exclude=LEARNING_KEYS)

@@ -8,7 +8,7 @@ from pathlib import Path
 from edgedistill.derive import Values
 from edgedistill.errors import UsageError
 from edgedistill.recipe import Recipe
-from edgedistill.synth.naming import classes_of, is_local, kind_of, places
+from edgedistill.synth.naming import FOR_DATA, classes_of, folder_of, kind_of, places
 from edgedistill.synth.pipelines import check_folder, require_diffusers
 from edgedistill.synth.prompts import book_for
 
@@ -31,10 +31,12 @@ def synth_values(recipe: Recipe, images: int, classes: int) -> Values:
             else (0, f"{each:,} images of a class are enough")
         )
         count = values["synth.images"][0]
-    if count and section.generator is None:
-        raise _no_generator()
+    generator = section.generator
+    if count and generator is None:
+        generator = generator_for(recipe.data.source)
+        values["synth.generator"] = (generator, "trained on other images of the same kind")
     if section.kind == "auto":
-        kind = kind_of(section.generator) if section.generator else "text_to_image"
+        kind = kind_of(generator) if count and generator else "text_to_image"
         values["synth.kind"] = (kind, "what the generator is" if count else "no synthetic images")
     if section.share == "auto":
         share = min(MOST_SHARE, count / max(1, count + images)) or MOST_SHARE
@@ -45,8 +47,11 @@ def synth_values(recipe: Recipe, images: int, classes: int) -> Values:
     return values
 
 
-def _no_generator() -> UsageError:
-    return UsageError(
+def generator_for(source: str) -> str:
+    """The generator for images of `source` where none is named. Raises `UsageError` where there is none."""
+    if (name := FOR_DATA.get(source)) is not None:
+        return name
+    raise UsageError(
         "no generator is named for synthetic images. Give a folder that diffusers' save_pretrained wrote, or the id of "
         "a diffusers model on a hub (--generator stabilityai/sd-turbo), or train one on your images:  "
         "edgedistill synth train"
@@ -62,11 +67,10 @@ def check_generator(recipe: Recipe) -> None:
     name = section.generator
     if not section.images or (name is None and section.images == "auto"):
         return
-    if name is None:
-        raise _no_generator()
+    name = name or generator_for(recipe.data.source)
     require_diffusers()
-    if is_local(name):
-        check_folder(Path(name), kind_of(name) if section.kind == "auto" else section.kind)
+    if (folder := folder_of(name)) is not None:
+        check_folder(folder, kind_of(name) if section.kind == "auto" else section.kind)
     if section.prompts is not None and not Path(section.prompts).is_file():
         raise UsageError(f"synth.prompts: the file {section.prompts} does not exist")
 

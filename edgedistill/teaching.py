@@ -6,13 +6,15 @@ until it is needed.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgedistill.progress import Face
 from edgedistill.recipe import Recipe
 from edgedistill.rundir import Done, Work
 from edgedistill.stages import number
-from edgedistill.teacher.course import Course, about_views
+from edgedistill.teacher.course import Course, Lesson, about_views
 
 if TYPE_CHECKING:
     from edgedistill.data.views import Views
@@ -23,15 +25,44 @@ VIEW_KEYS = {"flip", "min_crop", "randaugment", "erasing", "mix", "mix_alpha"}
 """What a recipe says of views: data that stage 01 does not depend on."""
 
 
-def views_of(recipe: Recipe, count: int, own: int = 0) -> Views:
-    """How training views are made, `count` of each image; the first `own` are not mixed with the rest."""
+class Behind(NamedTuple):
+    """Synthetic images behind `own` others; `few` views are stored of each of the `images`."""
+
+    own: int
+    images: int
+    few: int
+
+    def lessons(self, course: Iterable[Lesson]) -> list[Lesson]:
+        """The lessons of theirs that a course comes to; their views come round sooner."""
+        found = {Lesson(lesson.teacher, lesson.view % self.few) for lesson in course}
+        return sorted(found, key=lambda lesson: (lesson.teacher, lesson.view))
+
+
+def views_of(recipe: Recipe, count: int, made: Behind | None = None) -> Views:
+    """How training views are made, `count` of each image but for those that were `made`."""
     from edgedistill.data.views import Views
 
-    data = recipe.data
+    data, (own, few) = recipe.data, (made.own, made.few) if made else (0, 0)
     return Views(
         recipe.seed, data.min_crop, data.flip, count, data.randaugment, data.erasing, data.mix,
-        data.mix_alpha, own,
+        data.mix_alpha, own, few,
     )  # fmt: skip
+
+
+def behind(recipe: Recipe, pixels: Done) -> Behind | None:
+    """The synthetic images of a stage of pixels; `None` where it has none.
+
+    In the steps of an arm without them, each is seen `share * own / images` times as often as an image there, and has
+    so many times its views.
+    """
+    from edgedistill.data.stage import open_arrays
+
+    arrays, views = open_arrays(pixels.folder), view_count(recipe)
+    if not len(arrays.asked):
+        return None
+    seen = float(recipe.synth.share) * arrays.own / len(arrays.asked)
+    few = views if is_live(recipe) else min(views, math.ceil(seen * views))
+    return Behind(arrays.own, len(arrays.asked), few)
 
 
 def is_live(recipe: Recipe) -> bool:
@@ -56,12 +87,18 @@ def _teachers(recipe: Recipe, teacher: Done) -> int:
     return len(teacher.facts["members"]) if several else 1
 
 
-def targets_key(recipe: Recipe, teacher: Done) -> dict[str, Any]:
+def lessons_of(recipe: Recipe, teacher: Done, made: Behind | None = None) -> list[Lesson]:
+    """What is stored: each lesson of the course, or those of the few views of images that were `made`."""
+    found = course_of(recipe, teacher).lessons()
+    return found if made is None else made.lessons(found)
+
+
+def targets_key(recipe: Recipe, teacher: Done, made: Behind | None = None) -> dict[str, Any]:
     """What stored outputs depend on, beside pixels and teacher. No torch: a stage that is done is found at once."""
     if is_live(recipe):
         return {"live": True}
     return {
-        "lessons": [vars(lesson) for lesson in course_of(recipe, teacher).lessons()],
+        "lessons": [vars(lesson) for lesson in lessons_of(recipe, teacher, made)],
         "seed": recipe.seed,
         "views": recipe.data.model_dump(include=VIEW_KEYS),
         "top_k": recipe.distill.top_k,
@@ -70,16 +107,8 @@ def targets_key(recipe: Recipe, teacher: Done) -> dict[str, Any]:
 
 def about_of(recipe: Recipe, pixels: Done, teacher: Done) -> dict[str, str]:
     """What the stored outputs are of."""
-    views = views_of(recipe, 0, mixed_apart(pixels))
+    views = views_of(recipe, 0, behind(recipe, pixels))
     return about_views(teacher, pixels, views.about(), _top_k(recipe))
-
-
-def mixed_apart(pixels: Done) -> int:
-    """How many images are not mixed with the synthetic ones behind them; 0 where there are none."""
-    from edgedistill.data.stage import open_arrays
-
-    arrays = open_arrays(pixels.folder)
-    return arrays.own if len(arrays.asked) else 0
 
 
 def _top_k(recipe: Recipe) -> int | None:
@@ -88,31 +117,33 @@ def _top_k(recipe: Recipe) -> int | None:
     return top_k
 
 
-def lecturers_of(recipe: Recipe, pixels: Done, teacher: Done) -> list[Lecturer]:
-    """The teachers of a finished stage, each ready to speak of the training images."""
+def lecturers_of(recipe: Recipe, pixels: Done, teacher: Done, first: int = 0) -> list[Lecturer]:
+    """The teachers of a finished stage, each ready to speak of the training images; image 0 is the row `first`."""
     from edgedistill.data.stage import open_arrays
     from edgedistill.nets import pick_device
     from edgedistill.teacher.lecturer import lecturers
 
-    views = views_of(recipe, view_count(recipe), mixed_apart(pixels))
-    found = lecturers(teacher, open_arrays(pixels.folder).train, views, pick_device())
+    views = views_of(recipe, view_count(recipe), behind(recipe, pixels))
+    found = lecturers(teacher, open_arrays(pixels.folder).train, views, pick_device(), first)
     return found[-_teachers(recipe, teacher) :]  # without a curriculum, the last state alone
 
 
 def store_targets(
     work: Work, recipe: Recipe, pixels: Done, teacher: Done, face: Face
 ) -> dict[str, Any]:
-    """The work of stage 06. A live teacher leaves nothing on disk."""
+    """The work of stage 06: of `pixels`, or of the synthetic images among them alone. A live teacher leaves nothing."""
     from edgedistill.teacher.records import Content
     from edgedistill.teacher.storing import store
 
-    course, images = course_of(recipe, teacher), _images(pixels)
+    made = behind(recipe, pixels)
+    images, first = _stored(pixels, made)
+    lessons = lessons_of(recipe, teacher, made)
     if is_live(recipe):
-        return {"views": course.views, "images": images, "passes": 0, "bytes": 0}
-    found = lecturers_of(recipe, pixels, teacher)
+        return {"views": len(lessons), "images": images, "passes": 0, "bytes": 0}
+    found = lecturers_of(recipe, pixels, teacher, first)
     widths = tuple(lecturer.features for lecturer in found)
     content = Content(
-        tuple(course.lessons()), images, widths, int(teacher.facts["classes"]), _top_k(recipe),
+        tuple(lessons), images, widths, int(teacher.facts["classes"]), _top_k(recipe),
         about_of(recipe, pixels, teacher),
     )  # fmt: skip
     return store(work, content, found, face)
@@ -122,17 +153,26 @@ def stored_targets(recipe: Recipe, pixels: Done, teacher: Done, stored: Done) ->
     """The outputs that stage 06 stored. Raises `DocumentError` when they are of something else."""
     from edgedistill.teacher.cache import StoredTargets
 
+    made = behind(recipe, pixels)
     return StoredTargets(
-        stored.folder, about_of(recipe, pixels, teacher), course_of(recipe, teacher).lessons(),
-        _images(pixels), int(teacher.facts["classes"]),
+        stored.folder, about_of(recipe, pixels, teacher), lessons_of(recipe, teacher, made),
+        _stored(pixels, made)[0], int(teacher.facts["classes"]),
     )  # fmt: skip
 
 
-def targets_of(recipe: Recipe, pixels: Done, teacher: Done, stored: Done) -> Targets:
-    """What the distilled arm asks for the teacher's outputs: the stored ones, or the teacher itself."""
+def targets_of(recipe: Recipe, teacher: Done, sources: Sequence[tuple[Done, Done]]) -> Targets:
+    """What a taught arm asks for the teacher's outputs: the stored ones, or the teacher itself.
+
+    `sources` are pixels and what was stored of them, first the training images, then with synthetic ones behind them.
+    """
+    from edgedistill.teacher.cache import JoinedTargets
+
+    pixels = sources[-1][0]
     if is_live(recipe):
         return live_targets(recipe, pixels, teacher)
-    return stored_targets(recipe, pixels, teacher, stored)
+    real, *more = (stored_targets(recipe, images, teacher, stored) for images, stored in sources)
+    made = behind(recipe, pixels)
+    return real if made is None else JoinedTargets(real, more[0], made.own, made.few)
 
 
 def live_targets(recipe: Recipe, pixels: Done, teacher: Done) -> Targets:
@@ -143,7 +183,8 @@ def live_targets(recipe: Recipe, pixels: Done, teacher: Done) -> Targets:
     return LiveTargets(lecturers_of(recipe, pixels, teacher), classes)
 
 
-def _images(pixels: Done) -> int:
+def _stored(pixels: Done, made: Behind | None) -> tuple[int, int]:
+    """How many images the outputs are stored of, and the row of the first."""
     from edgedistill.data.stage import open_arrays
 
-    return len(open_arrays(pixels.folder).train_labels)
+    return (made.images, made.own) if made else (len(open_arrays(pixels.folder).train_labels), 0)

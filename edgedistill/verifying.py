@@ -15,7 +15,7 @@ from edgedistill.errors import DocumentError, UsageError
 from edgedistill.progress import Face
 from edgedistill.recipe import Recipe, autos, compose
 from edgedistill.rundir import Done, RunDir
-from edgedistill.teaching import is_live, lecturers_of, stored_targets
+from edgedistill.teaching import behind, is_live, lecturers_of, stored_targets
 
 if TYPE_CHECKING:
     from edgedistill.teacher.cache import Entry, Lectures, StoredTargets
@@ -24,6 +24,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 BATCH = 128
+STAGE, SYNTHETIC = "06-targets", "06-targets@synthetic"
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Verified:
     agreement: float | None
     cosine: tuple[float, float] | None
     bounds: Bounds
+    stage: str = STAGE
 
     @property
     def faults(self) -> list[str]:
@@ -85,7 +87,10 @@ class Verified:
 
 def verified_view(found: Verified) -> Text:
     """What was found, for a person."""
-    lines = [f"{found.shards} shards, {found.bytes / 1e6:,.1f} MB, {len(found.damaged)} damaged"]
+    whose = "synthetic images: " if found.stage == SYNTHETIC else ""
+    lines = [
+        f"{whose}{found.shards} shards, {found.bytes / 1e6:,.1f} MB, {len(found.damaged)} damaged"
+    ]
     if found.max_dp is not None and found.agreement is not None and found.cosine is not None:
         lines += [
             f"{found.records:,} records of {found.lessons} views, and the teacher asked again:",
@@ -97,23 +102,32 @@ def verified_view(found: Verified) -> Text:
     lines += [f"- {fault}" for fault in faults]
     if faults:
         lines.append(
-            "These are not the teacher's outputs. Remove stages/06-targets, and stages/09-distilled if it "
-            "was trained on them, and build again."
+            f"These are not the teacher's outputs. Remove stages/{found.stage}, and stages/09-distilled (and "
+            "with @...) if it was trained on them, and build again."
         )
     else:
         lines.append("The stored outputs are what the teacher says.")
     return Text("\n".join(lines))
 
 
-def verify(folder: Path, sample: int, seed: int, face: Face) -> Verified:
-    """Check every shard of a run's stored outputs, and ask the teacher again for `sample` records of all lessons.
+def stores(folder: Path) -> list[str]:
+    """The stages of a run that hold outputs: of its images, and of synthetic ones where it has some."""
+    return [
+        STAGE,
+        *([SYNTHETIC] if (folder / "stages" / SYNTHETIC / "done.json").is_file() else []),
+    ]
+
+
+def verify(folder: Path, sample: int, seed: int, face: Face, stage: str = STAGE) -> Verified:
+    """Check every shard that a stage of a run stored, and ask the teacher again for `sample` records of all lessons.
 
     Raises `UsageError` for what is no run or lacks a stage, `DocumentError` for outputs of something else.
     """
-    recipe, pixels, teacher, stored = opened(folder)
+    recipe, pixels, teacher, stored = opened(folder, stage)
     targets = stored_targets(recipe, pixels, teacher, stored)
     sound, damaged = _sound(targets, face)
-    lecturers = lecturers_of(recipe, pixels, teacher)
+    made = behind(recipe, pixels)
+    lecturers = lecturers_of(recipe, pixels, teacher, made.own if made else 0)
     found = _compare(targets, sound, lecturers, sample, seed, face)
     return Verified(
         len(targets.index.shards),
@@ -122,6 +136,7 @@ def verify(folder: Path, sample: int, seed: int, face: Face) -> Verified:
         len(targets.content.lessons),
         **found,
         bounds=_bounds(targets),
+        stage=stage,
     )
 
 
@@ -132,8 +147,8 @@ def _bounds(targets: StoredTargets) -> Bounds:
     return EXACT if used | {fast_arithmetic(pick_device())} == {"float32"} else ROUGH
 
 
-def opened(folder: Path) -> tuple[Recipe, Done, Done, Done]:
-    """The resolved recipe and stages 03 (pixels), 04 (teacher) and 06 (targets) of a run, none of which is run."""
+def opened(folder: Path, stage: str = STAGE) -> tuple[Recipe, Done, Done, Done]:
+    """The resolved recipe, the pixels (03 or 05), the teacher (04) and the outputs (06) of a run; none is made."""
     if not (folder / "recipe.yaml").is_file() or not (folder / "stages").is_dir():
         raise UsageError(
             f"{folder} is no run folder: it has no recipe.yaml or no stages. Give the folder that "
@@ -158,12 +173,12 @@ def opened(folder: Path) -> tuple[Recipe, Done, Done, Done]:
         if selected is None:
             raise _lacking(folder, "04-teacher@select")
         teacher = f"04-teacher@candidate{selected.facts['chosen'] + 1}"
-    for name in ("03-pixels", teacher):
+    for name in ("05-synth" if stage == SYNTHETIC else "03-pixels", teacher):
         done = run.done(name)
         if done is None:
             raise _lacking(folder, name)
         found.append(done)
-    stored = folder / "stages" / "06-targets"
+    stored = folder / "stages" / stage
     if not (stored / "done.json").is_file():
         raise _lacking(folder, stored.name)
     return recipe, found[0], found[1], Done(stored.name, stored, "", {}, 0.0)

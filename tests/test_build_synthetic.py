@@ -74,6 +74,8 @@ def test_the_result_says_what_was_made_kept_and_dropped_of_each_class(home: Path
     assert all(c.real == found.classes[0].real for c in found.classes)
     assert 0.5 < found.agreement < 1 and found.sheet is not None
     run = home / "run" / "stages"
+    stored = json.loads((run / "06-targets@synthetic" / "done.json").read_text())["facts"]
+    assert stored["images"] == 24 and stored["passes"] == 24 * stored["views"]
     arrays = open_arrays(run / "05-synth")
     assert len(arrays.asked) == 24 and arrays.own == open_arrays(run / "03-pixels").own
     assert np.array_equal(arrays.train[: arrays.own], open_arrays(run / "03-pixels").train)
@@ -101,6 +103,24 @@ def test_the_job_of_a_build_can_be_looked_at_and_verified(home: Path) -> None:
     assert shown.code == 0 and Path(shown.out.strip()).is_file()
     lines = (run / "stages" / "05-synth" / "ledger.jsonl").read_text().splitlines()
     assert sum(json.loads(line)["kept"] for line in lines) == 24
+
+
+def test_what_the_teacher_said_of_synthetic_images_is_verified_too(
+    home: Path, tmp_path: Path
+) -> None:
+    checked = tool("teacher", "verify", home / "run")
+    assert checked.code == 0, checked.text
+    assert "synthetic images: " in checked.text
+    assert checked.text.count("are what the teacher says") == 2
+    copy = tmp_path / "run"
+    shutil.copytree(home / "run", copy)
+    shard = next((copy / "stages" / "06-targets@synthetic").glob("*.safetensors"))
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(data)
+    found = tool("teacher", "verify", copy)
+    assert found.code == 1 and f"{shard.name} is damaged" in found.text
+    assert "Remove stages/06-targets@synthetic" in found.text
 
 
 def test_the_same_command_again_finds_everything_done_and_other_learning_keeps_the_images(

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from edgedistill.data.stage import ASKED
 from edgedistill.recipe import Recipe, compose
 from edgedistill.rundir import Done
-from edgedistill.teaching import course_of, targets_key, view_count
+from edgedistill.teacher.course import Lesson
+from edgedistill.teaching import Behind, behind, course_of, lessons_of, targets_key, view_count
 from tests.build_parts import SMALL, make_images, tool
 
 TEACHER = Done(
@@ -61,6 +64,42 @@ def test_what_is_stored_depends_on_the_views_that_are_asked_for_and_on_nothing_e
 ) -> None:
     keys = [json.dumps(targets_key(found, TEACHER)) for found in (recipe(), recipe(**changed))]
     assert (keys[0] == keys[1]) == same
+
+
+def pixels(folder: Path, own: int, made: int) -> Done:
+    """A stage of pixels with synthetic images behind its own."""
+    (folder / "test").mkdir(parents=True)
+    rows = {"train": own + made, "val": 3, "test/pixels": 3}
+    for name, count in rows.items():
+        np.save(folder / f"{name}.npy", np.zeros((count, 8, 8, 3), np.uint8))
+    for name, count in (("train-labels", own + made), ("val-labels", 3), ("test/labels", 3)):
+        np.save(folder / f"{name}.npy", np.zeros(count, np.int64))
+    if made:
+        np.save(folder / ASKED, np.zeros(made, np.int64))
+    return Done("05-synth", folder, "f" * 64, {}, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("made", "share", "few"),
+    [(2, 0.5, 4), (5, 0.3, 3), (10, 0.5, 2), (20, 0.5, 1), (500, 0.01, 1)],
+)
+def test_an_image_that_is_seen_less_often_has_fewer_stored_views(
+    made: int, share: float, few: int, tmp_path: Path
+) -> None:
+    """Ten images with four views each, and as many steps with synthetic ones among them."""
+    stage = pixels(tmp_path / "made", 10, made)
+    assert behind(recipe(synth_share=share), stage) == Behind(10, made, few)
+    live = recipe(synth_share=share, distill_targets="live")
+    assert behind(live, stage) == Behind(10, made, 6), "a live teacher sees another in every epoch"
+    assert behind(recipe(), pixels(tmp_path / "none", 10, 0)) is None
+
+
+def test_views_of_synthetic_images_come_round_sooner_with_every_teacher() -> None:
+    course = [Lesson(teacher, view) for teacher in (0, 1) for view in range(5)]
+    assert Behind(9, 9, 2).lessons(course) == [Lesson(t, v) for t in (0, 1) for v in (0, 1)]
+    assert lessons_of(recipe(), TEACHER, Behind(9, 9, 3)) == [Lesson(0, v) for v in range(3)]
+    keys = [targets_key(recipe(), TEACHER, b) for b in (None, Behind(9, 9, 3), Behind(9, 9, 4))]
+    assert keys[0] != keys[1] and keys[0] == keys[2]
 
 
 def test_a_live_teacher_leaves_nothing_on_disk_and_teaches_as_a_stored_one(tmp_path: Path) -> None:

@@ -38,8 +38,8 @@ class Mixture:
 @dataclass(frozen=True)
 class Views:
     """How training views are made: smallest crop area, mirroring, number of different views of each image,
-    RandAugment's magnitude (0: none), probability of an erased rectangle, and how two images are mixed. Of `own` images
-    (0: all) none is mixed with one of the others.
+    RandAugment's magnitude (0: none), probability of an erased rectangle, and how two images are mixed. Of the first
+    `own` images (0: all) none is mixed with one of the others, and those others have only `few` views (0: as many).
     """
 
     seed: int
@@ -51,46 +51,54 @@ class Views:
     mix: str = "none"
     mix_alpha: float = 1.0
     own: int = 0
+    few: int = 0
 
     def pixels(
         self, canvas: Pixels | Tensor, index: Ints, view: int, size: int, at: torch.device
     ) -> Tensor:
         """View `view` of images `index` of `canvas` (N, K, K, 3) as float pixels (B, 3, size, size) in 0..255."""
-        seen = self._one(canvas, index, view, size, at)
+        views = self._numbers(index, view)
+        seen = self._one(canvas, index, views, size, at)
         mixture = self.mixture(index, view, len(canvas))
         if mixture is not None:
-            other = self._one(canvas, mixture.partner, view, size, at)
-            mask = _mask(self, mixture, index, view, size).to(at)
+            other = self._one(canvas, mixture.partner, views, size, at)
+            mask = _mask(self, mixture, index, views, size).to(at)
             seen = torch.lerp(other, seen, mask)
         if self.erasing:
-            seen = _erase(seen, uniforms(self.seed ^ ERASE, index, view, 5), self.erasing)
+            seen = _erase(seen, uniforms(self.seed ^ ERASE, index, views, 5), self.erasing)
         return seen.contiguous(memory_format=torch.channels_last)
 
     def mixture(self, index: Ints, view: int, images: int) -> Mixture | None:
         """Which image of `images` each view is mixed with, and how much of the first is left; `None` without mixing."""
         if self.mix == "none" or images < 2:
             return None
-        u = uniforms(self.seed ^ MIX, index, view, 2)
+        views = self._numbers(index, view)
+        u = uniforms(self.seed ^ MIX, index, views, 2)
         own = self.own or images
         first, count = np.where(index < own, 0, own), np.where(index < own, own, images - own)
         partner = index - first + 1 + np.floor(u[:, 0] * (count - 1)).astype(np.int64)
         partner = first + partner % count
         share = _beta(u[:, 1], self.mix_alpha)
         if self.mix == "cutmix":
-            share = 1 - _box(self, share, index, view)[4]
+            share = 1 - _box(self, share, index, views)[4]
         return Mixture(partner, share)
 
+    def _numbers(self, index: Ints, view: int) -> Ints:
+        """Which of its views (B,) each image shows when the others show `view`; they come round again."""
+        few = np.where(index < self.own, view, view % self.few) if self.few else view
+        return np.broadcast_to(few, index.shape)
+
     def _one(
-        self, canvas: Pixels | Tensor, index: Ints, view: int, size: int, at: torch.device
+        self, canvas: Pixels | Tensor, index: Ints, views: Ints, size: int, at: torch.device
     ) -> Tensor:
-        params = view_params(self.seed, index, view, self.min_crop, self.flip)
+        params = view_params(self.seed, index, views, self.min_crop, self.flip)
         if isinstance(canvas, Tensor):
             batch = canvas[torch.from_numpy(index).to(canvas.device)].to(at)
         else:
             batch = torch.from_numpy(np.ascontiguousarray(canvas[index])).to(at, non_blocking=True)
         seen = render(batch, params, size)
         if self.magnitude:
-            seen = change(seen, uniforms(self.seed ^ CHANGE, index, view, 4), self.magnitude)
+            seen = change(seen, uniforms(self.seed ^ CHANGE, index, views, 4), self.magnitude)
         return seen
 
     def about(self) -> dict[str, str]:
@@ -109,27 +117,27 @@ def _beta(u: Floats, alpha: float) -> Floats:
 
 
 def _box(
-    views: Views, share: Floats, index: Ints, view: int
+    views: Views, share: Floats, index: Ints, numbers: Ints
 ) -> tuple[Floats, Floats, Floats, Floats, Floats]:
     """Cut rectangles of area `1 - share`: left, top, right, bottom in [0, 1], and the area that lies inside.
 
     CutMix (Yun et al. 2019, equation 2): the centre is uniform, what hangs over is cut off.
     """
-    centre = uniforms(views.seed ^ MIX, index, view, 4)[:, 2:]
+    centre = uniforms(views.seed ^ MIX, index, numbers, 4)[:, 2:]
     half = np.sqrt(1 - share) / 2
     left, right = np.clip(centre[:, 0] - half, 0, 1), np.clip(centre[:, 0] + half, 0, 1)
     top, bottom = np.clip(centre[:, 1] - half, 0, 1), np.clip(centre[:, 1] + half, 0, 1)
     return left, top, right, bottom, (right - left) * (bottom - top)
 
 
-def _mask(views: Views, mixture: Mixture, index: Ints, view: int, size: int) -> Tensor:
+def _mask(views: Views, mixture: Mixture, index: Ints, numbers: Ints, size: int) -> Tensor:
     """Share (B, 1, H, W) of the first image at each pixel; edges of a rectangle are shared by area, so that the
     mixture is the same at every size.
     """
     if views.mix == "mixup":
         return torch.from_numpy(mixture.share).float()[:, None, None, None]
-    u = uniforms(views.seed ^ MIX, index, view, 2)[:, 1]
-    left, top, right, bottom, _ = _box(views, _beta(u, views.mix_alpha), index, view)
+    u = uniforms(views.seed ^ MIX, index, numbers, 2)[:, 1]
+    left, top, right, bottom, _ = _box(views, _beta(u, views.mix_alpha), index, numbers)
     across, down = _covered(left, right, size), _covered(top, bottom, size)
     inside = down[:, :, None] * across[:, None, :]
     return torch.from_numpy(1 - inside).float()[:, None]

@@ -14,14 +14,13 @@ import inspect
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from edgedistill.errors import EdgedistillError, GeneratorError, StoppedError
-from edgedistill.synth.naming import places
+from edgedistill.synth.naming import folder_of, places, shown
 from edgedistill.synth.pipelines import (
     Making,
     folder_hash,
@@ -103,18 +102,18 @@ class DiffusersSource:
         self.places: list[int] = []
         if making.kind == "class_conditional":
             known = list(self.pipe.config.classes)
-            self.places = places(Path(making.model).name, known, classes)
+            self.places = places(shown(making.model), known, classes)
         self.device, self.precision = settle(self.pipe)
         self.takes = set(inspect.signature(type(self.pipe).__call__).parameters)
         steps = making.steps or self._default("num_inference_steps", 50)
         guidance = making.guidance
         if guidance is None:
             guidance = self._default("guidance_scale", 1.0)
-        local = Path(making.model)
+        local = folder_of(making.model)
         self.facts = SourceFacts(
             kind=making.kind,
-            model=local.name if local.is_dir() else making.model,
-            sha256=folder_hash(local) if local.is_dir() else None,
+            model=shown(making.model),
+            sha256=folder_hash(local) if local else None,
             revision=revision,
             licence=licence_of(making, revision),
             pipeline=type(self.pipe).__name__,

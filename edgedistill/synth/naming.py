@@ -11,13 +11,31 @@ from edgedistill.errors import GeneratorError, UsageError, unknown
 
 Kind = Literal["text_to_image", "image_to_image", "class_conditional"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+PREFIX, HOME = "bundled:", Path(__file__).parent / "trained"
+FOR_DATA: dict[str, str] = {}
+"""The generator of a built-in set, trained on other images of the same kind."""
 INDEX = "model_index.json"
 CLASS_PIPELINE = "ClassConditionalPipeline"
 
 
-def is_local(name: str) -> bool:
-    """Whether a generator's name is a folder and not the id of a hub."""
-    return Path(name).exists() or name.startswith((".", "/", "~"))
+def folder_of(generator: str) -> Path | None:
+    """The folder that a generator's name stands for, `None` for a model of a hub.
+
+    Raises `UsageError` for a bundled one that does not exist.
+    """
+    if generator.startswith(PREFIX):
+        known = [f"{PREFIX}{path.name}" for path in sorted(HOME.glob("*"))]
+        if generator not in known:
+            raise UsageError(unknown("bundled generator", generator, known))
+        return HOME / generator.removeprefix(PREFIX)
+    path = Path(generator).expanduser()
+    return path if path.exists() or generator.startswith((".", "/", "~")) else None
+
+
+def shown(generator: str) -> str:
+    """The name that a ledger and a report give it: of a folder of yours, its last part."""
+    folder = folder_of(generator)
+    return generator if folder is None or generator.startswith(PREFIX) else folder.name
 
 
 def kind_of(generator: str) -> Kind:
@@ -43,8 +61,11 @@ def classes_of(generator: str) -> list[str]:
 
 
 def _index(generator: str) -> dict[str, Any]:
+    folder = folder_of(generator)
+    if folder is None:
+        return {}
     try:
-        found = json.loads((Path(generator) / INDEX).read_text("utf-8"))
+        found = json.loads((folder / INDEX).read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -12,7 +12,7 @@ from typing import Any
 
 from edgedistill.errors import GeneratorError, MissingExtraError
 from edgedistill.files import sha256_file
-from edgedistill.synth.naming import CLASS_PIPELINE, INDEX, Kind, is_local
+from edgedistill.synth.naming import CLASS_PIPELINE, INDEX, Kind, folder_of
 
 WEIGHTS = (".safetensors", ".bin", ".json", ".txt", ".model")
 """Endings of the files of a pipeline that its images depend on."""
@@ -41,9 +41,9 @@ def load_pipeline(making: Making) -> tuple[Any, str | None]:
     import diffusers
     import torch
 
-    name = making.model
-    if is_local(name):
-        check_folder(Path(name), making.kind)
+    name, folder = making.model, folder_of(making.model)
+    if folder is not None:
+        check_folder(folder, making.kind)
     classes: dict[str, Any] = {
         "text_to_image": diffusers.AutoPipelineForText2Image,
         "image_to_image": diffusers.AutoPipelineForImage2Image,
@@ -59,7 +59,7 @@ def load_pipeline(making: Making) -> tuple[Any, str | None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             pipe = classes[making.kind].from_pretrained(
-                name, torch_dtype=dtype, revision=making.revision
+                folder or name, torch_dtype=dtype, revision=making.revision
             )
         if making.scheduler is not None:
             pipe.scheduler = getattr(diffusers, making.scheduler).from_config(pipe.scheduler.config)
@@ -116,11 +116,13 @@ def licence_of(making: Making, revision: str | None) -> str | None:
         return making.licence
     from huggingface_hub import ModelCard, hf_hub_download
 
-    folder = Path(making.model)
+    folder = folder_of(making.model)
     try:
-        card = folder / "README.md"
-        if not folder.is_dir():
-            card = Path(hf_hub_download(making.model, "README.md", revision=revision))
+        card = (
+            Path(hf_hub_download(making.model, "README.md", revision=revision))
+            if folder is None
+            else folder / "README.md"
+        )
         found: Any = ModelCard.load(card).data
         return str(found.license) if found.license else None
     except Exception:  # a model without a readable card has no known licence

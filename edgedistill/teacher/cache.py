@@ -271,6 +271,29 @@ class StoredTargets:
         return found
 
 
+class JoinedTargets:
+    """Stored outputs of training images, and from image `first` on those of synthetic ones, which have `few` views."""
+
+    def __init__(self, real: Targets, made: Targets, first: int, few: int) -> None:
+        self.real, self.made, self.first, self.few = real, made, first, few
+        self.widths, self.classes = real.widths, real.classes
+
+    def __call__(self, lesson: Lesson, index: Ints) -> tuple[Tensor, Tensor]:
+        """Features (B, D) and logits (B, C), float32, of images `index` (B,) in a lesson's view."""
+        behind = index >= self.first
+        features = torch.empty(len(index), self.widths[lesson.teacher])
+        logits = torch.empty(len(index), self.classes)
+        fewer = Lesson(lesson.teacher, lesson.view % self.few)
+        for targets, which, asked, rows in (
+            (self.real, ~behind, lesson, index),
+            (self.made, behind, fewer, index - self.first),
+        ):
+            at = np.flatnonzero(which)
+            if len(at):
+                features[at], logits[at] = targets(asked, rows[at])
+        return features, logits
+
+
 class LiveTargets:
     """Asks the teacher at each step. Raises `TeacherError` when it gives a number that is not finite."""
 

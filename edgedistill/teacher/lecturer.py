@@ -19,7 +19,10 @@ STEPS = ("ladder", "checkpoints")
 
 
 class Lecturer:
-    """The teacher, or the teachers together, that give the lessons of one step; `features` is the width of theirs."""
+    """The teacher, or the teachers together, that give the lessons of one step; `features` is the width of theirs.
+
+    `first` is the row of `canvas` (N, K, K, 3) that it calls image 0.
+    """
 
     def __init__(
         self,
@@ -28,12 +31,14 @@ class Lecturer:
         canvas: Pixels,
         views: Views,
         device: torch.device,
+        first: int = 0,
     ) -> None:
         self.voices = [
             Voice(v.name, quick(v.network.to(device).eval(), v.look.size), v.look) for v in voices
         ]
         self.name = " + ".join(voice.name for voice in voices)
         self.features, self.canvas, self.views, self.device = features, canvas, views, device
+        self.first = first
 
     def __call__(self, index: Ints, view: int) -> tuple[Tensor, Tensor]:
         """Features (B, D) and logits (B, C), float32, of view `view` of images `index`.
@@ -42,7 +47,7 @@ class Lecturer:
         """
 
         def pixels(size: int) -> Tensor:
-            return self.views.pixels(self.canvas, index, view, size, self.device)
+            return self.views.pixels(self.canvas, index + self.first, view, size, self.device)
 
         with inference(self.device, fast=True):
             features, logits = speak(self.voices, pixels)
@@ -54,17 +59,19 @@ class Lecturer:
         return said
 
 
-def lecturers(done: Done, canvas: Pixels, views: Views, device: torch.device) -> list[Lecturer]:
+def lecturers(
+    done: Done, canvas: Pixels, views: Views, device: torch.device, first: int = 0
+) -> list[Lecturer]:
     """Who speaks in a finished teacher stage: one for a single teacher or an ensemble, one a step for the others.
 
-    `canvas` (N, K, K, 3) holds the training images that `views` are cut from.
+    `canvas` (N, K, K, 3) holds the training images that `views` are cut from; image 0 is its row `first`.
     """
     members = members_of(done.facts)
     voices = [voice_of(done, member) for member in members]
     widths = [int(member["features"]) for member in members]
     if done.facts.get("combine") in STEPS:
         return [
-            Lecturer([voice], width, canvas, views, device)
+            Lecturer([voice], width, canvas, views, device, first)
             for voice, width in zip(voices, widths, strict=True)
         ]
-    return [Lecturer(voices, sum(widths), canvas, views, device)]
+    return [Lecturer(voices, sum(widths), canvas, views, device, first)]

@@ -142,3 +142,28 @@ def test_without_a_border_mixing_is_as_it_was() -> None:
     one, other = (views.mixture(index, 3, 9) for views in (alone, all_own))
     assert one is not None and other is not None
     assert np.array_equal(one.partner, other.partner)
+
+
+@pytest.mark.parametrize("mix", ["none", "mixup", "cutmix"])
+def test_images_behind_the_own_ones_have_few_views_that_come_round(mix: str) -> None:
+    own, few, canvas = 10, 3, np.random.default_rng(0).integers(0, 256, (24, 40, 40, 3), np.uint8)
+    plain = Views(5, 0.5, True, 8, 6.0, 0.5, mix, own=own)
+    fewer = Views(5, 0.5, True, 8, 6.0, 0.5, mix, own=own, few=few)
+    index = np.array([20, 3, 11, 9, 23])
+    behind = index >= own
+    for view in range(8):
+        seen = fewer.pixels(canvas, index, view, 32, CPU)
+        shown = (plain.pixels(canvas, index, v, 32, CPU) for v in (view, view % few))
+        of_own, of_others = shown
+        assert torch.equal(seen[~behind], of_own[~behind])
+        assert torch.equal(seen[behind], of_others[behind])
+        mixtures = [v.mixture(index, at, 24) for v, at in ((fewer, view), (plain, view % few))]
+        for one, other in [mixtures] if mix != "none" else []:
+            assert one is not None and other is not None
+            assert np.array_equal(one.partner[behind], other.partner[behind])
+            assert np.array_equal(one.share[behind], other.share[behind])
+    alone = Views(5, 0.5, True, 8, 6.0, 0.5, mix)
+    assert torch.equal(
+        alone.pixels(canvas[:own], index[~behind], 7, 32, CPU),
+        fewer.pixels(canvas, index, 7, 32, CPU)[~behind],
+    ), "what was stored of the own images alone holds with others behind them"

@@ -16,7 +16,13 @@ from safetensors.torch import save as save_tensors
 
 from edgedistill.errors import DocumentError, TeacherError
 from edgedistill.teacher import cache, records
-from edgedistill.teacher.cache import INDEX, LiveTargets, StoredTargets, read_index
+from edgedistill.teacher.cache import (
+    INDEX,
+    JoinedTargets,
+    LiveTargets,
+    StoredTargets,
+    read_index,
+)
 from edgedistill.teacher.course import Lesson
 from edgedistill.teacher.records import ABOUT
 from tests.teacher.cache_parts import (
@@ -75,6 +81,28 @@ def test_rows_come_in_the_order_in_which_they_are_asked_for(
             assert torch.equal(logits.argmax(1), z.argmax(1))
             if top_k is None:
                 assert float((logits - (z - z.amax(1, keepdim=True))).abs().max()) < 0.01
+
+
+@pytest.mark.parametrize("teachers", [1, 2])
+def test_outputs_of_synthetic_images_stand_behind_the_others_with_fewer_views(
+    teachers: int, tmp_path: Path
+) -> None:
+    real, few = content(views=4, teachers=teachers), 2
+    made = content(views=few, images=13, teachers=teachers)
+    first, then = (reader(keep(tmp_path / name, c), c) for name, c in (("a", real), ("b", made)))
+    joined = JoinedTargets(first, then, IMAGES, few)
+    assert joined.widths == first.widths and joined.classes == CLASSES
+    index = np.array([IMAGES + 12, 0, IMAGES - 1, IMAGES, 5])
+    for lesson in real.lessons:
+        features, logits = joined(lesson, index)
+        own, other = (
+            first(lesson, index[[1, 2, 4]]),
+            then(Lesson(lesson.teacher, lesson.view % few), index[[0, 3]] - IMAGES),
+        )
+        for got, a, b in ((features, own[0], other[0]), (logits, own[1], other[1])):
+            assert torch.equal(got[[1, 2, 4]], a) and torch.equal(got[[0, 3]], b)
+        for part in (index[[1, 2]], index[[0, 3]]):
+            assert len(joined(lesson, part)[0]) == 2
 
 
 def test_features_beyond_float16_come_back_with_their_size(tmp_path: Path) -> None:
