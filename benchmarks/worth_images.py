@@ -1,5 +1,5 @@
-"""The images of the worth of synthetic ones: an image folder with the built-in training and validation images, and all
-10,000 test images of Fashion-MNIST.
+"""The images of the worth of synthetic ones: an image folder with the built-in training images, 50 of the validation
+images of each class, and all 10,000 test images of Fashion-MNIST. Who has 20 images of a class has no 100 to validate.
 
 python -m benchmarks.worth_images --out DIR [--folder /usr/share/datasets/fashion-mnist]
 
@@ -20,6 +20,8 @@ from benchmarks.make_generator import FOLDER
 from edgedistill.data.idx import FASHION_CLASSES, read_idx
 from edgedistill.data.sources import SAMPLE_FILE
 
+VAL = 50
+"""Validation images of a class."""
 NAMES = [name.replace("/", "-") for name in FASHION_CLASSES]
 
 
@@ -38,8 +40,10 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=FOLDER, help="idx files of Fashion-MNIST")
     given = parser.parse_args()
     with np.load(SAMPLE_FILE, allow_pickle=False) as sample:
-        for split in ("train", "val"):
-            write(given.out / split, sample[f"{split}_images"], sample[f"{split}_labels"])
+        write(given.out / "train", sample["train_images"], sample["train_labels"])
+        labels = sample["val_labels"]
+        rows = np.sort(np.concatenate([np.flatnonzero(labels == k)[:VAL] for k in range(10)]))
+        write(given.out / "val", sample["val_images"][rows], labels[rows])
     images, labels = (
         read_idx(min(given.folder.glob(f"t10k-{k}-idx*"))) for k in ("images", "labels")
     )

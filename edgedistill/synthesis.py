@@ -45,6 +45,8 @@ BATCHES = {
 """Images of a batch before memory has its say; 2 where nothing is said."""
 UNIT_BATCHES, BLOCK = 4, 512
 """Batches of a unit; images that the teacher looks at in one go."""
+QUICK_S, QUICK_BATCH = 5.0, 16
+"""A first batch of fewer seconds is followed by one of so many images, to tell how long a job takes."""
 SHOWN = 4
 """Prompts of each class in a preview."""
 PNG_BYTES = 1.7
@@ -233,12 +235,11 @@ class Synthesis:
         return outcome
 
     def preview(self) -> Preview:
-        """What the job would do; one batch is made to see how long it takes."""
-        batch = self.request.batch or 2
-        wishes = self._wishes(batch)
-        began = time.perf_counter()
-        images = self.source.make(wishes)
-        seconds = (time.perf_counter() - began) / batch
+        """What the job would do; a few images are made to see how long it takes, and more where that is quick."""
+        source, batch = self.source, self.request.batch or 2
+        images, seconds = _timed(source, self._wishes(batch))
+        if seconds * batch < QUICK_S:  # mostly the start of the first batch
+            images, seconds = _timed(source, self._wishes(self.request.batch or QUICK_BATCH))
         seed, step = self.request.seed, len(self.classes)
         shown = {
             name: [self.book.prompt(seed, k, k + turn * step) for turn in range(SHOWN)]
@@ -247,8 +248,15 @@ class Synthesis:
         count = sum(self.asked.wanted)
         disk = round(count * images[0].shape[0] * images[0].shape[1] * PNG_BYTES)
         return Preview(
-            shown, count, sum(self.asked.most), count * seconds, disk, self.source.facts.device
+            shown, count, sum(self.asked.most), count * seconds, disk, source.facts.device
         )
+
+
+def _timed(source: ImageSource, wishes: Sequence[Wish]) -> tuple[list[Pixels], float]:
+    """Images of a batch, and seconds for each."""
+    began = time.perf_counter()
+    images = source.make(wishes)
+    return images, (time.perf_counter() - began) / len(wishes)
 
 
 def fitting_batch(source: ImageSource, wishes: Sequence[Wish]) -> int:

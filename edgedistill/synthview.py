@@ -41,7 +41,7 @@ def preview_view(found: Preview) -> Text:
         lines += [f"{name}", *(f"    {prompt}" for prompt in prompts)]
     lines.append(
         f"{found.images:,} images to keep, at most {found.most:,} to make; on {found.device} about "
-        f"{duration(found.seconds)} where all are kept, and {found.bytes / 1e6:,.0f} MB"
+        f"{duration(found.seconds)} where all are kept, and {found.bytes / 1e6:,.1f} MB"
     )
     return Text("\n".join(lines))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from edgedistill.data.idx import FASHION_CLASSES
 from edgedistill.errors import GeneratorError, RecipeError, UsageError
 from edgedistill.recipe import Recipe
 from edgedistill.synth.naming import classes_of, kind_of, places
@@ -44,7 +45,19 @@ def test_few_images_get_synthetic_ones_and_many_get_none() -> None:
     assert few["images"] == TIMES * 10 * (FEW - 1)
     assert values(10 * FEW, synth={"images": "auto"})["images"] == 0
     with pytest.raises(UsageError, match="no generator is named"):
-        values(10 * (FEW - 1), synth={"images": "auto"})
+        values(10 * (FEW - 1), synth={"images": "auto"}, data={"source": "./mine"})
+
+
+def test_the_built_in_images_have_a_generator_of_their_own_where_none_is_named(
+    by_class: str,
+) -> None:
+    found = values(synth={"images": 50})
+    assert (found["generator"], found["kind"]) == ("bundled:fashion-mnist", "class_conditional")
+    assert "generator" not in values(synth={"images": 50, "generator": by_class})
+    built_in = Recipe.model_validate({"synth": {"images": 50}})
+    check_generator(built_in)
+    resolved = {"images": 50, "generator": found["generator"], "kind": found["kind"]}
+    check_classes(Recipe.model_validate({"synth": resolved}), FASHION_CLASSES)
 
 
 @pytest.mark.parametrize(("count", "share"), [(250, 0.2), (1000, 0.5), (5000, MOST_SHARE)])

@@ -41,7 +41,7 @@ class ClassConditionalPipeline(DiffusionPipeline):  # type: ignore[misc]
     def __call__(
         self,
         class_labels: list[int],
-        guidance_scale: float = 1.0,
+        guidance_scale: float = 2.0,
         num_inference_steps: int = 10,
         generator: torch.Generator | list[torch.Generator] | None = None,
         output_type: str = "np",

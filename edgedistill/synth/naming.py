@@ -12,7 +12,7 @@ from edgedistill.errors import GeneratorError, UsageError, unknown
 Kind = Literal["text_to_image", "image_to_image", "class_conditional"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 PREFIX, HOME = "bundled:", Path(__file__).parent / "trained"
-FOR_DATA: dict[str, str] = {}
+FOR_DATA = {"builtin:fashion-mnist": "bundled:fashion-mnist"}
 """The generator of a built-in set, trained on other images of the same kind."""
 INDEX = "model_index.json"
 CLASS_PIPELINE = "ClassConditionalPipeline"
