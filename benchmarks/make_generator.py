@@ -65,6 +65,10 @@ def place(folder: Path, target: Path, facts: Mapping[str, Any], images: int, bat
     pipe = ClassConditionalPipeline.from_pretrained(folder, torch_dtype=torch.float16)
     shutil.rmtree(target, ignore_errors=True)
     pipe.save_pretrained(target)
+    for path in target.rglob("*.json"):  # diffusers notes where it was loaded from
+        config = json.loads(path.read_text("utf-8"))
+        config.pop("_name_or_path", None)
+        path.write_text(json.dumps(config, indent=2) + "\n", "utf-8")
     text = CARD.format(params=facts["params"], images=images, steps=facts["steps"], batch=batch)
     (target / "README.md").write_text(text, "utf-8")
 

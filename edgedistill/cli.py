@@ -99,7 +99,8 @@ def build(
         str | None, typer.Option(help="Synthetic images to add: a number, or auto.", metavar="N")
     ] = None,
     generator: Annotated[
-        str | None, typer.Option(help="What makes them: a diffusers folder or hub id.")
+        str | None,
+        typer.Option(help="What makes them: bundled:NAME, or a diffusers folder or hub id."),
     ] = None,
     provider: Annotated[Provider | None, typer.Option(help="Where to measure here.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder [runs/NAME].")] = None,

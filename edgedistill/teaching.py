@@ -117,13 +117,19 @@ def _top_k(recipe: Recipe) -> int | None:
     return top_k
 
 
-def lecturers_of(recipe: Recipe, pixels: Done, teacher: Done, first: int = 0) -> list[Lecturer]:
-    """The teachers of a finished stage, each ready to speak of the training images; image 0 is the row `first`."""
+def lecturers_of(
+    recipe: Recipe, pixels: Done, teacher: Done, *, whole: bool = False
+) -> list[Lecturer]:
+    """The teachers of a finished stage, each ready to speak of the images whose outputs are stored, or of the `whole`.
+
+    Where there are synthetic images, those are the images that are stored apart, and image 0 is the first of them.
+    """
     from edgedistill.data.stage import open_arrays
     from edgedistill.nets import pick_device
     from edgedistill.teacher.lecturer import lecturers
 
-    views = views_of(recipe, view_count(recipe), behind(recipe, pixels))
+    made = behind(recipe, pixels)
+    views, first = views_of(recipe, view_count(recipe), made), made.own if made and not whole else 0
     found = lecturers(teacher, open_arrays(pixels.folder).train, views, pick_device(), first)
     return found[-_teachers(recipe, teacher) :]  # without a curriculum, the last state alone
 
@@ -136,11 +142,10 @@ def store_targets(
     from edgedistill.teacher.storing import store
 
     made = behind(recipe, pixels)
-    images, first = _stored(pixels, made)
-    lessons = lessons_of(recipe, teacher, made)
+    images, lessons = _stored(pixels, made), lessons_of(recipe, teacher, made)
     if is_live(recipe):
         return {"views": len(lessons), "images": images, "passes": 0, "bytes": 0}
-    found = lecturers_of(recipe, pixels, teacher, first)
+    found = lecturers_of(recipe, pixels, teacher)
     widths = tuple(lecturer.features for lecturer in found)
     content = Content(
         tuple(lessons), images, widths, int(teacher.facts["classes"]), _top_k(recipe),
@@ -156,7 +161,7 @@ def stored_targets(recipe: Recipe, pixels: Done, teacher: Done, stored: Done) ->
     made = behind(recipe, pixels)
     return StoredTargets(
         stored.folder, about_of(recipe, pixels, teacher), lessons_of(recipe, teacher, made),
-        _stored(pixels, made)[0], int(teacher.facts["classes"]),
+        _stored(pixels, made), int(teacher.facts["classes"]),
     )  # fmt: skip
 
 
@@ -180,11 +185,11 @@ def live_targets(recipe: Recipe, pixels: Done, teacher: Done) -> Targets:
     from edgedistill.teacher.cache import LiveTargets
 
     classes = int(teacher.facts["classes"])
-    return LiveTargets(lecturers_of(recipe, pixels, teacher), classes)
+    return LiveTargets(lecturers_of(recipe, pixels, teacher, whole=True), classes)
 
 
-def _stored(pixels: Done, made: Behind | None) -> tuple[int, int]:
-    """How many images the outputs are stored of, and the row of the first."""
+def _stored(pixels: Done, made: Behind | None) -> int:
+    """How many images the outputs are stored of."""
     from edgedistill.data.stage import open_arrays
 
-    return (made.images, made.own) if made else (len(open_arrays(pixels.folder).train_labels), 0)
+    return made.images if made else len(open_arrays(pixels.folder).train_labels)

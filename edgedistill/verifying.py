@@ -15,7 +15,7 @@ from edgedistill.errors import DocumentError, UsageError
 from edgedistill.progress import Face
 from edgedistill.recipe import Recipe, autos, compose
 from edgedistill.rundir import Done, RunDir
-from edgedistill.teaching import behind, is_live, lecturers_of, stored_targets
+from edgedistill.teaching import is_live, lecturers_of, stored_targets
 
 if TYPE_CHECKING:
     from edgedistill.teacher.cache import Entry, Lectures, StoredTargets
@@ -112,10 +112,8 @@ def verified_view(found: Verified) -> Text:
 
 def stores(folder: Path) -> list[str]:
     """The stages of a run that hold outputs: of its images, and of synthetic ones where it has some."""
-    return [
-        STAGE,
-        *([SYNTHETIC] if (folder / "stages" / SYNTHETIC / "done.json").is_file() else []),
-    ]
+    made = (folder / "stages" / SYNTHETIC / "done.json").is_file()
+    return [STAGE, SYNTHETIC] if made else [STAGE]
 
 
 def verify(folder: Path, sample: int, seed: int, face: Face, stage: str = STAGE) -> Verified:
@@ -126,8 +124,7 @@ def verify(folder: Path, sample: int, seed: int, face: Face, stage: str = STAGE)
     recipe, pixels, teacher, stored = opened(folder, stage)
     targets = stored_targets(recipe, pixels, teacher, stored)
     sound, damaged = _sound(targets, face)
-    made = behind(recipe, pixels)
-    lecturers = lecturers_of(recipe, pixels, teacher, made.own if made else 0)
+    lecturers = lecturers_of(recipe, pixels, teacher)
     found = _compare(targets, sound, lecturers, sample, seed, face)
     return Verified(
         len(targets.index.shards),

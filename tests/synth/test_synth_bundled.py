@@ -32,6 +32,8 @@ def test_it_is_small_has_a_licence_and_knows_the_built_in_classes(made: Any) -> 
     assert folder is not None and classes_of(NAME) == list(FASHION_CLASSES)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     assert size <= 6_000_000
+    for config in folder.rglob("*.json"):
+        assert "_name_or_path" not in config.read_text("utf-8"), "a path of another machine"
     facts = made[0].facts
     assert (facts.model, facts.licence, facts.kind) == (NAME, "apache-2.0", "class_conditional")
     assert facts.sha256 is not None and facts.steps <= 12
