@@ -14,7 +14,7 @@ import pytest
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = "1"  # sums of two threads differ from those of one
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["EDGEDISTILL_HOME"] = tempfile.mkdtemp(prefix="edgedistill-tests-")
 
