@@ -5,7 +5,8 @@
     preview.png     kept and dropped images
 
 Every image made lies in the job's folder, `cache/synth-<hash>` of the run. Another way of learning makes none again;
-another teacher, rules or student size judge the first round anew and make what they find lacking.
+another teacher, rules or student size judge the first round anew and make what they find lacking; another number goes
+on with the first round, or takes a part of it.
 """
 
 from __future__ import annotations
@@ -29,15 +30,15 @@ from edgedistill.synth.ledger import Line, ledger_bytes
 from edgedistill.synth.naming import folder_of
 from edgedistill.synth.picture import picture
 from edgedistill.synth.pipelines import Making, folder_hash
-from edgedistill.synth.rounds import LEDGER, MORE
+from edgedistill.synth.rounds import LEDGER, MORE, first_round
 from edgedistill.synth.shard import reader
 from edgedistill.synthesis import Material, Synthesis, SynthRequest, resized
 
 STAGE, PREVIEW = "05-synth", "preview.png"
 LEARNING_KEYS = {"share", "schedule", "label_weight", "soft_targets"}
 """What a recipe says of learning from the images: they do not depend on it."""
-JUDGING_KEYS = {"filter", "distinct", "tries", "licence"}
-"""What it says of judging them, and of how often."""
+JUDGING_KEYS = {"images", "filter", "distinct", "tries", "licence"}
+"""What it says of how many are kept, of judging them, and of how often."""
 
 
 def making_of(section: SynthSection) -> Making:
@@ -74,7 +75,7 @@ def synth_key(recipe: Recipe) -> dict[str, Any]:
 
 
 def job_folder(run: Path, key: Mapping[str, Any], material: Material) -> Path:
-    """Where the images of a job lie: what they depend on gives the name, but for who judges them.
+    """Where the images of a job lie: what they depend on gives the name, but for their number and who judges them.
 
     A local generator counts with its content, and variations with the training images that they begin with.
     """
@@ -109,9 +110,10 @@ def make_synthetic(
         )
         remove(folder)
     judge = [
-        material.teacher.fingerprint, material.pixels.fingerprint, vars(request.rules), section.tries
+        material.teacher.fingerprint, material.pixels.fingerprint, vars(request.rules),
+        vars(synthesis.asked),
     ]  # fmt: skip
-    synthesis.job.judged_by(hash_of(judge))
+    synthesis.job.begin(hash_of(judge), first_round(synthesis.asked))
     before = synthesis.job.seconds
     outcome = synthesis.run(place=False)
     assert outcome is not None, "one part makes every unit"

@@ -163,6 +163,31 @@ def test_another_judge_makes_no_image_of_the_first_round_again(
     assert ledgers[0] == ledgers[1] and "another class" not in ledgers[0]
 
 
+def test_more_images_go_on_with_those_that_are_there(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as in a new folder, and the same; of the first round only what is more is made."""
+    use_pictures(monkeypatch)
+    fresh, used = tmp_path / "fresh", tmp_path / "used"
+    shutil.copytree(home / "run", used)
+    more = ("--synthetic", "60", "--until", "synth")
+    numbers: list[int] = []
+    real = Pictures.make
+
+    def counting(self: Pictures, wishes: Sequence[Wish]) -> list[Pixels]:
+        numbers.extend(wish.number for wish in wishes)
+        return real(self, wishes)
+
+    monkeypatch.setattr(Pictures, "make", counting)
+    assert built(home / "data", used, *more).code == 0
+    made = set(numbers)
+    numbers.clear()
+    assert built(home / "data", fresh, *more).code == 0
+    ledgers = [(run / "stages" / "05-synth" / "ledger.jsonl").read_text() for run in (fresh, used)]
+    assert ledgers[0] == ledgers[1] and '"kept":true' in ledgers[0]
+    assert set(numbers) - made == set(range(16)), "the first unit of 4 batches of 4 is there"
+
+
 def test_without_synthetic_images_no_stage_and_no_number_tells_of_them(
     home: Path, tmp_path: Path
 ) -> None:

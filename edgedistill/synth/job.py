@@ -109,21 +109,44 @@ class Job:
         path = self.folder / ROUNDS / f"{len(rounds)}.json"
         write_atomic(path, json.dumps({"counts": list(counts)}) + "\n")
 
-    def judged_by(self, judge: str) -> None:
-        """Who judges the images. What another judge found lacking, the later rounds, is forgotten.
+    def begin(self, judge: str, counts: Sequence[int]) -> None:
+        """Begin with a first round of `counts` images of each class, for `judge`.
 
-        So rounds are a function of the job and its judge, whatever the folder has seen.
+        What another judge found lacking, the later rounds, is forgotten; of a first round of another size stays what
+        both have. So rounds are a function of what is asked for, whatever the folder has seen.
         """
         path = self.folder / JUDGE
-        if path.exists() and path.read_text("utf-8") == judge:
+        rounds = self.rounds()
+        same = rounds[:1] == [tuple(counts)]
+        if same and path.exists() and path.read_text("utf-8") == judge:
             return
-        for index in range(len(self.rounds()) - 1, 0, -1):
-            for pattern in (f"{index}-*", f".{index}-*"):
-                for place in (UNITS, TIMES):
-                    for file in list((self.folder / place).glob(pattern)):
-                        remove(file)
+        for index in range(len(rounds) - 1, 0, -1):
+            self._forget(f"{index}-*")
             remove(self.folder / ROUNDS / f"{index}.json")
+        if not same:
+            for name in self._stale(rounds[:1], counts):
+                self._forget(f"{name}*")
+            text = json.dumps({"counts": list(counts)}) + "\n"
+            write_atomic(self.folder / ROUNDS / "0.json", text)
         write_atomic(path, judge)
+
+    def _stale(self, before: Sequence[Sequence[int]], counts: Sequence[int]) -> set[str]:
+        """Names of the units that a first round `before` may have left and one of `counts` has otherwise.
+
+        Where all classes have as many images they come in turn: a smaller round is the beginning of a larger one, and
+        what differs are units that are not whole.
+        """
+        if any(len(set(each)) > 1 for each in (*before, counts)):
+            return {"0-"}
+        old, new = (set(self._cut(0, 0, sum(map(sum, each)))) for each in (before, [counts]))
+        return {unit.name for unit in old ^ new if unit.stop - unit.start < self.plan.unit}
+
+    def _forget(self, pattern: str) -> None:
+        """Remove units by their names, with the batches of those that are begun."""
+        for place in (UNITS, TIMES):
+            for name in (pattern, f".{pattern}"):
+                for file in list((self.folder / place).glob(name)):
+                    remove(file)
 
     def labels(self, index: int) -> list[int]:
         """The class of each image of a round in order: all classes in turn, as long as each has some left."""
@@ -136,7 +159,9 @@ class Job:
         """The units of a round."""
         rounds = self.rounds()
         first = sum(map(sum, rounds[:index]))
-        stop = first + sum(rounds[index])
+        return self._cut(index, first, first + sum(rounds[index]))
+
+    def _cut(self, index: int, first: int, stop: int) -> list[Unit]:
         step = self.plan.unit
         starts = range(first, stop, step)
         return [Unit(index, place, at, min(at + step, stop)) for place, at in enumerate(starts)]
@@ -191,8 +216,8 @@ class Job:
     @property
     def seconds(self) -> float:
         """How long the units took that are there; of one that was broken off, its last try."""
-        took = (self.folder / TIMES).glob("*")
-        return sum(float(path.read_text("utf-8")) for path in took if not path.name.startswith("."))
+        files = [self.folder / TIMES / unit.name for unit in self._units_of(Part())]
+        return sum(float(path.read_text("utf-8")) for path in files if path.exists())
 
     def _sweep(self, part: Part) -> None:
         """Remove what a killed process of this part left: batches of a unit that is whole, what is half written or

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from synth_parts import CLASSES, MAKER, contents, fake, job_in, plan_of
 
 from edgedistill.data.sources import open_source
@@ -221,13 +225,13 @@ def test_another_judge_forgets_the_later_rounds_and_keeps_the_images_of_the_firs
     tmp_path: Path,
 ) -> None:
     job = job_in(tmp_path, (7, 7, 6))
-    job.judged_by("strict")
+    job.begin("strict", (7, 7, 6))
     job.plan_round((1, 0, 4))
     job.make(fake, Part())
     before = contents(tmp_path)
-    job.judged_by("strict")
+    job.begin("strict", (7, 7, 6))
     assert contents(tmp_path) == before, "the same judge goes on"
-    job.judged_by("mild")
+    job.begin("mild", (7, 7, 6))
     after = contents(tmp_path)
     gone = {name for name in before if name not in after}
     assert gone == {"rounds/1.json", "units/1-00000.tar", "units/1-00000.jsonl"}
@@ -240,7 +244,7 @@ def test_killed_while_it_forgets_a_round_the_next_try_forgets_it_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = job_in(tmp_path, (7, 7, 6))
-    job.judged_by("strict")
+    job.begin("strict", (7, 7, 6))
     job.plan_round((9, 0, 4))
     job.make(fake, Part())
     from edgedistill.synth import job as room
@@ -255,11 +259,49 @@ def test_killed_while_it_forgets_a_round_the_next_try_forgets_it_whole(
 
     monkeypatch.setattr(room, "remove", dying)
     with pytest.raises(KeyboardInterrupt):
-        job.judged_by("mild")
+        job.begin("mild", (7, 7, 6))
     monkeypatch.setattr(room, "remove", real)
-    job.judged_by("mild")
+    job.begin("mild", (7, 7, 6))
     assert job.rounds() == [(7, 7, 6)]
     assert not [name for name in contents(tmp_path) if name.startswith("units/1-")]
+
+
+COUNTS = st.integers(1, 30)
+
+
+@settings(max_examples=40, deadline=None)
+@given(asked=st.lists(st.tuples(COUNTS, st.booleans()), min_size=1, max_size=5), last=COUNTS)
+def test_a_first_round_of_another_size_goes_on_with_the_same_images(
+    asked: list[tuple[int, bool]], last: int
+) -> None:
+    """Whatever was asked for before, and made of it, the folder ends as a new one does, but for spare units."""
+    with tempfile.TemporaryDirectory() as name:
+        used, fresh = job_in(Path(name) / "used"), job_in(Path(name) / "fresh")
+        for each, whole in asked:
+            used.begin("strict", [each] * len(CLASSES))
+            if whole:
+                used.make(fake, Part())
+            else:
+                with suppress(KeyboardInterrupt):
+                    used.make(Broken(1).again, Part())
+        for job in (used, fresh):
+            job.begin("strict", [last] * len(CLASSES))
+            job.make(fake, Part())
+        assert list(used.lines()) == list(fresh.lines())
+        ours = contents(fresh.folder)
+        assert {name: contents(used.folder).get(name) for name in ours} == ours
+
+
+def test_twice_as_many_images_make_only_the_second_half(tmp_path: Path) -> None:
+    job = job_in(tmp_path)
+    job.begin("strict", (8, 8, 8))
+    assert job.make(fake, Part()) == 24
+    job.begin("strict", (16, 16, 16))
+    assert job.make(fake, Part()) == 24
+    job.begin("strict", (8, 8, 8))
+    assert job.missing() == [] and len(list(job.lines())) == 24
+    job.begin("strict", (8, 8, 9))
+    assert len(job.missing()) == 4, "classes that do not come in turn are other images"
 
 
 def test_the_seconds_of_a_job_are_those_of_the_units_that_are_there(tmp_path: Path) -> None:
