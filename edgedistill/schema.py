@@ -240,7 +240,7 @@ class SynthSection(Section):
     schedule: Literal["mixed", "first"] = _f(
         "mixed", "The same share all along, or synthetic images first and real ones last."
     )
-    label_weight: float = _f(0.0, "Weight of a prompt's class beside a label's 1.", ge=0, le=1)
+    label_weight: float = _f(1.0, "Weight of a prompt's class beside a label's 1.", ge=0, le=1)
     soft_targets: bool = _f(
         True, "What the teacher sees is taught; else the prompt's class in its place."
     )
