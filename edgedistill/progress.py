@@ -1,4 +1,4 @@
-"""What a person sees while a build runs: bars with an ETA on a terminal, one line a stage elsewhere.
+"""What a person sees while a build runs: bars with an ETA on a terminal; elsewhere a line a stage, and one a minute.
 
 `Face` is given to the rooms as an argument; nothing in a room prints. Tools read `events.jsonl` instead.
 """
@@ -33,6 +33,8 @@ Sink = Callable[[Sequence[CurvePoint]], None]
 SPARKS = "▁▂▃▄▅▆▇█"
 MOST_SPARKS, FEWEST_SPARKS = 24, 6
 MOST_BAR, LEAST_BAR = 28, 6
+BEAT_S = 60.0
+"""Seconds between two lines about work that goes on, where there is no terminal."""
 
 
 class Face:
@@ -98,12 +100,12 @@ class Face:
 
     @contextlib.contextmanager
     def bar(self, title: str, total: int) -> Iterator[Advance]:
-        """A progress bar over `total` steps; `advance(k)` moves it by `k`. Nothing where it is not live.
+        """A progress bar over `total` steps; `advance(k)` moves it by `k`. Without a terminal, a line a minute.
 
         The course of a training stands on a line of its own, so that the ETA is never pushed out.
         """
         if not self.live or total <= 0:
-            yield lambda _: None
+            yield self._beats(title, total)
             return
         others = len(title) + 2 * len(str(total)) + 30
         progress = Progress(
@@ -124,6 +126,26 @@ class Face:
 
         with Live(get_renderable=shown, console=self.console, transient=True):
             yield lambda step: progress.advance(task, step)
+
+    def _beats(self, title: str, total: int) -> Advance:
+        """How far work is and how long it will take, by its pace since the line before."""
+        done, told, at = 0, 0, time.monotonic()
+
+        def advance(step: int) -> None:
+            nonlocal done, told, at
+            done += step
+            passed = time.monotonic() - at
+            if passed < 1.0:
+                told = done  # what an earlier process did comes at once
+            if passed < BEAT_S or done <= told:
+                return
+            left = (total - done) * passed / (done - told)
+            words = f"{left / 60:.0f} min" if left >= 120 else f"{max(0.0, left):.0f} s"
+            if done < total:
+                self.say(f"    {title}: {done:,} of {total:,}, about {words} to go")
+            told, at = done, time.monotonic()
+
+        return advance
 
     def counter(self, title: str) -> Callable[[int, int], None]:
         """A `progress(done, total)` function for work of unknown length: on a terminal, a line every two seconds."""

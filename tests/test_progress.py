@@ -59,6 +59,41 @@ def test_no_bar_and_no_counter_where_the_output_is_no_terminal() -> None:
     assert out.getvalue() == ""
 
 
+@pytest.mark.parametrize(("verbosity", "told"), [(0, False), (1, True)])
+def test_without_a_terminal_long_work_says_every_minute_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, verbosity: int, told: bool
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("edgedistill.progress.time.monotonic", lambda: now[0])
+    face, out = _face(verbosity)
+    with face.bar("training", 1000) as advance:
+        for _ in range(10):  # 1.5 steps a second
+            now[0] += 20
+            advance(30)
+        now[0] += 200
+        advance(100)
+        now[0] += 200
+        advance(600)
+    found = [
+        "    training: 90 of 1,000, about 10 min to go",
+        "    training: 180 of 1,000, about 9 min to go",
+        "    training: 270 of 1,000, about 8 min to go",
+        "    training: 400 of 1,000, about 17 min to go",
+    ]
+    assert out.getvalue().splitlines() == (found if told else [])
+
+
+def test_what_was_done_before_does_not_count_as_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("edgedistill.progress.time.monotonic", lambda: now[0])
+    face, out = _face(1)
+    with face.bar("training", 1000) as advance:
+        advance(500)
+        now[0] += 60
+        advance(100)
+    assert out.getvalue() == "    training: 600 of 1,000, about 4 min to go\n"
+
+
 @pytest.mark.parametrize("total", [0, -1])
 def test_no_bar_for_no_work(total: int) -> None:
     face, out = _face(1, terminal=True)
