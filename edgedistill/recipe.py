@@ -248,9 +248,14 @@ def replace(layered: Layered, values: Mapping[str, tuple[Any, str]]) -> Layered:
     return Layered(Recipe.model_validate(tree), reasons)
 
 
+DECIDED_LATER = ("teacher.adapt",)
+"""What says `auto` in a run too: validation images decide it, when the rest is long resolved."""
+
+
 def autos(recipe: Recipe) -> list[str]:
-    """Dotted paths that still say `auto`."""
-    return [path for path, value in leaves(recipe.model_dump()) if value == "auto"]
+    """Dotted paths that still say `auto`, though they are derived before a run begins."""
+    every = [path for path, value in leaves(recipe.model_dump()) if value == "auto"]
+    return [path for path in every if path not in DECIDED_LATER]
 
 
 __all__ = [

@@ -78,6 +78,15 @@ def test_what_a_run_stored_is_what_its_teacher_says(run: Path) -> None:
     assert contents(run) == before
 
 
+def test_a_teacher_whose_adaptation_was_left_to_the_run_is_verified_too(copy: Path) -> None:
+    recipe = copy / "recipe.yaml"
+    text = recipe.read_text("utf-8")
+    assert 'adapt: "probe"' in text
+    recipe.write_text(text.replace('adapt: "probe"', 'adapt: "auto"'), "utf-8")
+    ran = tool("teacher", "verify", copy, "--sample", "6")
+    assert ran.code == 0, ran.text
+
+
 def test_the_sample_has_its_share_of_every_view_and_is_drawn_by_seed(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
