@@ -53,18 +53,18 @@ $(VENV)/bin/python: | $(UV)
 $(RUN_STAMP): pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing edgedistill into $(VENV) (once; the packages are large)"
 	@$(UV) pip install --quiet --python $(BIN)/python $(BACKEND) -c constraints.txt \
-	  -e ".[$(RUNTIME),train,sample]"
+	  -e ".[$(RUNTIME),train,sample,rtx]"
 	@touch $@
 
 $(DEV_STAMP): $(RUN_STAMP)
 	@$(UV) pip install --quiet --python $(BIN)/python $(BACKEND) -c constraints.txt \
-	  -e ".[$(RUNTIME),train,hf,sample,data,synth,dev]"
+	  -e ".[$(RUNTIME),train,hf,sample,data,synth,rtx,dev]"
 	@touch $@
 
 constraints: | $(UV)
 	@$(UV) pip compile --quiet --universal --no-emit-index-url --no-header --no-annotate \
 	  --python-version 3.11 pyproject.toml --extra cpu --extra train --extra sample \
-	  --extra synth --extra hf --extra data --extra dev -o constraints.txt
+	  --extra synth --extra hf --extra data --extra rtx --extra dev -o constraints.txt
 
 clean:
 	@rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -156,6 +156,7 @@ def _artifact(name: Precision, inputs: Inputs, outcome: Outcome) -> Artifact:
         drop=drop if drop is not None else _no_drop(outcome),
         parity=parity,
         latency=_latency(name, inputs),
+        builder=ship.quantize.facts["builder"].get(name),
         eligible=name in learn.device.precisions,
         reason=str(ship.quantize.facts["reasons"].get(name, "")),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from edgedistill.target.students import find_student
 
 if TYPE_CHECKING:
     from edgedistill.deploy.bundle import Packed
+    from edgedistill.deploy.tensorrt import Answer
 
 FLOATS: tuple[Precision, ...] = ("float32", "float16")
 GOLDEN_IMAGES = 8
@@ -68,7 +70,7 @@ class Packing:
             "parity_images": self.learn.recipe.export.parity_images,
             "licences": self.learn.licences,
         }
-        return self.learn.stage("10-export", 2, key, [self.learn.chosen, self.learn.pixels], work)
+        return self.learn.stage("10-export", 3, key, [self.learn.chosen, self.learn.pixels], work)
 
     def _train_pixels(self, count: int) -> Any:
         """Up to `count` training images (n, S, S, 3), drawn evenly over the classes, as the device sees them."""
@@ -82,46 +84,31 @@ class Packing:
         """11: INT8 for the device's runtime, and the choice of the file that ships, on validation images."""
 
         def work(folder: Work) -> dict[str, Any]:
-            from edgedistill.deploy.quantize import quantize
-            from edgedistill.deploy.stage import (
-                Option,
-                choose,
-                evaluate_options,
-                metadata,
-                model_inputs,
-                packed,
-            )
+            from edgedistill.deploy.stage import Option, choose, evaluate_options
 
             learn, shape = self.learn, self.learn.shape
-            section = learn.recipe.quantize
-            items = self._floats()
-            pixels = self._train_pixels(section.calibration_images)
-            data = quantize(
-                items[0].data, model_inputs(items[0], pixels, shape), self.flavour,
-                section.method, metadata(shape, learn.spec.model, learn.licences),
-            )  # fmt: skip
-            int8 = packed("int8", data, shape)
-            folder.write(int8.file, data)
-            items.append(int8)
+            items = [*self._floats(), self._int8()]
+            folder.write(items[-1].file, items[-1].data)
             scores = evaluate_options(
                 items, np.asarray(learn.arrays.val), learn.arrays.val_labels, shape, folder
             )
             options = [
-                Option(p.name, len(p.data), scores[p.name], self._predicted(p.name))  # type: ignore[arg-type]
-                for p in items
+                Option(p.name, len(p.data), scores[p.name], self._predicted(p.name)) for p in items
             ]
-            allowed = [section.max_drop, learn.recipe.budget.max_top1_drop]
+            allowed = [learn.recipe.quantize.max_drop, learn.recipe.budget.max_top1_drop]
+            answers = self._asked(items)
             chosen, reasons = choose(
                 options, self._natural(), self._runs(),
                 min(a for a in allowed if a is not None),
+                {p: " ".join(a.reasons) for p, a in answers.items() if not a.accepted},
             )  # fmt: skip
             reasons |= dict.fromkeys(self._tried(), "built before, and it missed a limit")
             return {
                 "chosen": chosen,
                 "reasons": reasons,
                 "val_top1": scores,
+                "builder": {name: answer.document() for name, answer in answers.items()},
                 "flavour": self.flavour,
-                "calibration_images": len(pixels),
                 "summary": f"{chosen} ships: {reasons[chosen]}",
             }
 
@@ -133,9 +120,42 @@ class Packing:
             "tried": list(self._tried()),
             "predicted": [self._predicted(p) for p in (*FLOATS, "int8")],
             "seed": self.learn.recipe.seed,
+            "builder": self._builder,
         }
         inputs = [self.export, self.learn.pixels]
-        return self.learn.stage("11-quantize", 2, key, inputs, work)
+        return self.learn.stage("11-quantize", 3, key, inputs, work)
+
+    def _int8(self) -> Packed:
+        """The INT8 file for the device's runtime, calibrated on training images."""
+        from edgedistill.deploy.quantize import quantize
+        from edgedistill.deploy.stage import metadata, model_inputs, packed
+
+        learn, shape, section = self.learn, self.learn.shape, self.learn.recipe.quantize
+        float32 = self._floats()[0]
+        pixels = self._train_pixels(section.calibration_images)
+        data = quantize(
+            float32.data, model_inputs(float32, pixels, shape), self.flavour,
+            section.method, metadata(shape, learn.spec.model, learn.licences),
+        )  # fmt: skip
+        return packed("int8", data, shape)
+
+    @property
+    def _builder(self) -> str | None:
+        """The version of TensorRT-RTX that is asked about the files; `None` where none is, or the device has no GPU."""
+        from edgedistill.deploy.tensorrt import installed
+
+        return installed() if self.device.runtime == "tensorrt" else None
+
+    def _asked(self, items: Sequence[Packed]) -> dict[Precision, Answer]:
+        """What NVIDIA's parser and builder say of each file, where they can be asked."""
+        from edgedistill.deploy.tensorrt import ask_builder
+
+        if self._builder is None:
+            return {}
+        accelerator = self.device.accelerator
+        sm = accelerator.sm if accelerator is not None else None
+        self.face.detail("asking TensorRT-RTX whether it takes the files")
+        return ask_builder({item.precision: item.data for item in items}, sm)
 
     @property
     def flavour(self) -> str:

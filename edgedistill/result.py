@@ -171,6 +171,19 @@ class Parity(Document):
     against: str
 
 
+class BuilderAnswer(Document):
+    """What TensorRT's parser and a builder that needs no GPU say of a file: no `reasons` is yes, for one SM.
+
+    It is no word of the board's own TensorRT.
+    """
+
+    builder: str
+    sm: str
+    reasons: list[str]
+    engine_bytes: Bytes | None = None
+    seconds: Seconds | None = None
+
+
 class Latency(Document):
     """One measurement. A percentile that its samples cannot carry is `None`. Times in seconds."""
 
@@ -212,6 +225,7 @@ class Artifact(Document):
     drop: Gain | None = None
     parity: Parity | None = None
     latency: list[Latency] = []
+    builder: BuilderAnswer | None = None
     eligible: bool = True
     reason: str = ""
 

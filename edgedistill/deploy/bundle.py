@@ -18,6 +18,7 @@ from ontarget.contract import BUNDLE_SCHEMA, EVALSET_SCHEMA, MANIFEST, write_lab
 from ontarget.facts import Model, Preprocess, TensorSpec
 
 from edgedistill import __version__
+from edgedistill.result import Precision
 from edgedistill.rundir import Work, sha256_file
 
 EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -29,9 +30,9 @@ SHIPPED_BESIDE = ("README.md", "build_engine.sh")
 class Packed:
     """One model file to pack: its bytes and what the manifest says of it."""
 
-    name: str
+    name: Precision
     data: bytes
-    precision: str
+    precision: Precision
     runtime: str
     opset: int
     layout: str

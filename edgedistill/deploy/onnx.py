@@ -1,8 +1,8 @@
 """Export: one ONNX file that takes pixels, checked after each step against the torch model on real images.
 
 torch's TorchScript exporter (`dynamo=False`) is used on purpose: the newer one leaves opset 18 where 17 is asked for.
-Dynamic "same" padding is fixed to the input size first and then folded into the convolutions, so that no graph of
-shape arithmetic comes out.
+Dynamic "same" padding is fixed to the input size first and then folded into the convolutions; onnxslim takes out what
+is constant (dangling constants, the shape arithmetic of attention).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 import onnx.helper
 import onnx.numpy_helper
+import onnxslim
 import torch
 import torch.nn.functional as F
 from onnx.reference import ReferenceEvaluator
@@ -79,6 +80,7 @@ def export_float32(
     assert opset_of(proto) == opset, f"asked for opset {opset}, got {opset_of(proto)}"
     fold_padding(proto.graph)
     _pin_shapes(proto, layout, look.size)
+    proto = onnxslim.slim(proto)
     proto.doc_string = ""
     proto.producer_name, proto.producer_version = "edgedistill", ""
     return sealed(proto, metadata)

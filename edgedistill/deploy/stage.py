@@ -26,6 +26,7 @@ from edgedistill.rundir import Work, replace_folder, sha256_file
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 FLOAT32_PARITY = 1e-4
+NOTHING: Mapping[Precision, str] = {}
 
 
 class ParityError(EdgedistillError):
@@ -107,21 +108,27 @@ class Option:
 
 
 def choose(
-    options: Sequence[Option], natural: Precision, runs: Sequence[Precision], max_drop: float
+    options: Sequence[Option],
+    natural: Precision,
+    runs: Sequence[Precision],
+    max_drop: float,
+    refused: Mapping[Precision, str] = NOTHING,
 ) -> tuple[Precision, dict[str, str]]:
     """Which file ships, and a reason for each, from validation images and predictions alone.
 
-    The device's natural precision stands; INT8 takes its place when it is smaller, loses no more than `max_drop` on
-    validation, and is not expected to be slower on the device.
+    The device's natural precision stands, or float32 where its builder `refused` that; INT8 takes its place when it is
+    smaller, loses no more than `max_drop` on validation, and is not expected to be slower on the device.
     """
     by_name = {o.precision: o for o in options}
-    base = by_name.get(natural, by_name["float32"])
+    base = by_name["float32"] if natural in refused else by_name.get(natural, by_name["float32"])
     reasons: dict[str, str] = {}
     chosen: Precision = base.precision
     for option in options:
         if option is base:
             continue
         why = _against(option, base, runs, max_drop)
+        if option.precision in refused:
+            why = f"TensorRT's parser or builder refuses it ({refused[option.precision]})"
         if why is None and option.precision == "int8":
             chosen = "int8"
             reasons["int8"] = _won(option, base)
@@ -184,7 +191,9 @@ def pack(
     """Write `bundle/` and `evalset/` into the working folder; golden outputs are those of the files themselves."""
     shutil.rmtree(work.path("bundle"), ignore_errors=True)
     work.path("bundle").mkdir()
-    logits = {item.name: kit_logits(item, golden, shape, work) for item in models}
+    logits: dict[str, Floats] = {
+        item.name: kit_logits(item, golden, shape, work) for item in models
+    }
     write_bundle(
         Work(work.path("bundle")),
         name=name,

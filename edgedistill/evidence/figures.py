@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from edgedistill.result import (
+    BuilderAnswer,
     Data,
     Evidence,
     Gain,
@@ -311,3 +312,10 @@ def attempts(result: Result) -> list[str]:
         f"{one.candidate.precision}: {'; '.join(one.missed)}."
         for one in result.plan.attempts
     ]
+
+
+def builder_words(answer: BuilderAnswer) -> str:
+    """What TensorRT's parser and builder say of a file, and for whom."""
+    if answer.reasons:
+        return f"refused by {answer.builder} for SM {answer.sm}: {'; '.join(answer.reasons)}"
+    return f"accepted by {answer.builder} for SM {answer.sm} (parsed and built, not run)"

@@ -144,7 +144,11 @@ def artifacts_table(result: Result) -> str:
                 f"{figures.accuracy(a.top1)} ({figures.interval(a.top1)})",
                 _drop(a),
                 parity,
-                prose(a.reason),
+                prose(
+                    a.reason
+                    if a.builder is None
+                    else f"{a.reason}; {figures.builder_words(a.builder)}"
+                ),
             ]
         )
     header = ["File", "Precision", "Size", "Top-1 (95 % interval)", "Against float"]

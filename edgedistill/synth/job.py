@@ -29,7 +29,7 @@ from edgedistill.synth.generators import ImageSource, Pixels, Wish
 from edgedistill.synth.ledger import Line, Maker, ledger_bytes, read_lines
 from edgedistill.synth.prompts import PromptBook
 from edgedistill.synth.shard import UNITS, pixels_hash, read_shard, shard_bytes
-from edgedistill.synth.units import Part, Unit
+from edgedistill.synth.units import Part, Unit, cut, stale
 
 SCHEMA = "edgedistill.synth/1"
 JOB, ROUNDS, JUDGE, TIMES = "job.json", "rounds", "judge", "times"
@@ -124,22 +124,11 @@ class Job:
             self._forget(f"{index}-*")
             remove(self.folder / ROUNDS / f"{index}.json")
         if not same:
-            for name in self._stale(rounds[:1], counts):
+            for name in stale(rounds[:1], counts, self.plan.unit):
                 self._forget(f"{name}*")
             text = json.dumps({"counts": list(counts)}) + "\n"
             write_atomic(self.folder / ROUNDS / "0.json", text)
         write_atomic(path, judge)
-
-    def _stale(self, before: Sequence[Sequence[int]], counts: Sequence[int]) -> set[str]:
-        """Names of the units that a first round `before` may have left and one of `counts` has otherwise.
-
-        Where all classes have as many images they come in turn: a smaller round is the beginning of a larger one, and
-        what differs are units that are not whole.
-        """
-        if any(len(set(each)) > 1 for each in (*before, counts)):
-            return {"0-"}
-        old, new = (set(self._cut(0, 0, sum(map(sum, each)))) for each in (before, [counts]))
-        return {unit.name for unit in old ^ new if unit.stop - unit.start < self.plan.unit}
 
     def _forget(self, pattern: str) -> None:
         """Remove units by their names, with the batches of those that are begun."""
@@ -159,12 +148,7 @@ class Job:
         """The units of a round."""
         rounds = self.rounds()
         first = sum(map(sum, rounds[:index]))
-        return self._cut(index, first, first + sum(rounds[index]))
-
-    def _cut(self, index: int, first: int, stop: int) -> list[Unit]:
-        step = self.plan.unit
-        starts = range(first, stop, step)
-        return [Unit(index, place, at, min(at + step, stop)) for place, at in enumerate(starts)]
+        return cut(index, first, first + sum(rounds[index]), self.plan.unit)
 
     def missing(self, part: Part = Part()) -> list[Unit]:
         """Units of a part that are not there yet."""

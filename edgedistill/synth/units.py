@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgedistill.errors import UsageError
@@ -40,3 +41,21 @@ class Unit:
     def batches(self, size: int) -> list[tuple[int, int]]:
         """Numbers of each batch: first, and one after the last."""
         return [(at, min(at + size, self.stop)) for at in range(self.start, self.stop, size)]
+
+
+def cut(index: int, first: int, stop: int, step: int) -> list[Unit]:
+    """The units of a round: numbers from `first` up to `stop`, `step` in each but the last."""
+    starts = range(first, stop, step)
+    return [Unit(index, place, at, min(at + step, stop)) for place, at in enumerate(starts)]
+
+
+def stale(before: Sequence[Sequence[int]], counts: Sequence[int], step: int) -> set[str]:
+    """Names of units that a first round `before` (none or one) may have left and one of `counts` has otherwise.
+
+    Where all classes have as many images they come in turn: a smaller round is the beginning of a larger one, and what
+    differs are units that are not whole.
+    """
+    if any(len(set(each)) > 1 for each in (*before, counts)):
+        return {"0-"}
+    old, new = (set(cut(0, 0, sum(map(sum, each)), step)) for each in (before, [counts]))
+    return {unit.name for unit in old ^ new if unit.stop - unit.start < step}

@@ -112,6 +112,15 @@ def test_a_natural_file_without_a_prediction_is_not_beaten_on_faith() -> None:
     assert chosen == "float16" and "measure it there" in reasons["int8"]
 
 
+def test_a_file_that_tensorrt_refuses_does_not_ship() -> None:
+    options = [FLOAT32, FLOAT16, INT8]
+    chosen, reasons = choose(options, "float16", ALL, 0.01, {"int8": "Pad p: no"})
+    assert chosen == "float16"
+    assert reasons["int8"] == "TensorRT's parser or builder refuses it (Pad p: no)"
+    chosen, reasons = choose(options, "float16", ALL, 0.01, {"float16": "x", "int8": "y"})
+    assert chosen == "float32" and "refuses it (x)" in reasons["float16"]
+
+
 def test_equal_speed_and_the_whole_allowed_drop_are_enough() -> None:
     same = replace(INT8, latency_s=0.004, val_top1=0.875)
     natural = replace(FLOAT16, val_top1=0.9375)

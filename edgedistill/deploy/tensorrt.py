@@ -1,0 +1,108 @@
+"""Whether NVIDIA's parser and builder take a file, with no GPU and no board at hand.
+
+TensorRT-RTX (package tensorrt-rtx-cu13) has TensorRT's ONNX parser and a builder that needs no GPU. It knows the SM of
+desktop GPUs, none of a Jetson: what it takes is "accepted by TensorRT-RTX for SM 8.6", never "runs on the board".
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TypeVar
+
+DISTRIBUTION, WORKER = "tensorrt-rtx-cu13", "edgedistill.deploy.rtx"
+KNOWN = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
+"""Compute capabilities that TensorRT-RTX 1.7 builds for."""
+PATIENCE_S = 300.0
+BATCH = 8
+Name = TypeVar("Name", bound=str)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was said of a file: by whom, for which SM, and why not, or the bytes of the engine and the seconds."""
+
+    builder: str
+    sm: str
+    reasons: tuple[str, ...]
+    engine_bytes: int | None = None
+    seconds: float | None = None
+
+    @property
+    def accepted(self) -> bool:
+        """Whether parser and builder took it."""
+        return not self.reasons
+
+    def document(self) -> dict[str, Any]:
+        """As the result holds it."""
+        return {**asdict(self), "reasons": list(self.reasons)}
+
+
+def nearest_sm(sm: str | None) -> str:
+    """The nearest compute capability that TensorRT-RTX knows: the largest that is not newer, else the oldest."""
+    wanted = _pair(sm) if sm is not None else _pair("8.6")
+    older = [known for known in KNOWN if _pair(known) <= wanted]
+    return older[-1] if older else KNOWN[0]
+
+
+def _pair(sm: str) -> tuple[int, int]:
+    major, _, minor = sm.partition(".")
+    return int(major), int(minor or 0)
+
+
+def installed() -> str | None:
+    """The version of TensorRT-RTX that is installed, `None` without one."""
+    try:
+        return version(DISTRIBUTION)
+    except PackageNotFoundError:
+        return None
+
+
+def ask_builder(
+    files: Mapping[Name, bytes], sm: str | None, batch: int = BATCH
+) -> dict[Name, Answer]:
+    """What is said of each ONNX file for the SM nearest to `sm`, one after the other in one process; by their names.
+
+    Needs TensorRT-RTX. A file at which the process dies is refused, and the others are asked about again without it.
+    """
+    near, left = nearest_sm(sm), dict(files)
+    found: dict[Name, Answer] = {}
+    while left:
+        answers, fault = _asked(left, near, batch)
+        found |= dict(zip(left, answers, strict=False))
+        if len(answers) < len(left):
+            reason = fault or "the builder's process said nothing"
+            found[list(left)[len(answers)]] = Answer("TensorRT-RTX", near, (reason,))
+        left = {name: data for name, data in left.items() if name not in found}
+    return found
+
+
+def _asked(files: Mapping[Name, bytes], sm: str, batch: int) -> tuple[list[Answer], str]:
+    """The answers that came, in the order of the files, and how the process ended where that was not well."""
+    with tempfile.TemporaryDirectory(prefix="edgedistill-rtx-") as name:
+        paths = []
+        for place, data in enumerate(files.values()):
+            paths.append(Path(name) / f"{place}.onnx")
+            paths[-1].write_bytes(data)
+        command = [sys.executable, "-m", WORKER, sm, str(batch), *map(str, paths)]
+        out, fault = "", ""
+        try:
+            ran = subprocess.run(
+                command, capture_output=True, text=True, check=False, timeout=PATIENCE_S
+            )
+            out = ran.stdout
+            if ran.returncode:
+                words = ran.stderr.strip().splitlines()[-1:] or ["without a word"]
+                fault = f"the builder's process ended with {ran.returncode}: {words[0]}"
+        except subprocess.TimeoutExpired as error:
+            given = error.stdout or b""
+            out = given.decode("utf-8", "replace") if isinstance(given, bytes) else given
+            fault = f"no answer in {PATIENCE_S:.0f} s"
+    lines = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+    return [Answer(**{**line, "reasons": tuple(line["reasons"])}) for line in lines], fault
