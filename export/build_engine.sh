@@ -1,7 +1,8 @@
 #!/bin/sh
 # Builds a TensorRT engine from one ONNX file of a bundle, on the board that will run it, with nothing
-# but trtexec. An engine fits the TensorRT version and the GPU it was built on: build it on each board.
-# Not run on a board yet: the options are those that trtexec of TensorRT 8.5 to 11 documents, and the
+# but trtexec. An engine fits the model, the TensorRT version and the GPU it was built on, and is named
+# after them: build it on each board.
+# Not run on a board yet: the options are those of trtexec's own parser in TensorRT 8.2 to 11, and the
 # script is tested against a stand-in that refuses any other.
 set -eu
 
@@ -12,9 +13,11 @@ usage: sh build_engine.sh [options] [BUNDLE]
   BUNDLE           the bundle folder (default: the folder of this script)
   -m MODEL         name of a model in the manifest (default: float16)
   -f FILE          an ONNX file of the bundle in place of -m
-  -o ENGINE        the engine to write (default: FILE with .engine, in this folder)
+  -o ENGINE        the engine to write (default: a name that says model, TensorRT, GPU and Jetson Linux)
   -s NAME:SHAPE    input and shape (default from the manifest, for example images:1x224x224x3)
-  -w MIB           workspace in MiB while building (default: 1024)
+  -w MIB           workspace in MiB while building (default: a quarter of the free memory, at most 2048)
+  -d CORE          build for this DLA core; what it cannot run goes to the GPU
+  -r               build again where the engine is there already
   -n               print the trtexec command and stop
   -h               this text
 
@@ -22,8 +25,11 @@ Before you time anything on a Jetson:  sudo nvpmodel -q  and  sudo jetson_clocks
 
 examples:
   sh build_engine.sh                       the float16 model of this bundle
-  sh build_engine.sh -m int8 -o int8.engine .
+  sh build_engine.sh -m int8               the INT8 one: keep the faster, if it is accurate enough
   sh build_engine.sh -s images:1x96x96x3 -f model.float16.onnx .
+
+Beside the engine: ENGINE.json (what it is, and how the board was set), ENGINE.log, and timing.cache,
+which makes a second build quick.
 
 exit codes: 0 built; 1 trtexec failed; 2 wrong usage, no trtexec, or a version that cannot run the file
 TEXT
@@ -34,20 +40,27 @@ fail() {
     exit "${2:-2}"
 }
 
+short() {
+    printf '%s' "$1" | cut -c1-8
+}
+
 need_value() {
     [ "$2" -ge 2 ] || fail "$1 needs a value; see -h"
 }
 
-model=float16 file='' engine='' shape='' workspace=1024 dry=0 bundle=''
+root=${BOARD_ROOT:-}  # tests put a board's files elsewhere
+model=float16 file='' engine='' shape='' workspace='' dla='' again=0 dry=0 bundle=''
 while [ $# -gt 0 ]; do
     case $1 in
         -h | --help) usage; exit 0 ;;
         -n) dry=1 ;;
+        -r) again=1 ;;
         -m) need_value "$1" $#; model=$2; shift ;;
         -f) need_value "$1" $#; file=$2; shift ;;
         -o) need_value "$1" $#; engine=$2; shift ;;
         -s) need_value "$1" $#; shape=$2; shift ;;
         -w) need_value "$1" $#; workspace=$2; shift ;;
+        -d) need_value "$1" $#; dla=$2; shift ;;
         -*) fail "unknown option $1; see -h" ;;
         *) [ -z "$bundle" ] || fail "one bundle folder, got $bundle and $1"; bundle=$1 ;;
     esac
@@ -55,7 +68,10 @@ while [ $# -gt 0 ]; do
 done
 [ -n "$bundle" ] || bundle=$(dirname "$0")
 case $workspace in
-    '' | *[!0-9]*) fail "-w needs a whole number of MiB, got $workspace" ;;
+    *[!0-9]*) fail "-w needs a whole number of MiB, got $workspace" ;;
+esac
+case $dla in
+    *[!0-9]*) fail "-d needs the number of a DLA core, 0 or 1, got $dla" ;;
 esac
 manifest=$bundle/manifest.json
 [ -f "$manifest" ] || fail "$bundle is not a bundle: it has no manifest.json; give the bundle folder"
@@ -125,8 +141,6 @@ if [ -z "$shape" ]; then
     batch=$(printf '%s\n' "$input" | sed -nE 's/.*"shape" *: *\[ *([0-9]+) *,.*/\1/p')
     shape=$name:${batch:-1}x$sizes
 fi
-[ -n "$engine" ] || engine=$(basename "$file" .onnx).engine
-
 trtexec=${TRTEXEC:-}
 if [ -z "$trtexec" ]; then
     if [ -x /usr/src/tensorrt/bin/trtexec ]; then
@@ -153,38 +167,105 @@ if [ "$layout" = uint8_nhwc ] && [ "$major" -eq 8 ] && [ "$minor" -lt 5 ]; then
     fail "TensorRT $major.$minor takes no uint8 images (8.5 does): export with --set export.input=float_nchw"
 fi
 
-set -- "--onnx=$onnx" "--saveEngine=$engine"
-if [ "$major" -le 9 ]; then
+case $version in
+    *.*) release=$(printf '%s\n' "$version" | cut -d. -f1-3) ;;
+    [0-9][0-9][0-9][0-9]) release=$major.$minor.$((version % 10)) ;;
+    *) release=$major.$minor.$((version % 100)) ;;
+esac
+
+# What the board is: the engine fits no other.
+sm=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d ' ' || true)
+case $sm in
+    [0-9]*.[0-9]*) ;;
+    *) sm='' ;;
+esac
+if [ -z "$sm" ]; then
+    case $(tr '\0' ' ' <"$root/proc/device-tree/compatible" 2>/dev/null || true) in
+        *tegra210*) sm=5.3 ;;
+        *tegra186*) sm=6.2 ;;
+        *tegra194*) sm=7.2 ;;
+        *tegra234*) sm=8.7 ;;
+        *tegra264*) sm=11.0 ;;
+    esac
+fi
+l4t=$(sed -nE 's/.*R([0-9]+).*REVISION: *([0-9.]+).*/\1.\2/p' "$root/etc/nv_tegra_release" 2>/dev/null | head -n 1 || true)
+power=$(nvpmodel -q 2>/dev/null | sed -n 's/^NV Power Mode: *//p' | head -n 1 | tr -cd 'A-Za-z0-9_ .-' || true)
+clock=$(cat "$root"/sys/class/devfreq/*gpu*/cur_freq "$root"/sys/class/devfreq/*.gv11b/cur_freq 2>/dev/null | head -n 1 | tr -cd 0-9 || true)
+
+sha=$(printf '%s\n' "$plain" | text sha256)
+if command -v sha256sum >/dev/null 2>&1; then
+    found=$(sha256sum "$onnx" | cut -c1-64)
+    if [ -n "$sha" ] && [ "$found" != "$sha" ]; then
+        fail "$onnx is not the file that was packed: its sha256 begins with $(short "$found"), the manifest says $(short "$sha"). Copy the bundle again"
+    fi
+    sha=$found
+fi
+name=$(printf '%s\n' "$plain" | text name)
+if [ -z "$engine" ]; then
+    engine=$name-$(short "$sha")-trt$release${sm:+-sm$(printf '%s' "$sm" | tr -d .)}${l4t:+-l4t$l4t}${dla:+-dla$dla}.engine
+fi
+if [ -z "$workspace" ]; then
+    free=$(sed -n 's/^MemAvailable: *\([0-9]*\) kB/\1/p' "$root/proc/meminfo" 2>/dev/null || true)
+    workspace=$((${free:-4194304} / 4096))
+    [ "$workspace" -le 2048 ] || workspace=2048
+    [ "$workspace" -ge 64 ] || workspace=64
+fi
+
+set -- "--onnx=$onnx" "--saveEngine=$engine" --timingCacheFile=timing.cache
+if [ "$major" -le 8 ]; then
     case $precision in
         float16) set -- "$@" --fp16 ;;
         int8) set -- "$@" --fp16 --int8 ;;
     esac
-elif [ "$major" -eq 10 ]; then
+elif [ "$major" -le 10 ]; then
     set -- "$@" --stronglyTyped
 fi
-case $help in
-    *--memPoolSize*) set -- "$@" "--memPoolSize=workspace:$workspace" ;;
-    *) set -- "$@" "--workspace=$workspace" ;;
-esac
+if [ "$major" -eq 8 ] && [ "$minor" -lt 4 ]; then
+    set -- "$@" "--workspace=$workspace"
+else
+    set -- "$@" "--memPoolSize=workspace:$workspace"
+fi
+[ -z "$dla" ] || set -- "$@" "--useDLACore=$dla" --allowGPUFallback
 if [ -z "${batch:-}" ]; then
     set -- "$@" "--minShapes=$shape" "--optShapes=$shape" "--maxShapes=$shape"
 fi
 set -- "$@" --warmUp=500 --duration=10
 
-printf 'TensorRT %s.%s, %s, input %s, to %s\n' "$major" "$minor" "$precision" "$shape" "$engine"
+printf 'TensorRT %s, %s, input %s, to %s\n' "$release" "$precision" "$shape" "$engine"
 if [ "$dry" -eq 1 ]; then
     printf '%s' "$trtexec"
     printf ' %s' "$@"
     printf '\n'
     exit 0
 fi
+if [ -s "$engine" ] && [ -s "$engine.json" ] && [ "$again" -eq 0 ]; then
+    printf '%s is there already; -r builds it again\n' "$engine"
+    exit 0
+fi
 log=$engine.log
+rm -f "$engine" "$engine.json"
 printf 'building takes minutes; the log is %s\n' "$log"
+began=$(date +%s)
 if ! "$trtexec" "$@" >"$log" 2>&1; then
     grep -E '\[E\]|[Ee]rror|Killed|out of memory' "$log" | head -n 5 >&2 || true
+    rm -f "$engine"
     fail "trtexec failed, see $log. When it was killed, memory ran out: close the desktop, add swap, or use a smaller -w" 1
 fi
 [ -s "$engine" ] || fail "trtexec ended well but wrote no engine; see $log" 1
+took=$(($(date +%s) - began))
+
+# quoted TEXT: null, or a JSON string of letters, digits and a few signs.
+quoted() {
+    if [ -n "$1" ]; then printf '"%s"' "$(printf '%s' "$1" | tr -cd 'A-Za-z0-9_:.x -')"; else printf null; fi
+}
+engine_sha=$(sha256sum "$engine" 2>/dev/null | cut -c1-64 || true)
+cat >"$engine.json.tmp" <<TEXT
+{"schema": "ontarget.engine/1", "model": $(quoted "$name"), "onnx_sha256": $(quoted "$sha"),
+ "engine_sha256": $(quoted "$engine_sha"), "precision": $(quoted "$precision"), "input": $(quoted "$shape"),
+ "tensorrt": $(quoted "$release"), "sm": $(quoted "$sm"), "l4t": $(quoted "$l4t"), "dla_core": ${dla:-null},
+ "power_mode": $(quoted "$power"), "gpu_clock_hz": ${clock:-null}, "workspace_mib": $workspace, "seconds": $took}
+TEXT
+mv "$engine.json.tmp" "$engine.json"
 grep -E 'Throughput|Latency:|GPU Compute Time:|H2D Latency|D2H Latency|coefficient of variation' "$log" |
     sed 's/^.*\] *//' || true
-printf 'built %s\n' "$engine"
+printf 'built %s in %s s\n' "$engine" "$took"

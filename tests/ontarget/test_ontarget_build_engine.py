@@ -1,9 +1,10 @@
-"""build_engine.sh against a stand-in for trtexec that refuses every option its version does not
-know.
+"""build_engine.sh against a stand-in for trtexec that refuses every option which the parser of its release does not
+ask for (trtexec_options.json, taken from each release's own source).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -16,28 +17,17 @@ import pytest
 from ontarget import cli
 
 SCRIPT = Path(cli.__file__).resolve().parents[1] / "build_engine.sh"
-COMMON = [
-    "--onnx=",
-    "--saveEngine=",
-    "--minShapes=",
-    "--optShapes=",
-    "--maxShapes=",
-    "--warmUp=",
-    "--duration=",
-]
-KNOWN = {
-    "8201": [*COMMON, "--fp16", "--int8", "--workspace="],
-    "8502": [*COMMON, "--fp16", "--int8", "--memPoolSize=", "--workspace="],
-    "100300": [*COMMON, "--fp16", "--int8", "--stronglyTyped", "--memPoolSize="],
-    "11.1.0.106": [*COMMON, "--memPoolSize="],
-}
+RELEASES = json.loads(Path(__file__).with_name("trtexec_options.json").read_text())["releases"]
+BANNERS = {
+    "8.2.1": "8201", "8.5.2": "8502", "8.6.1": "8601", "10.3.0": "100300", "11.1.0": "110100",
+}  # fmt: skip
 STAND_IN = """#!/bin/sh
-echo "&&&& RUNNING TensorRT.trtexec [TensorRT v{version}] [b1] # trtexec $*"
-if [ "$1" = --help ]; then printf '%s\\n' {known}; exit 0; fi
+echo "&&&& RUNNING TensorRT.trtexec [TensorRT v{banner}] [b1] # trtexec $*"
+if [ "$1" = --help ]; then printf -- '--%s\\n' {known}; exit 0; fi
 for option in "$@"; do
     ok=no
     for known in {known}; do
-        case $option in "$known"*) ok=yes ;; esac
+        case $option in --"$known" | --"$known"=*) ok=yes ;; esac
     done
     [ $ok = yes ] || {{ echo "[E] Unknown option: $option"; exit 1; }}
     case $option in --saveEngine=*) out=${{option#--saveEngine=}} ;; esac
@@ -48,24 +38,48 @@ WELL = """echo engine > "$out"
 echo "[11/01/2026-10:00:00] [I] Throughput: 1234.5 qps"
 echo "[11/01/2026-10:00:00] [I] Latency: min = 0.7 ms, max = 1 ms, percentile(99%) = 0.9 ms"
 """
+ORIN = {
+    "proc/device-tree/compatible": "nvidia,p3768-0000+p3767-0005\0nvidia,p3767-0005\0nvidia,tegra234\0",
+    "etc/nv_tegra_release": "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic\n",
+    "proc/meminfo": "MemTotal: 7990096 kB\nMemFree: 100 kB\nMemAvailable: 3145728 kB\n",
+    "sys/class/devfreq/17000000.gpu/cur_freq": "624750000\n",
+}
 Build = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
 def build(made: Any, tmp_path: Path) -> Build:
-    """Runs a copy of the script that lies in the bundle, with a stand-in of one version."""
+    """Runs a copy of the script that lies in the bundle, with a stand-in of one release, on a board of given files."""
     shutil.copy(SCRIPT, made.folder / "build_engine.sh")
-    tools = tmp_path / "tools"
+    tools, root = tmp_path / "tools", tmp_path / "root"
     tools.mkdir()
+    root.mkdir()
 
-    def run(version: str | None, *arguments: str, end: str = WELL, flat: bool = False) -> Any:
-        env = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"}
+    def tool(name: str, text: str) -> None:
+        (tools / name).write_text(text)
+        (tools / name).chmod(0o755)
+
+    def run(
+        release: str | None,
+        *arguments: str,
+        end: str = WELL,
+        banner: str | None = None,
+        flat: bool = False,
+        board: dict[str, str] | None = None,
+        tools_too: dict[str, str] | None = None,
+    ) -> Any:
+        env = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "BOARD_ROOT": str(root)}
         env.pop("TRTEXEC", None)
-        if version is not None:
-            known = " ".join(KNOWN.get(version, COMMON))
-            text = STAND_IN.format(version=version, known=known, end=end)
-            (tools / "trtexec").write_text(text)
-            (tools / "trtexec").chmod(0o755)
+        if release is not None:
+            known = " ".join(RELEASES[release]["options"])
+            tool(
+                "trtexec", STAND_IN.format(banner=banner or BANNERS[release], known=known, end=end)
+            )
+        for name, text in (tools_too or {}).items():
+            tool(name, text)
+        for name, text in (board or {}).items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_text(text)
         if flat:
             made.rewrite(lambda document: None)
         command = ["sh", str(made.folder / "build_engine.sh"), *arguments]
@@ -74,53 +88,133 @@ def build(made: Any, tmp_path: Path) -> Build:
     return run
 
 
-@pytest.mark.parametrize("version", ["8502", "100300", "11.1.0.106"])
+def sha(made: Any, model: str = "float16") -> str:
+    entry = next(m for m in made.manifest()["models"] if m["name"] == model)
+    return hashlib.sha256((made.folder / entry["file"]).read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("release", [name for name in RELEASES if name != "8.2.1"])
 @pytest.mark.parametrize("flat", [False, True], ids=["indented", "one-line"])
-def test_the_float16_model_is_built_with_what_each_version_knows(
-    build: Build, made: Any, tmp_path: Path, version: str, flat: bool
+def test_the_float16_model_is_built_with_what_each_release_knows(
+    build: Build, made: Any, tmp_path: Path, release: str, flat: bool
 ) -> None:
-    done = build(version, flat=flat)
+    done = build(release, flat=flat)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "model.float16.engine").read_text() == "engine\n"
+    engine = f"float16-{sha(made)[:8]}-trt{release}.engine"
+    assert (tmp_path / engine).read_text() == "engine\n"
     assert "Throughput: 1234.5 qps" in done.stdout
-    log = (tmp_path / "model.float16.engine.log").read_text()
+    log = (tmp_path / f"{engine}.log").read_text()
     assert "--minShapes=images:1x8x8x3 --optShapes=images:1x8x8x3" in log
-    assert ("--fp16" in log) == (version == "8502")
-    assert ("--stronglyTyped" in log) == (version == "100300")
-    assert "--memPoolSize=workspace:1024" in log
+    assert ("--fp16" in log) == release.startswith("8")
+    assert ("--stronglyTyped" in log) == (release == "10.3.0")
+    assert "--memPoolSize=workspace:1024" in log and "--timingCacheFile=timing.cache" in log
+
+
+def test_an_engine_says_what_it_is_of_and_how_the_board_was_set(
+    build: Build, made: Any, tmp_path: Path
+) -> None:
+    nvpmodel = "#!/bin/sh\necho 'NV Power Mode: MAXN_SUPER'\necho 2\n"
+    done = build("10.3.0", "-m", "float16", board=ORIN, tools_too={"nvpmodel": nvpmodel})
+    assert done.returncode == 0, done.stderr
+    engine = tmp_path / f"float16-{sha(made)[:8]}-trt10.3.0-sm87-l4t36.4.3.engine"
+    found = json.loads(engine.with_name(engine.name + ".json").read_text())
+    assert found.pop("seconds") >= 0
+    assert found == {
+        "schema": "ontarget.engine/1", "model": "float16", "onnx_sha256": sha(made),
+        "engine_sha256": hashlib.sha256(b"engine\n").hexdigest(), "precision": "float16",
+        "input": "images:1x8x8x3", "tensorrt": "10.3.0", "sm": "8.7", "l4t": "36.4.3",
+        "dla_core": None, "power_mode": "MAXN_SUPER", "gpu_clock_hz": 624750000,
+        "workspace_mib": 768,
+    }  # fmt: skip
+
+
+def test_an_engine_that_is_there_is_not_built_again_unless_that_is_asked_for(
+    build: Build, tmp_path: Path
+) -> None:
+    assert build("10.3.0").returncode == 0
+    (engine,) = tmp_path.glob("*.engine")
+    engine.write_text("mine")
+    done = build("10.3.0", end="exit 9")
+    assert done.returncode == 0 and "is there already" in done.stdout
+    assert engine.read_text() == "mine"
+    assert build("10.3.0", "-r").returncode == 0 and engine.read_text() == "engine\n"
+    assert build("8.6.1").returncode == 0 and len(list(tmp_path.glob("*.engine"))) == 2
+
+
+def test_a_dla_core_is_asked_for_with_the_gpu_behind_it(build: Build, tmp_path: Path) -> None:
+    for release in ("8.2.1", "10.3.0", "11.1.0"):
+        done = build(release, "-d", "1", "-m", "floats", board=ORIN)
+        assert done.returncode == 0, done.stderr
+        assert f"trt{release}-sm87-l4t36.4.3-dla1.engine" in done.stdout
+        (log,) = tmp_path.glob(f"*trt{release}*.log")
+        assert "--useDLACore=1 --allowGPUFallback" in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("chip", "sm"),
+    [("tegra210", "53"), ("tegra186", "62"), ("tegra194", "72"), ("tegra264", "110")],
+)
+def test_each_jetson_is_known_by_its_chip(build: Build, chip: str, sm: str) -> None:
+    done = build("10.3.0", "-n", board={"proc/device-tree/compatible": f"x\0nvidia,{chip}\0"})
+    assert f"-trt10.3.0-sm{sm}.engine" in done.stdout
+
+
+def test_a_pc_is_known_by_its_driver_and_one_without_by_nothing(build: Build) -> None:
+    smi = "#!/bin/sh\necho 8.9\necho 8.6\n"
+    assert "-sm89.engine" in build("10.3.0", "-n", tools_too={"nvidia-smi": smi}).stdout
+    broken = "#!/bin/sh\necho 'NVIDIA-SMI has failed'\nexit 9\n"
+    assert "-trt10.3.0.engine" in build("10.3.0", "-n", tools_too={"nvidia-smi": broken}).stdout
+
+
+@pytest.mark.parametrize(
+    ("available", "mib"), [(100, 64), (4_194_304, 1024), (64_000_000, 2048)]
+)  # fmt: skip
+def test_the_workspace_is_a_quarter_of_the_free_memory_in_bounds(
+    build: Build, available: int, mib: int
+) -> None:
+    board = {"proc/meminfo": f"MemTotal: 9 kB\nMemAvailable: {available} kB\n"}
+    assert f"workspace:{mib} " in build("10.3.0", "-n", board=board).stdout
 
 
 def test_another_model_size_and_output_are_taken_from_the_options(
     build: Build, tmp_path: Path
 ) -> None:
-    done = build("100300", "-m", "floats", "-o", "x.plan", "-w", "512")
+    done = build("10.3.0", "-m", "floats", "-o", "x.plan", "-w", "512")
     assert done.returncode == 0, done.stderr
     log = (tmp_path / "x.plan.log").read_text()
     assert "images:1x3x8x8" in log and "workspace:512" in log and "model.floats.onnx" in log
-    done = build("100300", "-n", "-f", "model.bytes.onnx", "-s", "pixels:1x9x9x3")
+    done = build("10.3.0", "-n", "-f", "model.bytes.onnx", "-s", "pixels:1x9x9x3")
     assert "--optShapes=pixels:1x9x9x3" in done.stdout
 
 
 def test_tensorrt_8_2_builds_a_float_file_with_its_old_option_and_refuses_bytes(
     build: Build, tmp_path: Path
 ) -> None:
-    done = build("8201", "-m", "floats")
+    done = build("8.2.1", "-m", "floats")
     assert done.returncode == 0, done.stderr
-    assert "--workspace=1024" in (tmp_path / "model.floats.engine.log").read_text()
-    done = build("8201")
+    (log,) = tmp_path.glob("*.log")
+    assert "--workspace=1024" in log.read_text()
+    done = build("8.2.1")
     assert done.returncode == 2
     assert "takes no uint8 images" in done.stderr
 
 
 def test_an_int8_file_gets_the_flag_where_there_is_one(build: Build, made: Any) -> None:
     made.rewrite(lambda d: d["models"][2].update(name="int8", precision="int8"))
-    assert "--fp16 --int8" in build("8502", "-n", "-m", "int8").stdout
-    assert "int8 " not in build("11.1.0.106", "-n", "-m", "int8").stdout.replace(", int8", "")
+    for release in RELEASES:
+        if release != "8.2.1":
+            flags = "--fp16 --int8 " in build(release, "-n", "-m", "int8").stdout
+            assert flags == release.startswith("8"), release
+
+
+def test_a_release_that_writes_its_version_with_dots_is_read_too(build: Build) -> None:
+    done = build("11.1.0", "-n", banner="11.1.0.106")
+    assert done.returncode == 0 and "-trt11.1.0.engine" in done.stdout
 
 
 def test_a_fixed_batch_gets_no_shape_profile(build: Build, made: Any) -> None:
     made.rewrite(lambda d: d["models"][2]["input"].update(shape=[1, 8, 8, 3]))
-    done = build("100300", "-n")
+    done = build("10.3.0", "-n")
     assert "Shapes" not in done.stdout
     assert "images:1x8x8x3" in done.stdout
 
@@ -128,41 +222,53 @@ def test_a_fixed_batch_gets_no_shape_profile(build: Build, made: Any) -> None:
 def test_class_names_do_not_confuse_the_manifest_reader(build: Build, made: Any) -> None:
     names = ['"models": [', "}{][", '"file": "model.float16.onnx"', "\\"]
     made.rewrite(lambda d: d.update(classes=names))
-    done = build("100300", "-n")
+    done = build("10.3.0", "-n")
     assert done.returncode == 0, done.stderr
     assert "images:1x8x8x3" in done.stdout
 
 
-def test_a_build_that_fails_shows_the_errors_and_ends_with_1(build: Build, tmp_path: Path) -> None:
-    done = build("100300", end='echo "[E] Error[4]: no kernel for this layer"; exit 1')
+def test_a_build_that_fails_shows_the_errors_leaves_no_engine_and_ends_with_1(
+    build: Build, tmp_path: Path
+) -> None:
+    half = 'echo half > "$out"; echo "[E] Error[4]: no kernel for this layer"; exit 1'
+    done = build("10.3.0", end=half)
     assert done.returncode == 1
     assert "no kernel for this layer" in done.stderr
-    assert "model.float16.engine.log" in done.stderr
-    done = build("100300", end="exit 0")
+    assert "float16-" in done.stderr and ".engine.log" in done.stderr
+    assert not list(tmp_path.glob("*.engine")) and not list(tmp_path.glob("*.json"))
+    done = build("10.3.0", end="exit 0")
     assert done.returncode == 1
     assert "wrote no engine" in done.stderr
 
 
+def test_a_file_that_is_not_the_one_that_was_packed_is_not_built(build: Build, made: Any) -> None:
+    path = made.folder / "model.float16.onnx"
+    path.write_bytes(path.read_bytes() + b"\0")
+    done = build("10.3.0")
+    assert done.returncode == 2 and "is not the file that was packed" in done.stderr
+
+
 @pytest.mark.parametrize(
-    ("version", "arguments", "words"),
+    ("release", "banner", "arguments", "words"),
     [
-        ("100300", ["-m", "none"], "no model named none"),
-        ("100300", ["-w", "much"], "whole number"),
-        ("100300", ["-z"], "unknown option"),
-        ("100300", ["-m"], "needs a value"),
-        ("100300", ["-f", "../x.onnx"], "must lie in the bundle"),
-        ("100300", ["-f", "none.onnx"], "is not there"),
-        ("100300", ["."], "no manifest.json"),
-        ("7103", [], "too old"),
-        ("what", [], "does not say which TensorRT"),
-        (None, [], "no trtexec"),
+        ("10.3.0", None, ["-m", "none"], "no model named none"),
+        ("10.3.0", None, ["-w", "much"], "whole number"),
+        ("10.3.0", None, ["-d", "gpu"], "the number of a DLA core"),
+        ("10.3.0", None, ["-z"], "unknown option"),
+        ("10.3.0", None, ["-m"], "needs a value"),
+        ("10.3.0", None, ["-f", "../x.onnx"], "must lie in the bundle"),
+        ("10.3.0", None, ["-f", "none.onnx"], "is not there"),
+        ("10.3.0", None, ["."], "no manifest.json"),
+        ("10.3.0", "7103", [], "too old"),
+        ("10.3.0", "what", [], "does not say which TensorRT"),
+        (None, None, [], "no trtexec"),
     ],
     ids=str,
 )
 def test_a_fault_is_one_sentence_and_exit_code_2(
-    build: Build, version: str | None, arguments: list[str], words: str
+    build: Build, release: str | None, banner: str | None, arguments: list[str], words: str
 ) -> None:
-    done = build(version, *arguments)
+    done = build(release, *arguments, banner=banner)
     assert done.returncode == 2
     assert words in done.stderr
     assert done.stderr.count("\n") == 1
