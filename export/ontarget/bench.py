@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ontarget.contract import Bundle
-from ontarget.session import cores
+from ontarget.session import ENGINE, cores
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def bench_bundle(
     """
     chosen = [bundle.model(name) for name in (models or [m.name for m in bundle.models])]
     counts: list[int] = []
-    for count in threads:
+    for count in (1,) if provider == ENGINE else threads:
         if (count or cores()) not in counts:
             counts.append(count or cores())
     rows: list[dict[str, Any]] = []

@@ -1,5 +1,5 @@
-"""The commands of the kit: info, check, bench, eval, predict. Parses, calls one function, prints,
-ends.
+"""The commands of the kit: info, check, bench, eval, predict, build-engine. Parses, calls one
+function, prints, ends.
 
 Exit codes: 0 all is well; 1 a check failed; 2 bad usage or a damaged bundle; 3 a measurement that
 is not valid, or interrupted.
@@ -26,7 +26,7 @@ from ontarget.machine import machine, temperature_c
 from ontarget.options import parser
 from ontarget.preprocess import DecodeError, to_input, to_pixels
 from ontarget.score import check_golden, evaluate_bundle, score
-from ontarget.session import OrtSession, ProviderError, SessionError
+from ontarget.session import ENGINE, ProviderError, SessionError, open_session
 from ontarget.views import bench_table, clean, megabytes, table
 
 
@@ -134,6 +134,8 @@ def _check(options: argparse.Namespace, bundle: Bundle) -> int:
 
 
 def _bench(options: argparse.Namespace, bundle: Bundle) -> int:
+    if options.operators and options.provider == ENGINE:
+        raise SessionError("--operators is for onnxruntime: an engine's layers are its own.")
     base = QUICK if options.quick else Timing()
     seconds = base.min_seconds if options.min_seconds is None else options.min_seconds
     timing = Timing(
@@ -217,7 +219,7 @@ def _predict(options: argparse.Namespace, bundle: Bundle) -> int:
     except DecodeError as error:
         raise DecodeError(f"{options.image}: {error}.") from None
     model = bundle.model(options.model)
-    with OrtSession(model, options.provider, options.threads) as session:
+    with open_session(model, options.provider, options.threads) as session:
         fixed = model.input.shape[0] or 1
         logits = session.run(to_input(np.stack([pixels] * fixed), model, bundle.preprocess))[0]
     if not np.isfinite(logits).all():
@@ -237,10 +239,43 @@ def _predict(options: argparse.Namespace, bundle: Bundle) -> int:
     return 0
 
 
+def _build_engine(options: argparse.Namespace, bundle: Bundle) -> int:
+    from ontarget.building import by_python, by_script, kept, report, to_build
+    from ontarget.trt import Wanted, import_tensorrt
+
+    models, mib = to_build(bundle, options.model), options.workspace_mib or 0
+    try:
+        import_tensorrt()
+    except SessionError as error:
+        if options.batch != 1:
+            raise SessionError(f"{error} With trtexec alone, a batch is given by -s.") from None
+        print(f"{error}\nbuilding with trtexec:", flush=True)
+        asked = {"-d": options.dla, "-w": options.workspace_mib}
+        given = [x for k, v in asked.items() if v is not None for x in (k, str(v))]
+        return by_script(models, bundle, [*given, *(["-r"] if options.again else [])])
+    wanted = Wanted(options.batch, options.dla, mib << 20)
+    engines, rows = by_python(models, bundle, wanted, options.again, Timing(), _progress)
+    _progress("")
+    keep = kept(engines, options.max_drop / 100)
+    print(table(*report(engines, keep)))
+    if keep is None:
+        print(
+            "ontarget: no engine is accurate enough; the models run without one.", file=sys.stderr
+        )
+    _write(
+        options,
+        bundle,
+        rows=rows,
+        engines=[{**asdict(e), "kept": e is keep} for e in engines],
+    )
+    return 0 if keep is not None else 1
+
+
 _COMMANDS: dict[str, Callable[[argparse.Namespace, Bundle], int]] = {
     "info": _info,
     "check": _check,
     "bench": _bench,
     "eval": _eval,
     "predict": _predict,
+    "build-engine": _build_engine,
 }

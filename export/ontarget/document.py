@@ -27,6 +27,7 @@ def document(
     failures: Sequence[Failure] = (),
     check: Mapping[str, Any] | None = None,
     predictions: Mapping[str, Any] | None = None,
+    engines: Sequence[Mapping[str, Any]] | None = None,
     temperature_end_c: float | None = None,
 ) -> dict[str, Any]:
     """The document of one command: the machine, the bundle by its manifest's hash, and what was
@@ -43,7 +44,12 @@ def document(
         "eval": [dict(row) for row in evals],
         "failures": [asdict(failure) for failure in failures],
     }
-    extra = {"check": check, "predictions": predictions, "temperature_end_c": temperature_end_c}
+    extra = {
+        "check": check,
+        "predictions": predictions,
+        "engines": engines,
+        "temperature_end_c": temperature_end_c,
+    }
     out.update({key: value for key, value in extra.items() if value is not None})
     return out
 

@@ -85,6 +85,26 @@ def memory_bytes(root: Path = _ROOT) -> int | None:
         return None
 
 
+def available_bytes(root: Path = _ROOT) -> int | None:
+    """Memory that programs can still have, in bytes."""
+    text = _text(root / "proc/meminfo") or ""
+    found = re.search(r"^MemAvailable:\s*(\d+) kB", text, re.MULTILINE)
+    return int(found.group(1)) * 1024 if found else None
+
+
+def gpu_clock_hz(root: Path = _ROOT) -> int | None:
+    """The GPU's clock on a Jetson, as its device frequency driver shows it."""
+    try:
+        folders = sorted((root / "sys/class/devfreq").glob("*"))
+    except OSError:
+        return None
+    for folder in folders:
+        if folder.name.endswith((".gpu", ".gv11b", ".gp10b", ".ga10b")):
+            text = _text(folder / "cur_freq") or ""
+            return int(text) if text.isdigit() else None
+    return None
+
+
 def temperature_c(root: Path = _ROOT) -> float | None:
     """The hottest thermal zone in degrees Celsius, None when none is shown."""
     found = []
@@ -169,6 +189,7 @@ def machine() -> dict[str, Any]:
         "power_mode": power_mode,
         "numpy": lambda: package_version("numpy"),
         "onnxruntime": runtime_version,
+        "tensorrt": lambda: package_version("tensorrt"),
     }
     out: dict[str, Any] = {}
     for key, ask in facts.items():

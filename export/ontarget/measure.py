@@ -17,6 +17,8 @@ import numpy as np
 
 CONFIDENCE = 0.99
 MAX_CV = 0.025
+TICK_S = 1e-9
+"""Of the clock: what is shorter was not measured, and nothing is compared with it."""
 MAX_DRIFT = 0.05
 WARMUP_RUNS = 10
 WARMUP_SECONDS = 0.2
@@ -122,10 +124,10 @@ def summarise(
     if not n:
         raise ValueError("a measurement needs at least one sample")
     mean = float(values.mean())
-    cv = float(values.std(ddof=1) / mean) if n >= 2 and mean > 0 else None
+    cv = float(values.std(ddof=1) / mean) if n >= 2 and mean >= TICK_S else None
     third = n // 3
     first = float(np.median(values[:third])) if third >= 2 else 0.0
-    drift = float(np.median(values[-third:])) / first - 1 if first > 0 else None
+    drift = float(np.median(values[-third:])) / first - 1 if first >= TICK_S else None
     notes = list(warnings)
     if cv is not None and cv > MAX_CV:
         notes.append(

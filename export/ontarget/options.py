@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ontarget import __version__
-from ontarget.session import PROVIDERS
+from ontarget.session import ENGINE, PROVIDERS
 
 EXAMPLES = """\
 examples:
@@ -17,6 +17,8 @@ examples:
   python3 ontarget.pyz bench . --quick --threads 1   a first look in seconds
   python3 ontarget.pyz eval . --evalset ../evalset   how often right, for every model
   python3 ontarget.pyz predict cat.jpg .             what is in this picture
+  python3 ontarget.pyz build-engine .                TensorRT engines for this very GPU
+  python3 ontarget.pyz bench . --provider engine     how fast they are
 """
 
 
@@ -26,6 +28,7 @@ HELP = {
     "bench": "latency and memory, each model in a fresh process",
     "eval": "top-1 of every model over an evaluation set",
     "predict": "classes of one picture (needs Pillow)",
+    "build-engine": "TensorRT engines for this GPU, checked and timed; the faster accurate one is named",
 }
 
 
@@ -48,7 +51,9 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("bundle", nargs="?", default=".", metavar="BUNDLE", help=text)
         text = "also write the result to FILE"
         command.add_argument("--json", metavar="FILE", type=Path, help=text)
-        if name != "info":
+        if name == "build-engine":
+            _building(command)
+        elif name != "info":
             _running(command, name)
         if name in ("bench", "eval"):
             _batches(command, 1 if name == "bench" else 32)
@@ -78,13 +83,30 @@ def _running(command: argparse.ArgumentParser, name: str) -> None:
     which = "the chosen one" if name == "predict" else "all"
     text = f"one model of the bundle (default: {which})"
     command.add_argument("--model", metavar="NAME", help=text)
-    command.add_argument("--provider", choices=list(PROVIDERS), default="cpu", help="default: cpu")
+    text = "default: cpu; engine: what build-engine made here"
+    choices = [*PROVIDERS, ENGINE]
+    command.add_argument("--provider", choices=choices, default="cpu", help=text)
     if name == "bench":
         text = "counts of threads with commas, 0 = all cores (default: 1,0)"
         command.add_argument("--threads", type=_threads, default="1,0", metavar="N,N", help=text)
     elif name != "check":
         text = "threads, 0 = all cores (default: 0)"
         command.add_argument("--threads", type=_count, default="0", metavar="N", help=text)
+
+
+def _building(command: argparse.ArgumentParser) -> None:
+    text = "one model of the bundle (default: float16, and INT8 made for TensorRT)"
+    command.add_argument("--model", metavar="NAME", help=text)
+    text = "images of a batch (default: 1)"
+    command.add_argument("--batch", type=_positive, default=1, metavar="N", help=text)
+    text = "build for this DLA core; what it cannot run goes to the GPU"
+    command.add_argument("--dla", type=_core, metavar="CORE", help=text)
+    text = "memory while building (default: a quarter of the free memory, at most 2048)"
+    command.add_argument("--workspace-mib", type=_positive, metavar="MIB", help=text)
+    text = "points of top-1 that the faster engine may lose (default: 1)"
+    command.add_argument("--max-drop", type=_points, default=1.0, metavar="POINTS", help=text)
+    text = "build again where an engine is there already"
+    command.add_argument("--again", action="store_true", help=text)
 
 
 def _batches(command: argparse.ArgumentParser, batch: int) -> None:
@@ -122,6 +144,22 @@ def _positive(text: str) -> int:
     value = int(text) if text.isdigit() and len(text) < 10 else 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return value
+
+
+def _core(text: str) -> int:
+    if text not in ("0", "1"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no DLA core: 0 or 1")
+    return int(text)
+
+
+def _points(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of points from 0 to 100")
     return value
 
 

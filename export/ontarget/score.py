@@ -12,11 +12,11 @@ import numpy as np
 
 from ontarget.contract import Bundle, ContractError, Model, load_golden, require_packed
 from ontarget.preprocess import to_input
-from ontarget.session import OrtSession, Session
+from ontarget.session import Session, open_session
 
 
 class SessionFactory(Protocol):
-    """Opens a session; `OrtSession` is the real one."""
+    """Opens a session; `open_session` is the real one."""
 
     def __call__(self, model: Model, provider: str, threads: int, /) -> Session:
         """A session for a model on a provider with a count of threads, 0 for all cores."""
@@ -37,7 +37,7 @@ def logits_of(
     are then dropped.
     """
     fixed = model.input.shape[0]
-    size = fixed or batch
+    size = fixed or min(batch, session.most_images or batch)
     parts = [np.zeros((0, len(bundle.classes)), dtype=np.float32)]
     for start in range(0, len(pixels), size):
         block = np.array(pixels[start : start + size])
@@ -57,7 +57,7 @@ def evaluate_bundle(
     provider: str = "cpu",
     threads: int = 0,
     batch: int = 32,
-    session: SessionFactory = OrtSession,
+    session: SessionFactory = open_session,
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, np.ndarray]:
     """Every model's logits `(N, C)` float32 over the pixels, by name; `models` None is all of them.
@@ -166,7 +166,7 @@ def check_golden(
     bundle: Bundle,
     models: Sequence[str] | None = None,
     provider: str = "cpu",
-    session: SessionFactory = OrtSession,
+    session: SessionFactory = open_session,
 ) -> list[GoldenCheck]:
     """Each model against its golden outputs. Raises SessionError or ProviderError when one cannot
     run.

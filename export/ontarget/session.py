@@ -47,7 +47,14 @@ class ProviderError(SessionError):
 
 
 class Session(Protocol):
-    """Runs one model. A context manager; `provider` is the one that really runs."""
+    """Runs one model. A context manager; `provider` is the one that really runs, by `runtime` of a
+    `version`. `most_images` is the largest batch, None for any.
+    """
+
+    runtime: str
+    version: str | None
+    threads: int
+    most_images: int | None
 
     @property
     def provider(self) -> str:
@@ -110,6 +117,9 @@ class OrtSession:
     part of the graph to the CPU. With `trace`, the start of a file name, every run is traced.
     """
 
+    runtime = "onnxruntime"
+    most_images: int | None = None
+
     def __init__(
         self, model: Model, provider: str = "cpu", threads: int = 1, trace: str | None = None
     ) -> None:
@@ -120,6 +130,7 @@ class OrtSession:
         self._model = model
         self.threads = threads or cores()
         self._session = _open(model, provider, self.threads, trace)
+        self.version: str | None = str(import_onnxruntime().__version__)
         self._check_inputs()
         self._names = [model.output.name]
 
@@ -225,6 +236,31 @@ def _open(model: Model, provider: str, threads: int, trace: str | None = None) -
     return session
 
 
+ENGINE = "engine"
+"""The provider that is no onnxruntime's: a TensorRT engine that lies beside the models."""
+
+
+def prepare(provider: str) -> None:
+    """Load the runtime of a provider, so that a model's memory is not charged for it. Raises
+    SessionError.
+    """
+    if provider == ENGINE:
+        from ontarget.trt import import_tensorrt
+
+        import_tensorrt()
+    else:
+        import_onnxruntime()
+
+
+def open_session(model: Model, provider: str = "cpu", threads: int = 1) -> Session:
+    """A session of a model on a provider, "engine" for a TensorRT engine; raises as that does."""
+    if provider == ENGINE:
+        from ontarget.trt import TrtSession
+
+        return TrtSession(model)
+    return OrtSession(model, provider, threads)
+
+
 class FakeClock:
     """A clock that moves only when told; call it for the time in seconds."""
 
@@ -264,6 +300,8 @@ class FakeSession:
         self._durations_s: list[float] = list(durations_s)
         self._pass: Callable[[float], None] = clock.advance if clock is not None else time.sleep
         self.provider = provider
+        self.runtime, self.version = "fake", None
+        self.threads, self.most_images = 1, None
         self.calls = 0
         self.closed = False
         self.shapes: list[tuple[int, ...]] = []

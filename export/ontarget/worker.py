@@ -20,11 +20,11 @@ from ontarget.contract import (
     load_images,
     require_packed,
 )
-from ontarget.machine import peak_rss_bytes, runtime_version
+from ontarget.machine import peak_rss_bytes
 from ontarget.measure import measure
 from ontarget.operators import operator_times
 from ontarget.preprocess import to_input
-from ontarget.session import OrtSession, ProviderError, SessionError, import_onnxruntime
+from ontarget.session import ProviderError, SessionError, open_session, prepare
 
 
 def main() -> int:
@@ -51,10 +51,10 @@ def bench_one(request: dict[str, Any]) -> dict[str, Any]:
     model = bundle.model(request["model"])
     digest = require_packed(model)
     inputs, source = _inputs(bundle, model, request)
-    import_onnxruntime()
+    prepare(request["provider"])
     empty = peak_rss_bytes()
     started = time.perf_counter()
-    session = OrtSession(model, request["provider"], request["threads"])
+    session = open_session(model, request["provider"], request["threads"])
     load_s = time.perf_counter() - started
     with session:
         result = measure(
@@ -74,8 +74,8 @@ def bench_one(request: dict[str, Any]) -> dict[str, Any]:
         "model": model.name,
         "file": model.file,
         "sha256": digest,
-        "runtime": "onnxruntime",
-        "runtime_version": runtime_version(),
+        "runtime": session.runtime,
+        "runtime_version": session.version,
         "provider": provider,
         "threads": threads,
         "batch": len(inputs),

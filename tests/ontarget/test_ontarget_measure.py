@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from ontarget.measure import measure, slowest_rank, smallest_n, summarise, upper_percentile
 from ontarget.session import FakeClock, FakeSession
@@ -141,6 +141,7 @@ def test_what_too_few_samples_cannot_say_is_none() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(0, 1e3, allow_nan=False), min_size=1, max_size=80))
+@example([0.0, 1.0, 5e-324, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0])
 def test_every_summary_is_plain_numbers_and_ordered(samples: list[float]) -> None:
     got = summarise(samples, 0.0)
     json.dumps([got.p50_s, got.p90_s, got.cv, got.drift, got.stable], allow_nan=False)
