@@ -310,7 +310,8 @@ class Build(Preparation):
             classes=self.dataset.classes,
             preprocess=preprocess_of(look["size"], look["mean"], look["std"]),
             opset=number(self.recipe.export.opset),
-            runtime=self.device.runtime,
+            runtime="tensorrt" if self.device.runtime == "tensorrt" else "onnxruntime",
+            flavour=self.device.int8_flavour or "x86",
         )
 
     @cached_property

@@ -101,6 +101,7 @@ class Packing:
                 options, self._natural(), self._runs(),
                 min(a for a in allowed if a is not None),
                 {p: " ".join(a.reasons) for p, a in answers.items() if not a.accepted},
+                learn.recipe.budget.limits().size_bytes,
             )  # fmt: skip
             reasons |= dict.fromkeys(self._tried(), "built before, and it missed a limit")
             return {
@@ -116,6 +117,7 @@ class Packing:
         key = {
             "quantize": self.learn.recipe.quantize.model_dump(),
             "drop": budget.max_top1_drop,
+            "size": budget.limits().size_bytes,
             "device": [self.device.name, self.device.natural_precision, self.flavour],
             "tried": list(self._tried()),
             "predicted": [self._predicted(p) for p in (*FLOATS, "int8")],
@@ -123,7 +125,7 @@ class Packing:
             "builder": self._builder,
         }
         inputs = [self.export, self.learn.pixels]
-        return self.learn.stage("11-quantize", 3, key, inputs, work)
+        return self.learn.stage("11-quantize", 4, key, inputs, work)
 
     def _int8(self) -> Packed:
         """The INT8 file for the device's runtime, calibrated on training images."""
@@ -160,7 +162,7 @@ class Packing:
     @property
     def flavour(self) -> str:
         """The kind of INT8 file to make; where the device has no fast INT8, the one that runs here."""
-        return self.device.int8_flavour or "x86"
+        return str(self.learn.shape.flavour)
 
     def _runs(self) -> tuple[Precision, ...]:
         """Precisions that the device computes fast and that were not tried before."""

@@ -36,6 +36,7 @@ class Packed:
     runtime: str
     opset: int
     layout: str
+    flavour: str | None = None
 
     @property
     def file(self) -> str:
@@ -63,6 +64,7 @@ def spec(packed: Packed, path: Path, size: int, classes: int) -> Model:
         opset=packed.opset,
         input=TensorSpec("images", packed.input_dtype(), (None, *image), packed.layout),
         output=TensorSpec("logits", "float32", (None, classes)),
+        flavour=packed.flavour,
     )
 
 
@@ -173,6 +175,7 @@ def _model_entry(packed: Packed, size: int, classes: int) -> dict[str, Any]:
         "precision": model.precision,
         "runtime": model.runtime,
         "opset": model.opset,
+        **({"flavour": model.flavour} if model.flavour is not None else {}),
         "input": {
             "name": model.input.name,
             "layout": model.input.layout,

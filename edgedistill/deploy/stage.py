@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from ontarget.facts import Preprocess
+from ontarget.opening import open_session
 from ontarget.preprocess import to_input
 from ontarget.score import logits_of
-from ontarget.session import OrtSession
 
 from edgedistill.deploy.bundle import Packed, spec, write_bundle, write_evalset
 from edgedistill.errors import EdgedistillError
@@ -26,6 +26,8 @@ from edgedistill.rundir import Work, replace_folder, sha256_file
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
 FLOAT32_PARITY = 1e-4
+PAYS = 0.97
+"""INT8 takes the place of a file that is small enough only for less than this share of its latency."""
 NOTHING: Mapping[Precision, str] = {}
 
 
@@ -35,13 +37,16 @@ class ParityError(EdgedistillError):
 
 @dataclass(frozen=True)
 class Shape:
-    """What every file of a bundle shares: input layout, classes, preprocessing, opset and target runtime."""
+    """What every file of a bundle shares: input layout, classes, preprocessing, opset, target runtime, and what an INT8
+    file is for.
+    """
 
     layout: str
     classes: tuple[str, ...]
     preprocess: Preprocess
     opset: int
     runtime: str
+    flavour: str | None = None
 
 
 def preprocess_of(size: int, mean: Sequence[float], std: Sequence[float]) -> Preprocess:
@@ -53,7 +58,8 @@ def preprocess_of(size: int, mean: Sequence[float], std: Sequence[float]) -> Pre
 
 def packed(name: Precision, data: bytes, shape: Shape, runtime: str | None = None) -> Packed:
     """A model file with what the manifest says of it."""
-    return Packed(name, data, name, runtime or shape.runtime, shape.opset, shape.layout)
+    flavour = shape.flavour if name == "int8" else None
+    return Packed(name, data, name, runtime or shape.runtime, shape.opset, shape.layout, flavour)
 
 
 class _Reader:
@@ -68,7 +74,7 @@ def kit_logits(item: Packed, pixels: Pixels, shape: Shape, work: Work) -> Floats
     path = work.write(f"{item.name}.probe.onnx", item.data)
     try:
         model = spec(item, path, shape.preprocess.crop, len(shape.classes))
-        with OrtSession(model, "cpu", 0) as session:
+        with open_session(model, "cpu", 0) as session:
             bundle: Any = _Reader(shape)
             return np.asarray(logits_of(session, model, bundle, pixels))
     finally:
@@ -113,11 +119,13 @@ def choose(
     runs: Sequence[Precision],
     max_drop: float,
     refused: Mapping[Precision, str] = NOTHING,
+    size_limit: int | None = None,
 ) -> tuple[Precision, dict[str, str]]:
     """Which file ships, and a reason for each, from validation images and predictions alone.
 
     The device's natural precision stands, or float32 where its builder `refused` that; INT8 takes its place when it is
-    smaller, loses no more than `max_drop` on validation, and is not expected to be slower on the device.
+    smaller, loses no more than `max_drop` on validation, and pays: it is expected to be faster on the device, or no
+    slower where the natural file passes the size limit.
     """
     by_name = {o.precision: o for o in options}
     base = by_name["float32"] if natural in refused else by_name.get(natural, by_name["float32"])
@@ -126,7 +134,7 @@ def choose(
     for option in options:
         if option is base:
             continue
-        why = _against(option, base, runs, max_drop)
+        why = _against(option, base, runs, max_drop, size_limit)
         if option.precision in refused:
             why = f"TensorRT's parser or builder refuses it ({refused[option.precision]})"
         if why is None and option.precision == "int8":
@@ -142,7 +150,11 @@ def choose(
 
 
 def _against(
-    option: Option, base: Option, runs: Sequence[Precision], max_drop: float
+    option: Option,
+    base: Option,
+    runs: Sequence[Precision],
+    max_drop: float,
+    size_limit: int | None,
 ) -> str | None:
     """Why an option does not take the place of the natural file, or `None`."""
     if option.precision not in runs:
@@ -161,6 +173,12 @@ def _against(
         return (
             f"expected to be slower: {1e3 * option.latency_s:.2f} ms predicted, "
             f"{1e3 * base.latency_s:.2f} ms in {base.precision}"
+        )
+    small = size_limit is None or base.size_bytes <= size_limit
+    if small and option.latency_s > PAYS * base.latency_s:
+        return (
+            f"does not pay: {1e3 * option.latency_s:.2f} ms predicted, "
+            f"{1e3 * base.latency_s:.2f} ms in {base.precision}, which keeps the size limit"
         )
     return None
 

@@ -32,6 +32,9 @@ INT8_BYTES_PER_KERNEL = 9_500
 """Scales, zero points, wider biases and extra nodes of an INT8 file with one scale a channel.
 onnxruntime's quantize_static added 3.5 to 9.2 kB a kernel to six nets; the upper end is taken."""
 
+HEAD_SHARE = 0.1
+"""The classifier of an INT8 file stays in float where that adds at most this share to the weights."""
+
 _MACS, _WRITTEN, _WEIGHTS, _CHANNELS_OUT, _PIXELS = (
     COLUMNS.index(name) for name in ("macs", "written", "weights", "channels_out", "pixels")
 )
@@ -143,8 +146,12 @@ class Student:
 
     def size_bytes(self, precision: Precision, classes: int) -> int:
         """Size of the exported file: weights at their width, the graph, and for INT8 its scales."""
-        bytes_ = self.stored_for(classes) * BYTES_PER_ELEMENT[precision] + self.graph_bytes
-        return bytes_ + (INT8_BYTES_PER_KERNEL * self.layers if precision == "int8" else 0)
+        stored = self.stored_for(classes)
+        bytes_ = stored * BYTES_PER_ELEMENT[precision] + self.graph_bytes
+        if precision != "int8":
+            return bytes_
+        head = 3 * (self.feature_dim + 1) * classes
+        return bytes_ + INT8_BYTES_PER_KERNEL * self.layers + min(head, round(HEAD_SHARE * stored))
 
     def memory_bytes(
         self, precision: Precision, input_size: int, classes: int, runtime_bytes: int | None

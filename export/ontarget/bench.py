@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ontarget.contract import Bundle
-from ontarget.session import ENGINE, cores
+from ontarget.opening import ENGINE
+from ontarget.session import cores
 
 
 @dataclass(frozen=True)

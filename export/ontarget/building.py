@@ -14,8 +14,9 @@ from typing import Any
 from ontarget.bench import Timing, bench_bundle
 from ontarget.contract import Bundle, Model, load_evalset, require_packed
 from ontarget.fields import ContractError
+from ontarget.opening import ENGINE
 from ontarget.score import check_golden, evaluate_bundle, score
-from ontarget.session import ENGINE, SessionError
+from ontarget.session import SessionError
 
 SCRIPT = "build_engine.sh"
 PRECISIONS = ("float16", "int8")

@@ -23,10 +23,11 @@ from ontarget.contract import Bundle, load_bundle, load_evalset, load_images, ve
 from ontarget.document import document, write_json, write_npz
 from ontarget.fields import ContractError
 from ontarget.machine import machine, temperature_c
+from ontarget.opening import ENGINE, open_session
 from ontarget.options import parser
 from ontarget.preprocess import DecodeError, to_input, to_pixels
 from ontarget.score import check_golden, evaluate_bundle, score
-from ontarget.session import ENGINE, ProviderError, SessionError, open_session
+from ontarget.session import ProviderError, SessionError
 from ontarget.views import bench_table, clean, megabytes, table
 
 

@@ -155,9 +155,16 @@ def _models(top: Fields, root: Path, preprocess: Preprocess, classes: int) -> tu
                 opset=fields.integer("opset", 1, 1000),
                 input=_input(fields.child("input"), preprocess.crop),
                 output=_output(fields.child("output"), classes),
+                flavour=_flavour(fields),
             )
         )
     return tuple(models)
+
+
+def _flavour(fields: Fields) -> str | None:
+    if fields.raw("flavour") is None:
+        return None
+    return fields.choice("flavour", "x86", "arm", "tensorrt")
 
 
 def _shape(fields: Fields, rank: int) -> tuple[int | None, ...]:

@@ -36,7 +36,10 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Model:
-    """One ONNX file of the bundle; `file` is relative to the bundle, `path` is where it lies."""
+    """One ONNX file of the bundle; `file` is relative to the bundle, `path` is where it lies.
+
+    `flavour` is the kind of processor or runtime that an INT8 file is for, None where it is not said.
+    """
 
     name: str
     file: str
@@ -48,6 +51,7 @@ class Model:
     opset: int
     input: TensorSpec
     output: TensorSpec
+    flavour: str | None = None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ontarget import __version__
-from ontarget.session import ENGINE, PROVIDERS
+from ontarget.opening import ENGINE
+from ontarget.session import PROVIDERS
 
 EXAMPLES = """\
 examples:

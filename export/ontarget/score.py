@@ -11,8 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from ontarget.contract import Bundle, ContractError, Model, load_golden, require_packed
+from ontarget.opening import open_session
 from ontarget.preprocess import to_input
-from ontarget.session import Session, open_session
+from ontarget.session import Session
 
 
 class SessionFactory(Protocol):

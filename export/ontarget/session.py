@@ -114,14 +114,20 @@ class OrtSession:
     cores, and beside one busy process on two cores they made a small net 2 to 4 times slower. With
     one thread there is no pool. Raises SessionError when the file cannot be opened or is not what
     the manifest says, ProviderError when the provider is not installed, does not start, or leaves a
-    part of the graph to the CPU. With `trace`, the start of a file name, every run is traced.
+    part of the graph to the CPU. With `trace`, the start of a file name, every run is traced. With
+    `exact`, INT8 is computed as it is written, in float32 and slowly.
     """
 
     runtime = "onnxruntime"
     most_images: int | None = None
 
     def __init__(
-        self, model: Model, provider: str = "cpu", threads: int = 1, trace: str | None = None
+        self,
+        model: Model,
+        provider: str = "cpu",
+        threads: int = 1,
+        trace: str | None = None,
+        exact: bool = False,
     ) -> None:
         if provider not in PROVIDERS:
             raise ProviderError(
@@ -129,7 +135,7 @@ class OrtSession:
             )
         self._model = model
         self.threads = threads or cores()
-        self._session = _open(model, provider, self.threads, trace)
+        self._session = _open(model, provider, self.threads, trace, exact)
         self.version: str | None = str(import_onnxruntime().__version__)
         self._check_inputs()
         self._names = [model.output.name]
@@ -186,7 +192,7 @@ class OrtSession:
         self._session = None
 
 
-def _open(model: Model, provider: str, threads: int, trace: str | None = None) -> Any:
+def _open(model: Model, provider: str, threads: int, trace: str | None, exact: bool) -> Any:
     ort = import_onnxruntime()
     name = PROVIDERS[provider]
     available = list(ort.get_available_providers())
@@ -200,6 +206,8 @@ def _open(model: Model, provider: str, threads: int, trace: str | None = None) -
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    if exact:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if trace is not None:
         options.enable_profiling = True
         options.profile_file_prefix = trace
@@ -234,31 +242,6 @@ def _open(model: Model, provider: str, threads: int, trace: str | None = None) -
             fell_back=True,
         )
     return session
-
-
-ENGINE = "engine"
-"""The provider that is no onnxruntime's: a TensorRT engine that lies beside the models."""
-
-
-def prepare(provider: str) -> None:
-    """Load the runtime of a provider, so that a model's memory is not charged for it. Raises
-    SessionError.
-    """
-    if provider == ENGINE:
-        from ontarget.trt import import_tensorrt
-
-        import_tensorrt()
-    else:
-        import_onnxruntime()
-
-
-def open_session(model: Model, provider: str = "cpu", threads: int = 1) -> Session:
-    """A session of a model on a provider, "engine" for a TensorRT engine; raises as that does."""
-    if provider == ENGINE:
-        from ontarget.trt import TrtSession
-
-        return TrtSession(model)
-    return OrtSession(model, provider, threads)
 
 
 class FakeClock:

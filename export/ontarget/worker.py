@@ -22,9 +22,10 @@ from ontarget.contract import (
 )
 from ontarget.machine import peak_rss_bytes
 from ontarget.measure import measure
+from ontarget.opening import open_session, prepare
 from ontarget.operators import operator_times
 from ontarget.preprocess import to_input
-from ontarget.session import ProviderError, SessionError, open_session, prepare
+from ontarget.session import ProviderError, SessionError
 
 
 def main() -> int:
@@ -54,7 +55,7 @@ def bench_one(request: dict[str, Any]) -> dict[str, Any]:
     prepare(request["provider"])
     empty = peak_rss_bytes()
     started = time.perf_counter()
-    session = open_session(model, request["provider"], request["threads"])
+    session = open_session(model, request["provider"], request["threads"], timed=True)
     load_s = time.perf_counter() - started
     with session:
         result = measure(

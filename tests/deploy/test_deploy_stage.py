@@ -121,11 +121,20 @@ def test_a_file_that_tensorrt_refuses_does_not_ship() -> None:
     assert chosen == "float32" and "refuses it (x)" in reasons["float16"]
 
 
-def test_equal_speed_and_the_whole_allowed_drop_are_enough() -> None:
-    same = replace(INT8, latency_s=0.004, val_top1=0.875)
-    natural = replace(FLOAT16, val_top1=0.9375)
-    assert choose([FLOAT32, natural, same], "float16", ALL, 0.0625)[0] == "int8"
-    assert choose([FLOAT32, natural, same], "float16", ALL, 0.0624)[0] == "float16"
+def test_the_whole_allowed_drop_is_allowed() -> None:
+    int8, natural = replace(INT8, val_top1=0.875), replace(FLOAT16, val_top1=0.9375)
+    assert choose([FLOAT32, natural, int8], "float16", ALL, 0.0625)[0] == "int8"
+    assert choose([FLOAT32, natural, int8], "float16", ALL, 0.0624)[0] == "float16"
+
+
+def test_equal_speed_pays_only_where_the_natural_file_is_too_large() -> None:
+    options = [FLOAT32, FLOAT16, replace(INT8, latency_s=0.0039)]
+    for limit, chosen in ((None, "float16"), (520, "float16"), (519, "int8")):
+        found, reasons = choose(options, "float16", ALL, 0.01, {}, limit)
+        assert found == chosen
+        assert ("does not pay: 3.90 ms predicted, 4.00 ms" in reasons["int8"]) == (
+            chosen == "float16"
+        )
 
 
 def test_where_float32_is_natural_float16_does_not_replace_it() -> None:
