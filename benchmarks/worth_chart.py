@@ -47,8 +47,8 @@ def _point(arm: StudyArm) -> Point:
     seeds = arm.seed_gain.ci95 if arm.seed_gain is not None else None
     return Point(
         arm.name, 100 * gain.value,
-        tuple(100 * v for v in seeds) if seeds else None,
-        tuple(100 * v for v in gain.ci95) if gain.ci95 else None,
+        (100 * seeds[0], 100 * seeds[1]) if seeds else None,
+        (100 * gain.ci95[0], 100 * gain.ci95[1]) if gain.ci95 else None,
     )  # fmt: skip
 
 

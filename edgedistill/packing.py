@@ -206,10 +206,12 @@ class Packing:
 
     def packed_files(self) -> list[Packed]:
         """Every model file that goes into the bundle."""
-        from edgedistill.deploy.stage import packed
+        from edgedistill.deploy.stage import packed, with_batch
 
         data = (self.quantize.folder / "model.int8.onnx").read_bytes()
-        return [*self._floats(), packed("int8", data, self.learn.shape)]
+        items = [*self._floats(), packed("int8", data, self.learn.shape)]
+        batch = self.learn.recipe.export.batch
+        return items if batch is None else [with_batch(item, batch) for item in items]
 
     @cached_property
     def bundle(self) -> Done:
@@ -240,6 +242,7 @@ class Packing:
             "name": learn.recipe.name,
             "seed": learn.recipe.seed,
             "eval_images": learn.recipe.export.eval_images,
+            "batch": learn.recipe.export.batch,
             "licences": learn.licences,
             "kit": kit_hash(),
         }

@@ -264,6 +264,9 @@ class ExportSection(Section):
 
     input: Literal["auto", "uint8_nhwc", "float_nchw"] = _f("auto", "What the graph takes.")
     opset: Annotated[int, Field(ge=13, le=20)] | Auto = _f("auto", "ONNX opset.")
+    batch: Annotated[int, Field(ge=1, le=1024)] | None = _f(
+        None, "Images of a batch, the same for each run [any number]."
+    )
     parity_images: int = _f(256, "Real images for the comparison with torch.", ge=1, le=10_000)
     eval_images: int = _f(2000, "Test images packed for the board (0: none).", ge=0)
 

@@ -32,7 +32,7 @@ class Shipping(Packing):
 
             document = bench(
                 self.bundle.folder / "bundle", folder.path("latency.json"),
-                self.learn.recipe.bench, self.face,
+                self.learn.recipe.bench, self.face, self.learn.recipe.export.batch,
             )  # fmt: skip
             for row in document["rows"]:
                 row.pop("samples_s")

@@ -37,6 +37,7 @@ class Packed:
     opset: int
     layout: str
     flavour: str | None = None
+    batch: int | None = None
 
     @property
     def file(self) -> str:
@@ -62,8 +63,8 @@ def spec(packed: Packed, path: Path, size: int, classes: int) -> Model:
         precision=packed.precision,
         runtime=packed.runtime,
         opset=packed.opset,
-        input=TensorSpec("images", packed.input_dtype(), (None, *image), packed.layout),
-        output=TensorSpec("logits", "float32", (None, classes)),
+        input=TensorSpec("images", packed.input_dtype(), (packed.batch, *image), packed.layout),
+        output=TensorSpec("logits", "float32", (packed.batch, classes)),
         flavour=packed.flavour,
     )
 

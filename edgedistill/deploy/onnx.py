@@ -166,6 +166,17 @@ def _pin_shapes(proto: onnx.ModelProto, layout: str, size: int) -> None:
             dim.dim_value = length
 
 
+def fixed_batch(data: bytes, batch: int) -> bytes:
+    """The same file for batches of `batch` images alone, for runtimes and accelerators that want static shapes."""
+    proto = onnx.load_model_from_string(data)
+    for value in (proto.graph.input[0], proto.graph.output[0]):
+        dim = value.type.tensor_type.shape.dim[0]
+        dim.Clear()
+        dim.dim_value = batch
+    del proto.graph.value_info[:]
+    return sealed(proto, {prop.key: prop.value for prop in proto.metadata_props})
+
+
 def to_float16(float32: bytes, metadata: Mapping[str, str]) -> bytes:
     """The same graph computing in float16; pixels stay uint8 (a float input becomes float16), logits float32."""
     from onnxruntime.transformers.float16 import convert_float_to_float16

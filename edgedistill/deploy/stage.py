@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from ontarget.preprocess import to_input
 from ontarget.score import logits_of
 
 from edgedistill.deploy.bundle import Packed, spec, write_bundle, write_evalset
+from edgedistill.deploy.onnx import fixed_batch
 from edgedistill.errors import EdgedistillError
 from edgedistill.metrics import parity, top1
 from edgedistill.result import Precision
@@ -60,6 +61,11 @@ def packed(name: Precision, data: bytes, shape: Shape, runtime: str | None = Non
     """A model file with what the manifest says of it."""
     flavour = shape.flavour if name == "int8" else None
     return Packed(name, data, name, runtime or shape.runtime, shape.opset, shape.layout, flavour)
+
+
+def with_batch(item: Packed, batch: int) -> Packed:
+    """The same file for batches of `batch` images alone."""
+    return replace(item, data=fixed_batch(item.data, batch), batch=batch)
 
 
 class _Reader:

@@ -91,9 +91,12 @@ class FakeTarget:
         return self._answer(bundle, arguments)
 
 
-def bench(bundle: Path, out: Path, section: BenchSection, face: Face) -> dict[str, Any]:
+def bench(
+    bundle: Path, out: Path, section: BenchSection, face: Face, batch: int | None = None
+) -> dict[str, Any]:
     """Latency of every model of a bundle, one thread and all threads; the kit document, raw samples in it."""
     arguments = ["bench", "--provider", section.provider, "--threads", "1,0", "--json", str(out)]
+    arguments += ["--batch", str(batch or 1)]
     arguments += ["--min-seconds", str(section.min_seconds), "--min-runs", str(section.min_runs)]
     run_kit(bundle, arguments, face)
     return read_kit(out)

@@ -21,6 +21,7 @@ from edgedistill.deploy.onnx import (
     INPUT_NAME,
     OUTPUT_NAME,
     export_float32,
+    fixed_batch,
     fold_padding,
     opset_of,
     sealed,
@@ -183,6 +184,23 @@ def test_any_batch_gives_the_same_logits_for_the_same_image(name: str) -> None:
         together = run(data, pixels)
         alone = np.concatenate([run(data, pixels[k : k + 1]) for k in range(5)])
         assert np.abs(together - alone).max() <= tolerance * np.abs(together).max()
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_file_of_one_batch_gives_the_same_logits_and_takes_no_other(half: bool) -> None:
+    data = (halved if half else exported)("mobilenetv2_050", "uint8_nhwc", 17)
+    four, pixels = fixed_batch(data, 4), pictures(4, 7)
+    assert np.array_equal(run(four, pixels), run(data, pixels))
+    graph = graph_of(four)
+    dims = [v.type.tensor_type.shape.dim[0].dim_value for v in (*graph.input, *graph.output)]
+    assert dims == [4, 4] and {
+        d.dim_param for v in graph.value_info for d in v.type.tensor_type.shape.dim
+    } == {""}
+    with pytest.raises(Exception, match="invalid dimensions"):
+        run(four, pictures(3, 7))
+    assert fixed_batch(data, 4) == four
+    properties = onnx.load_model_from_string(four).metadata_props
+    assert {p.key: p.value for p in properties} == ABOUT
 
 
 @pytest.mark.parametrize(("layout", "opset"), WAYS)
