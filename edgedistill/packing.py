@@ -100,7 +100,7 @@ class Packing:
             chosen, reasons = choose(
                 options, self._natural(), self._runs(),
                 min(a for a in allowed if a is not None),
-                {p: " ".join(a.reasons) for p, a in answers.items() if not a.accepted},
+                {p: " ".join(a.reasons) for p, a in answers.items() if a.refused},
                 learn.recipe.budget.limits().size_bytes,
             )  # fmt: skip
             reasons |= dict.fromkeys(self._tried(), "built before, and it missed a limit")
@@ -108,7 +108,7 @@ class Packing:
                 "chosen": chosen,
                 "reasons": reasons,
                 "val_top1": scores,
-                "builder": {name: answer.document() for name, answer in answers.items()},
+                "builder": {name: a.document() for name, a in answers.items() if a.answered},
                 "flavour": self.flavour,
                 "summary": f"{chosen} ships: {reasons[chosen]}",
             }
@@ -157,7 +157,14 @@ class Packing:
         accelerator = self.device.accelerator
         sm = accelerator.sm if accelerator is not None else None
         self.face.detail("asking TensorRT-RTX whether it takes the files")
-        return ask_builder({item.precision: item.data for item in items}, sm)
+        answers = ask_builder({item.precision: item.data for item in items}, sm)
+        silent = [answer for answer in answers.values() if not answer.answered]
+        if silent:
+            self.face.warn(
+                f"TensorRT-RTX could not be asked about {len(silent)} files ({silent[0].reasons[0]}); whether TensorRT "
+                "takes them is not known"
+            )
+        return answers
 
     @property
     def flavour(self) -> str:

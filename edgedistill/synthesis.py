@@ -29,7 +29,7 @@ from edgedistill.synth.kept import place_kept, summary_of
 from edgedistill.synth.ledger import Maker
 from edgedistill.synth.pipelines import Making
 from edgedistill.synth.prompts import bare_book, book_for
-from edgedistill.synth.rounds import Asked, Outcome, Teaching, fill
+from edgedistill.synth.rounds import Asked, Outcome, Teaching, fill, first_round
 from edgedistill.synth.score import REAL, keep_arrays, kept_arrays
 from edgedistill.synth.units import Part
 
@@ -226,7 +226,9 @@ class Synthesis:
                 f"another process makes part {part.index + 1}/{part.count} of {job.folder}. Wait until it ends, stop "
                 "it, or take another part (--part)."
             ) from None
-        with lock, self.face.bar("synthetic images", sum(asked.wanted)) as advance:
+        there, total = job.made, sum(first_round(asked))
+        with lock, self.face.bar("synthetic images", max(total, there)) as advance:
+            advance(there)
             outcome = fill(job, lambda: self.source, asked, self.teaching, part, starts, advance)
             if outcome is not None and place:
                 place_kept(job, outcome)

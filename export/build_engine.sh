@@ -28,7 +28,7 @@ examples:
   sh build_engine.sh -m int8               the INT8 one: keep the faster, if it is accurate enough
   sh build_engine.sh -s images:1x96x96x3 -f model.float16.onnx .
 
-Beside the engine: ENGINE.json (what it is, and how the board was set), ENGINE.log, and timing.cache,
+Beside the engine: ENGINE.json (what it is, and how the board was set), ENGINE.log, and a timing cache,
 which makes a second build quick.
 
 exit codes: 0 built; 1 trtexec failed; 2 wrong usage, no trtexec, or a version that cannot run the file
@@ -71,8 +71,10 @@ case $workspace in
     *[!0-9]*) fail "-w needs a whole number of MiB, got $workspace" ;;
 esac
 case $dla in
-    *[!0-9]*) fail "-d needs the number of a DLA core, 0 or 1, got $dla" ;;
+    '' | 0 | 1) ;;
+    *) fail "-d needs the number of a DLA core, 0 or 1, got $dla" ;;
 esac
+while [ "${workspace#0}" != "$workspace" ]; do workspace=${workspace#0}; done
 manifest=$bundle/manifest.json
 [ -f "$manifest" ] || fail "$bundle is not a bundle: it has no manifest.json; give the bundle folder"
 
@@ -180,7 +182,7 @@ case $sm in
     *) sm='' ;;
 esac
 if [ -z "$sm" ]; then
-    case $(tr '\0' ' ' <"$root/proc/device-tree/compatible" 2>/dev/null || true) in
+    case $({ tr '\0' ' ' <"$root/proc/device-tree/compatible"; } 2>/dev/null || true) in
         *tegra210*) sm=5.3 ;;
         *tegra186*) sm=6.2 ;;
         *tegra194*) sm=7.2 ;;
@@ -190,7 +192,12 @@ if [ -z "$sm" ]; then
 fi
 l4t=$(sed -nE 's/.*R([0-9]+).*REVISION: *([0-9.]+).*/\1.\2/p' "$root/etc/nv_tegra_release" 2>/dev/null | head -n 1 || true)
 power=$(nvpmodel -q 2>/dev/null | sed -n 's/^NV Power Mode: *//p' | head -n 1 | tr -cd 'A-Za-z0-9_ .-' || true)
-clock=$(cat "$root"/sys/class/devfreq/*gpu*/cur_freq "$root"/sys/class/devfreq/*.gv11b/cur_freq 2>/dev/null | head -n 1 | tr -cd 0-9 || true)
+clock=$(cat "$root"/sys/class/devfreq/*.gpu/cur_freq "$root"/sys/class/devfreq/*.g[abpv]1[0-9]b/cur_freq 2>/dev/null | head -n 1 | tr -cd 0-9 || true)
+gpu=$({ tr -d '\0' <"$root/proc/device-tree/model"; } 2>/dev/null || true)
+[ -n "$gpu" ] || gpu=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head -n 1 || true)
+case $gpu in
+    *failed*) gpu='' ;;
+esac
 
 sha=$(printf '%s\n' "$plain" | text sha256)
 if command -v sha256sum >/dev/null 2>&1; then
@@ -201,8 +208,13 @@ if command -v sha256sum >/dev/null 2>&1; then
     sha=$found
 fi
 name=$(printf '%s\n' "$plain" | text name)
+images=${shape##*:}
+images=${images%%x*}
+small=$(printf '%s' "$sm" | tr -d .)
 if [ -z "$engine" ]; then
-    engine=$name-$(short "$sha")-trt$release${sm:+-sm$(printf '%s' "$sm" | tr -d .)}${l4t:+-l4t$l4t}${dla:+-dla$dla}.engine
+    engine=$name-$(short "$sha")-trt$release${sm:+-sm$small}${l4t:+-l4t$l4t}${dla:+-dla$dla}
+    [ "$images" = 1 ] || engine=$engine-batch$images
+    engine=$engine.engine
 fi
 if [ -z "$workspace" ]; then
     free=$(sed -n 's/^MemAvailable: *\([0-9]*\) kB/\1/p' "$root/proc/meminfo" 2>/dev/null || true)
@@ -211,8 +223,9 @@ if [ -z "$workspace" ]; then
     [ "$workspace" -ge 64 ] || workspace=64
 fi
 
-set -- "--onnx=$onnx" "--saveEngine=$engine" --timingCacheFile=timing.cache
-if [ "$major" -le 8 ]; then
+# Strongly typed from TensorRT 10 on, where the types stand in the file; a DLA core takes none.
+set -- "--onnx=$onnx" "--saveEngine=$engine" "--timingCacheFile=timing-trt$release-sm$small.cache"
+if [ "$major" -le 8 ] || { [ "$major" -le 10 ] && [ -n "$dla" ]; }; then
     case $precision in
         float16) set -- "$@" --fp16 ;;
         int8) set -- "$@" --fp16 --int8 ;;
@@ -238,7 +251,18 @@ if [ "$dry" -eq 1 ]; then
     printf '\n'
     exit 0
 fi
-if [ -s "$engine" ] && [ -s "$engine.json" ] && [ "$again" -eq 0 ]; then
+# quoted TEXT: null, or a JSON string of letters, digits and a few signs.
+quoted() {
+    if [ -n "$1" ]; then printf '"%s"' "$(printf '%s' "$1" | tr -cd 'A-Za-z0-9_:.x -' | cut -c1-80)"; else printf null; fi
+}
+
+# same KEY VALUE: whether the document beside the engine says so.
+same() {
+    grep -qF "\"$1\": $2" "$engine.json" 2>/dev/null
+}
+if [ -s "$engine" ] && [ "$again" -eq 0 ] && same onnx_sha256 "$(quoted "$sha")" &&
+    same tensorrt "$(quoted "$release")" && same sm "$(quoted "$sm")" && same l4t "$(quoted "$l4t")" &&
+    same gpu "$(quoted "$gpu")" && same input "$(quoted "$shape")" && same dla_core "${dla:-null}"; then
     printf '%s is there already; -r builds it again\n' "$engine"
     exit 0
 fi
@@ -254,15 +278,12 @@ fi
 [ -s "$engine" ] || fail "trtexec ended well but wrote no engine; see $log" 1
 took=$(($(date +%s) - began))
 
-# quoted TEXT: null, or a JSON string of letters, digits and a few signs.
-quoted() {
-    if [ -n "$1" ]; then printf '"%s"' "$(printf '%s' "$1" | tr -cd 'A-Za-z0-9_:.x -')"; else printf null; fi
-}
 engine_sha=$(sha256sum "$engine" 2>/dev/null | cut -c1-64 || true)
 cat >"$engine.json.tmp" <<TEXT
 {"schema": "ontarget.engine/1", "model": $(quoted "$name"), "onnx_sha256": $(quoted "$sha"),
  "engine_sha256": $(quoted "$engine_sha"), "precision": $(quoted "$precision"), "input": $(quoted "$shape"),
- "tensorrt": $(quoted "$release"), "sm": $(quoted "$sm"), "l4t": $(quoted "$l4t"), "dla_core": ${dla:-null},
+ "tensorrt": $(quoted "$release"), "sm": $(quoted "$sm"), "l4t": $(quoted "$l4t"), "gpu": $(quoted "$gpu"),
+ "dla_core": ${dla:-null},
  "power_mode": $(quoted "$power"), "gpu_clock_hz": ${clock:-null}, "workspace_mib": $workspace, "seconds": $took}
 TEXT
 mv "$engine.json.tmp" "$engine.json"

@@ -3,7 +3,7 @@
     x86         uint8 activations, int8 weights per channel (onnxruntime's fastest kernels), weights of 7 bits: without
                 VNNI these kernels add two products at 16 bits and saturate
     arm         the same with weights of 8 bits
-    tensorrt    int8 both, symmetric, no quantized bias, convolutions only
+    tensorrt    int8 both, symmetric, no quantized bias, convolutions and matrix products only
                 (its parser refuses DequantizeLinear on an int32 bias)
 
 The classifier stays in float where that costs little: one weight that is large for a feature that is nearly always 0

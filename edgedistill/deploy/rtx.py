@@ -35,7 +35,7 @@ def ask(data: bytes, sm: str, batch: int) -> dict[str, Any]:
     parser = trt.OnnxParser(network, listener)
     if not parser.parse(data):
         errors = [parser.get_error(i) for i in range(parser.num_errors)]
-        return {**found, "reasons": [_words(error) for error in errors[:MOST_REASONS]] or said}
+        return {**found, "reasons": _reasons(errors, said)}
     config = builder.create_builder_config()
     config.num_compute_capabilities = 1
     capability = getattr(trt.ComputeCapability, f"SM{sm.replace('.', '')}")
@@ -55,6 +55,11 @@ def ask(data: bytes, sm: str, batch: int) -> dict[str, Any]:
         "engine_bytes": len(memoryview(engine)),
         "seconds": time.monotonic() - began,
     }
+
+
+def _reasons(errors: list[Any], said: list[str]) -> list[str]:
+    found = [_words(error) for error in errors[:MOST_REASONS]] or said[:MOST_REASONS]
+    return found or ["the parser gave no reason"]
 
 
 def _words(error: Any) -> str:

@@ -149,10 +149,21 @@ def choose(
         else:
             reasons[option.precision] = why or "the device's natural precision is smaller or faster"
     if chosen == base.precision:
-        reasons[base.precision] = "the natural precision of the device"
+        reasons[base.precision] = _stands(base.precision, natural, refused)
     else:
         reasons[base.precision] = f"{chosen} is smaller and fast enough, see there"
     return chosen, reasons
+
+
+def _stands(base: Precision, natural: Precision, refused: Mapping[Precision, str]) -> str:
+    """Why the file stands that no other took the place of."""
+    if base in refused:
+        return (
+            f"no file is left: TensorRT's parser or builder refuses this one too ({refused[base]})"
+        )
+    if natural in refused:
+        return f"{natural} is refused by TensorRT's parser or builder, see there"
+    return "the natural precision of the device"
 
 
 def _against(

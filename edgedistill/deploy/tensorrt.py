@@ -20,28 +20,40 @@ DISTRIBUTION, WORKER = "tensorrt-rtx-cu13", "edgedistill.deploy.rtx"
 KNOWN = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
 """Compute capabilities that TensorRT-RTX 1.7 builds for."""
 PATIENCE_S = 300.0
+"""For each file."""
 BATCH = 8
 Name = TypeVar("Name", bound=str)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What was said of a file: by whom, for which SM, and why not, or the bytes of the engine and the seconds."""
+    """What was said of a file: by whom, for which SM, and why not, or the bytes of the engine and the seconds.
+
+    Not `answered`: the builder could not be asked, and `reasons` say why; that is no refusal.
+    """
 
     builder: str
     sm: str
     reasons: tuple[str, ...]
     engine_bytes: int | None = None
     seconds: float | None = None
+    answered: bool = True
 
     @property
     def accepted(self) -> bool:
         """Whether parser and builder took it."""
-        return not self.reasons
+        return self.answered and not self.reasons
+
+    @property
+    def refused(self) -> bool:
+        """Whether they were asked and did not."""
+        return self.answered and bool(self.reasons)
 
     def document(self) -> dict[str, Any]:
         """As the result holds it."""
-        return {**asdict(self), "reasons": list(self.reasons)}
+        found = {**asdict(self), "reasons": list(self.reasons)}
+        del found["answered"]
+        return found
 
 
 def nearest_sm(sm: str | None) -> str:
@@ -69,40 +81,45 @@ def ask_builder(
 ) -> dict[Name, Answer]:
     """What is said of each ONNX file for the SM nearest to `sm`, one after the other in one process; by their names.
 
-    Needs TensorRT-RTX. A file at which the process dies is refused, and the others are asked about again without it.
+    Needs TensorRT-RTX. A file at which the process is killed by a signal is refused, and the others are asked about
+    again without it; where it ends otherwise or takes too long, the files that are left are not answered.
     """
     near, left = nearest_sm(sm), dict(files)
     found: dict[Name, Answer] = {}
     while left:
-        answers, fault = _asked(left, near, batch)
+        answers, fault, killed = _asked(left, near, batch)
         found |= dict(zip(left, answers, strict=False))
-        if len(answers) < len(left):
-            reason = fault or "the builder's process said nothing"
-            found[list(left)[len(answers)]] = Answer("TensorRT-RTX", near, (reason,))
+        left = {name: data for name, data in left.items() if name not in found}
+        if left and killed:
+            found[next(iter(left))] = Answer("TensorRT-RTX", near, (fault,))
+        elif left:
+            found |= {name: Answer("TensorRT-RTX", near, (fault,), answered=False) for name in left}
         left = {name: data for name, data in left.items() if name not in found}
     return found
 
 
-def _asked(files: Mapping[Name, bytes], sm: str, batch: int) -> tuple[list[Answer], str]:
-    """The answers that came, in the order of the files, and how the process ended where that was not well."""
+def _asked(files: Mapping[Name, bytes], sm: str, batch: int) -> tuple[list[Answer], str, bool]:
+    """The answers that came, in the order of the files; how the process ended, and whether by a signal."""
     with tempfile.TemporaryDirectory(prefix="edgedistill-rtx-") as name:
         paths = []
         for place, data in enumerate(files.values()):
             paths.append(Path(name) / f"{place}.onnx")
             paths[-1].write_bytes(data)
         command = [sys.executable, "-m", WORKER, sm, str(batch), *map(str, paths)]
-        out, fault = "", ""
+        patience = PATIENCE_S * len(files)
+        out, fault, killed = "", "its process said nothing", False
         try:
             ran = subprocess.run(
-                command, capture_output=True, text=True, check=False, timeout=PATIENCE_S
+                command, capture_output=True, text=True, check=False, timeout=patience
             )
-            out = ran.stdout
+            out, killed = ran.stdout, ran.returncode < 0
             if ran.returncode:
                 words = ran.stderr.strip().splitlines()[-1:] or ["without a word"]
-                fault = f"the builder's process ended with {ran.returncode}: {words[0]}"
+                fault = f"its process ended with {ran.returncode}: {words[0]}"
         except subprocess.TimeoutExpired as error:
             given = error.stdout or b""
             out = given.decode("utf-8", "replace") if isinstance(given, bytes) else given
-            fault = f"no answer in {PATIENCE_S:.0f} s"
+            fault = f"no answer in {patience:.0f} s"
     lines = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
-    return [Answer(**{**line, "reasons": tuple(line["reasons"])}) for line in lines], fault
+    answers = [Answer(**{**line, "reasons": tuple(line["reasons"])}) for line in lines]
+    return answers, fault, killed

@@ -198,6 +198,11 @@ class Job:
         return made
 
     @property
+    def made(self) -> int:
+        """Images of the units that are there."""
+        return sum(u.stop - u.start for u in self._units_of(Part()) if self.has(u))
+
+    @property
     def seconds(self) -> float:
         """How long the units took that are there; of one that was broken off, its last try."""
         files = [self.folder / TIMES / unit.name for unit in self._units_of(Part())]

@@ -151,7 +151,8 @@ class Student:
         if precision != "int8":
             return bytes_
         head = 3 * (self.feature_dim + 1) * classes
-        return bytes_ + INT8_BYTES_PER_KERNEL * self.layers + min(head, round(HEAD_SHARE * stored))
+        wider = head if head <= HEAD_SHARE * stored else 0
+        return bytes_ + INT8_BYTES_PER_KERNEL * self.layers + wider
 
     def memory_bytes(
         self, precision: Precision, input_size: int, classes: int, runtime_bytes: int | None

@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -87,12 +87,14 @@ def bench_bundle(
     timing: Timing = Timing(),
     progress: Callable[[str], None] | None = None,
     operators: bool = False,
+    engines: Mapping[str, Path] = {},
 ) -> tuple[list[dict[str, Any]], list[Failure]]:
     """Measure each model with each count of threads (0 is all cores; equal counts run once).
 
     `models` None is all of them. Inputs are the golden images, or those of the `.npy` file
     `images`. Returns the rows of the kit document and what failed; one failure does not end the
-    others. With `operators` each row has the seconds of every operator too. Raises ContractError
+    others. With `operators` each row has the seconds of every operator too. `engines` are those to
+    run, by the names of their models, where the provider is "engine". Raises ContractError
     for an unknown model.
     """
     chosen = [bundle.model(name) for name in (models or [m.name for m in bundle.models])]
@@ -114,6 +116,7 @@ def bench_bundle(
             "batch": batch,
             "images": None if images is None else str(Path(images).resolve()),
             "operators": operators,
+            "engine": str(engines[model.name]) if model.name in engines else None,
         }
         request.update(asdict(timing))
         reply = run_worker(request, count, timing.max_seconds * 2 + 900)

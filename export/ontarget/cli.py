@@ -14,11 +14,13 @@ import sys
 import textwrap
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ontarget.bench import QUICK, Timing, bench_bundle
+from ontarget.builder import Wanted
 from ontarget.contract import Bundle, load_bundle, load_evalset, load_images, verify_hashes
 from ontarget.document import document, write_json, write_npz
 from ontarget.fields import ContractError
@@ -28,6 +30,7 @@ from ontarget.options import parser
 from ontarget.preprocess import DecodeError, to_input, to_pixels
 from ontarget.score import check_golden, evaluate_bundle, score
 from ontarget.session import ProviderError, SessionError
+from ontarget.trt import import_tensorrt, located
 from ontarget.views import bench_table, clean, megabytes, table
 
 
@@ -75,8 +78,17 @@ def _progress(text: str) -> None:
         sys.stderr.flush()
 
 
-def _names(options: argparse.Namespace) -> list[str] | None:
-    return [options.model] if options.model else None
+def _names(
+    options: argparse.Namespace, bundle: Bundle, batch: int | None = None
+) -> tuple[list[str] | None, dict[str, Path]]:
+    """The models that are meant, None for all, and their engines where these are to run: without a
+    name, the models that have one here.
+    """
+    names = [options.model] if options.model else None
+    if options.provider != ENGINE:
+        return names, {}
+    engines = located([bundle.model(n) for n in names] if names else bundle.models, batch)
+    return list(engines), engines
 
 
 def _write(options: argparse.Namespace, bundle: Bundle, **parts: Any) -> None:
@@ -118,7 +130,8 @@ def _check(options: argparse.Namespace, bundle: Bundle) -> int:
         print(f"FAIL  {clean(problem, 300)}")
     if not problems:
         print("ok    every file is the one that was packed")
-    rows = [] if problems else check_golden(bundle, _names(options), options.provider)
+    names, _ = ([], {}) if problems else _names(options, bundle)
+    rows = [] if problems else check_golden(bundle, names, options.provider)
     for row in rows:
         mark = "ok  " if row.ok else "FAIL"
         print(
@@ -144,9 +157,10 @@ def _bench(options: argparse.Namespace, bundle: Bundle) -> int:
         min_runs=base.min_runs if options.min_runs is None else options.min_runs,
         max_seconds=max(base.max_seconds, 4 * seconds),
     )
+    names, engines = _names(options, bundle, options.batch)
     rows, failures = bench_bundle(
         bundle,
-        _names(options),
+        names,
         options.provider,
         options.threads,
         options.batch,
@@ -154,6 +168,7 @@ def _bench(options: argparse.Namespace, bundle: Bundle) -> int:
         timing,
         _progress,
         options.operators,
+        engines,
     )
     _progress("")
     if rows:
@@ -186,7 +201,7 @@ def _eval(options: argparse.Namespace, bundle: Bundle) -> int:
     logits = evaluate_bundle(
         bundle,
         pixels,
-        _names(options),
+        _names(options, bundle)[0],
         options.provider,
         options.threads,
         options.batch,
@@ -242,7 +257,6 @@ def _predict(options: argparse.Namespace, bundle: Bundle) -> int:
 
 def _build_engine(options: argparse.Namespace, bundle: Bundle) -> int:
     from ontarget.building import by_python, by_script, kept, report, to_build
-    from ontarget.trt import Wanted, import_tensorrt
 
     models, mib = to_build(bundle, options.model), options.workspace_mib or 0
     try:
@@ -255,10 +269,13 @@ def _build_engine(options: argparse.Namespace, bundle: Bundle) -> int:
         given = [x for k, v in asked.items() if v is not None for x in (k, str(v))]
         return by_script(models, bundle, [*given, *(["-r"] if options.again else [])])
     wanted = Wanted(options.batch, options.dla, mib << 20)
-    engines, rows = by_python(models, bundle, wanted, options.again, Timing(), _progress)
+    engines, rows, faults = by_python(models, bundle, wanted, options.again, Timing(), _progress)
     _progress("")
+    for fault in faults:
+        print("ontarget: " + fault, file=sys.stderr)
     keep = kept(engines, options.max_drop / 100)
-    print(table(*report(engines, keep)))
+    if engines:
+        print(table(*report(engines, keep)))
     if keep is None:
         print(
             "ontarget: no engine is accurate enough; the models run without one.", file=sys.stderr

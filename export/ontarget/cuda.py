@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from ontarget.session import SessionError
+
 LIBRARIES = ("libcuda.so.1", "libcuda.so", "nvcuda.dll")
 MAJOR, MINOR = 75, 76
 """CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR."""
 
 
-class CudaError(RuntimeError):
+class CudaError(SessionError):
     """The driver is not there, has no GPU, or refused a call; one paragraph."""
 
 

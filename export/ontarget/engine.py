@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,14 @@ MOST_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class Place:
-    """Where an engine is built or run: the version of TensorRT, the GPU's compute capability and Jetson Linux, `None`
-    where that is not known.
+    """Where an engine is built or run: the version of TensorRT, the GPU's compute capability, Jetson Linux, and the
+    board or GPU by name; `None` where that is not known.
     """
 
     tensorrt: str
     sm: str | None
     l4t: str | None
+    gpu: str | None = None
 
 
 def engine_name(model: Model, place: Place, batch: int = 1, dla: int | None = None) -> str:
@@ -56,6 +58,17 @@ def read_about(engine: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and found.get("schema") == SCHEMA else None
 
 
+def plain(text: str | None) -> str | None:
+    """A name as `build_engine.sh` writes it: letters, digits and a few signs."""
+    return re.sub(r"[^A-Za-z0-9_:.x -]", "", text)[:80] if text else None
+
+
+def batch_of(about: dict[str, Any]) -> int | None:
+    """Images of a batch of an engine, from its input ("images:1x224x224x3")."""
+    found = re.match(r".*:(\d{1,6})x", str(about.get("input")))
+    return int(found.group(1)) if found else None
+
+
 def misfit(about: dict[str, Any], model: Model, place: Place) -> str | None:
     """Why an engine is not for this model and machine, or `None`. What is not known on either side is no reason."""
     checks = [
@@ -63,19 +76,24 @@ def misfit(about: dict[str, Any], model: Model, place: Place) -> str | None:
         ("tensorrt", place.tensorrt, "another TensorRT"),
         ("sm", place.sm, "another GPU"),
         ("l4t", place.l4t, "another Jetson Linux"),
+        ("gpu", place.gpu, "another board"),
     ]
     for key, here, words in checks:
         found = about.get(key)
         if key == "onnx_sha256" and not isinstance(found, str):
             return "it does not say of which model it is"
         if found is not None and here is not None and found != here:
-            cut = 8 if key == "onnx_sha256" else 20
+            cut = 8 if key == "onnx_sha256" else 60
             return f"it is of {words} ({shown(str(found)[:cut])}, here {here[:cut]})"
     return None
 
 
-def find_engine(model: Model, place: Place, folders: list[Path]) -> tuple[Path | None, list[str]]:
-    """The newest engine in `folders` for a model on this machine, and why others are not."""
+def find_engine(
+    model: Model, place: Place, folders: list[Path], batch: int | None = None
+) -> tuple[Path | None, list[str]]:
+    """The newest engine in `folders` for a model on this machine, of `batch` images where that is given, and why others
+    are not.
+    """
     fitting, reasons = [], []
     for folder in folders:
         for path in sorted(folder.glob("*.engine")):
@@ -84,6 +102,8 @@ def find_engine(model: Model, place: Place, folders: list[Path]) -> tuple[Path |
                 reasons.append(f"{path.name}: nothing beside it says what it is ({path.name}.json)")
                 continue
             why = misfit(about, model, place)
+            if why is None and batch is not None and batch_of(about) != batch:
+                why = f"it takes {batch_of(about)} images at once, not {batch}"
             if why is None:
                 fitting.append(path)
             elif about.get("model") == model.name:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from pathlib import Path
 
 from ontarget.contract import Model
 from ontarget.session import OrtSession, Session, import_onnxruntime
@@ -24,7 +25,11 @@ def prepare(provider: str) -> None:
 
 
 def open_session(
-    model: Model, provider: str = "cpu", threads: int = 1, timed: bool = False
+    model: Model,
+    provider: str = "cpu",
+    threads: int = 1,
+    timed: bool = False,
+    engine: str | None = None,
 ) -> Session:
     """A session of a model on a provider, "engine" for a TensorRT engine; raises as that does.
 
@@ -33,6 +38,6 @@ def open_session(
     TensorRT nor Arm does.
     """
     if provider == ENGINE:
-        return TrtSession(model)
+        return TrtSession(model, Path(engine) if engine is not None else None)
     foreign = model.flavour in ("arm", "tensorrt") and platform.machine().lower() in X86
     return OrtSession(model, provider, threads, exact=foreign and provider == "cpu" and not timed)

@@ -55,7 +55,9 @@ def bench_one(request: dict[str, Any]) -> dict[str, Any]:
     prepare(request["provider"])
     empty = peak_rss_bytes()
     started = time.perf_counter()
-    session = open_session(model, request["provider"], request["threads"], timed=True)
+    session = open_session(
+        model, request["provider"], request["threads"], True, request.get("engine")
+    )
     load_s = time.perf_counter() - started
     with session:
         result = measure(

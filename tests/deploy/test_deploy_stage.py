@@ -119,6 +119,10 @@ def test_a_file_that_tensorrt_refuses_does_not_ship() -> None:
     assert reasons["int8"] == "TensorRT's parser or builder refuses it (Pad p: no)"
     chosen, reasons = choose(options, "float16", ALL, 0.01, {"float16": "x", "int8": "y"})
     assert chosen == "float32" and "refuses it (x)" in reasons["float16"]
+    assert reasons["float32"].startswith("float16 is refused by TensorRT's parser")
+    every = dict.fromkeys(ALL, "no")
+    chosen, reasons = choose(options, "float16", ALL, 0.01, every)
+    assert chosen == "float32" and reasons["float32"].startswith("no file is left")
 
 
 def test_the_whole_allowed_drop_is_allowed() -> None:

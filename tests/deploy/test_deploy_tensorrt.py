@@ -100,26 +100,29 @@ def test_a_file_at_which_the_builder_dies_is_refused_and_the_others_are_asked_ag
     monkeypatch.setattr(tensorrt.subprocess, "run", run)
     found = ask_builder({"a": b"", "b": b"", "c": b""}, "8.6")
     assert seen == [3, 1] and found["a"] == found["c"] == Answer("B 1", "8.6", (), 9, 1.5)
-    assert found["b"].reasons == ("the builder's process ended with -11: gone",)
+    assert found["b"].refused and found["b"].reasons == ("its process ended with -11: gone",)
 
 
-def test_a_builder_that_never_answers_or_says_nothing_is_a_refusal(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def slow(command: list[str], **_: Any) -> Any:
-        raise subprocess.TimeoutExpired(
-            command, 300, output=LINE.encode() if len(command) > 6 else None
-        )
+def test_a_builder_that_cannot_be_asked_refuses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(command: list[str], **given: Any) -> Any:
+        raise subprocess.TimeoutExpired(command, given["timeout"], output=LINE.encode())
 
-    monkeypatch.setattr(tensorrt.subprocess, "run", slow)
-    found = ask_builder({"a": b"", "b": b""}, "8.6")
-    assert found["a"].accepted and found["b"].reasons == ("no answer in 300 s",)
+    def broken(command: list[str], **_: Any) -> Any:
+        return subprocess.CompletedProcess(command, 1, "", "ImportError: libnvinfer\n")
 
     def silent(command: list[str], **_: Any) -> Any:
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setattr(tensorrt.subprocess, "run", silent)
-    assert ask_builder({"a": b""}, None)["a"].reasons == ("the builder's process said nothing",)
+    monkeypatch.setattr(tensorrt.subprocess, "run", slow)
+    found = ask_builder({"a": b"", "b": b"", "c": b""}, "8.6")
+    assert found["a"].accepted and found["b"].reasons == ("no answer in 900 s",)
+    every = [found["b"], found["c"]]
+    for run, words in ((broken, "ended with 1: ImportError: libnvinfer"), (silent, "said nothing")):
+        monkeypatch.setattr(tensorrt.subprocess, "run", run)
+        answers = ask_builder({"a": b"", "b": b""}, None)
+        assert all(words in answer.reasons[0] for answer in answers.values())
+        every += answers.values()
+    assert not any(answer.accepted or answer.refused or answer.answered for answer in every)
 
 
 def test_the_words_say_who_took_it_and_that_nothing_ran() -> None:

@@ -1,5 +1,6 @@
 /* A stand-in for the CUDA driver: device memory is memory of the host, and every call is checked.
-   FAKE_CUDA_FAIL names a function that fails with error 2 (out of memory). */
+   FAKE_CUDA_FAIL names a function that fails with error 2 (out of memory), FAKE_CUDA_FAIL_AT which of its calls since
+   fake_count. */
 #include <stdlib.h>
 #include <string.h>
 #include <stdio.h>
@@ -9,9 +10,12 @@ static void *live[MOST];
 static size_t sizes[MOST];
 static int context = 0, streams = 0;
 
+static int seen = 0;
+void fake_count(void) { seen = 0; }
 static int fails(const char *name) {
-    const char *wanted = getenv("FAKE_CUDA_FAIL");
-    return wanted && strcmp(wanted, name) == 0;
+    const char *wanted = getenv("FAKE_CUDA_FAIL"), *at = getenv("FAKE_CUDA_FAIL_AT");
+    if (!wanted || strcmp(wanted, name) != 0) return 0;
+    return !at || ++seen == atoi(at);
 }
 #define MAY_FAIL(name) if (fails(name)) return 2
 
@@ -66,9 +70,13 @@ int cuMemAlloc_v2(void **address, size_t count) {
     return context ? keep(address, count) : 1;
 }
 int cuMemFree_v2(void *address) { return drop(address); }
-int cuMemAllocHost_v2(void **address, size_t count) { return keep(address, count); }
+int cuMemAllocHost_v2(void **address, size_t count) {
+    MAY_FAIL("cuMemAllocHost_v2");
+    return keep(address, count);
+}
 int cuMemFreeHost(void *address) { return drop(address); }
 int cuStreamCreate(void **stream, unsigned flags) {
+    MAY_FAIL("cuStreamCreate");
     streams++;
     *stream = &streams;
     return flags == 0 ? 0 : 1;

@@ -40,6 +40,7 @@ echo "[11/01/2026-10:00:00] [I] Latency: min = 0.7 ms, max = 1 ms, percentile(99
 """
 ORIN = {
     "proc/device-tree/compatible": "nvidia,p3768-0000+p3767-0005\0nvidia,p3767-0005\0nvidia,tegra234\0",
+    "proc/device-tree/model": "NVIDIA Jetson Orin Nano\0",
     "etc/nv_tegra_release": "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic\n",
     "proc/meminfo": "MemTotal: 7990096 kB\nMemFree: 100 kB\nMemAvailable: 3145728 kB\n",
     "sys/class/devfreq/17000000.gpu/cur_freq": "624750000\n",
@@ -107,7 +108,10 @@ def test_the_float16_model_is_built_with_what_each_release_knows(
     assert "--minShapes=images:1x8x8x3 --optShapes=images:1x8x8x3" in log
     assert ("--fp16" in log) == release.startswith("8")
     assert ("--stronglyTyped" in log) == (release == "10.3.0")
-    assert "--memPoolSize=workspace:1024" in log and "--timingCacheFile=timing.cache" in log
+    assert (
+        "--memPoolSize=workspace:1024" in log
+        and f"--timingCacheFile=timing-trt{release}-sm.cache" in log
+    )
 
 
 def test_an_engine_says_what_it_is_of_and_how_the_board_was_set(
@@ -123,7 +127,7 @@ def test_an_engine_says_what_it_is_of_and_how_the_board_was_set(
         "schema": "ontarget.engine/1", "model": "float16", "onnx_sha256": sha(made),
         "engine_sha256": hashlib.sha256(b"engine\n").hexdigest(), "precision": "float16",
         "input": "images:1x8x8x3", "tensorrt": "10.3.0", "sm": "8.7", "l4t": "36.4.3",
-        "dla_core": None, "power_mode": "MAXN_SUPER", "gpu_clock_hz": 624750000,
+        "gpu": "NVIDIA Jetson Orin Nano", "dla_core": None, "power_mode": "MAXN_SUPER", "gpu_clock_hz": 624750000,
         "workspace_mib": 768,
     }  # fmt: skip
 
@@ -139,6 +143,25 @@ def test_an_engine_that_is_there_is_not_built_again_unless_that_is_asked_for(
     assert engine.read_text() == "mine"
     assert build("10.3.0", "-r").returncode == 0 and engine.read_text() == "engine\n"
     assert build("8.6.1").returncode == 0 and len(list(tmp_path.glob("*.engine"))) == 2
+    assert "batch4.engine" in build("10.3.0", "-s", "images:4x8x8x3").stdout
+
+
+def test_an_engine_of_a_given_name_is_not_taken_for_another_model(build: Build) -> None:
+    assert build("10.3.0", "-o", "e.engine").returncode == 0
+    assert "is there already" in build("10.3.0", "-o", "e.engine").stdout
+    assert "built e.engine" in build("10.3.0", "-o", "e.engine", "-m", "floats").stdout
+    assert "built e.engine" in build("8.6.1", "-o", "e.engine", "-m", "floats").stdout
+    again = build("8.6.1", "-o", "e.engine", "-m", "floats", board=ORIN)
+    assert "built e.engine" in again.stdout, "another board"
+
+
+def test_nothing_is_complained_of_where_a_board_has_no_such_files(
+    build: Build, tmp_path: Path
+) -> None:
+    done = build("10.3.0", "-w", "0512")
+    assert done.returncode == 0 and done.stderr == ""
+    (about,) = tmp_path.glob("*.engine.json")
+    assert json.loads(about.read_text())["workspace_mib"] == 512
 
 
 def test_a_dla_core_is_asked_for_with_the_gpu_behind_it(build: Build, tmp_path: Path) -> None:
@@ -147,7 +170,8 @@ def test_a_dla_core_is_asked_for_with_the_gpu_behind_it(build: Build, tmp_path: 
         assert done.returncode == 0, done.stderr
         assert f"trt{release}-sm87-l4t36.4.3-dla1.engine" in done.stdout
         (log,) = tmp_path.glob(f"*trt{release}*.log")
-        assert "--useDLACore=1 --allowGPUFallback" in log.read_text()
+        words = log.read_text()
+        assert "--useDLACore=1 --allowGPUFallback" in words and "--stronglyTyped" not in words
 
 
 @pytest.mark.parametrize(

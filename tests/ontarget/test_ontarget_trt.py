@@ -19,17 +19,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ontarget import bench, building, cli, cuda, trt
+from ontarget import bench, builder, building, cli, cuda, trt
+from ontarget.builder import Wanted, build_engine
 from ontarget.contract import Bundle, load_bundle
 from ontarget.cuda import Cuda, CudaError
 from ontarget.engine import Place, engine_name, find_engine, misfit, read_about
 from ontarget.session import SessionError
-from ontarget.trt import TrtSession, Wanted, build_engine
+from ontarget.trt import TrtSession
 
 from tests.ontarget.conftest import SIZE, truth
 
 HERE = Path(__file__).parent
-PLACE = Place("10.3.0", "8.7", None)
+PLACE = Place("10.3.0", "8.7", None, "Orin")
+TIMING = "timing-trt10.3.0-sm87.cache"
 GIB = 1 << 30
 
 
@@ -49,7 +51,8 @@ def board(driver: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ctypes.CDLL
     """An Orin with TensorRT 10.3; what was taken of its memory is given back."""
     monkeypatch.setattr(cuda, "LIBRARIES", (str(driver),))
     monkeypatch.setattr(trt, "l4t_release", lambda: None)
-    monkeypatch.setattr(trt, "available_bytes", lambda: 2 * GIB)
+    monkeypatch.setattr(builder, "available_bytes", lambda: 2 * GIB)
+    monkeypatch.setattr(trt, "board", lambda: None)
     monkeypatch.syspath_prepend(str(HERE / "stand_in"))
     monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
     library = ctypes.CDLL(str(driver))
@@ -84,12 +87,12 @@ def test_an_engine_is_built_strongly_typed_and_says_what_it_is(
     about = read_about(path)
     assert about is not None and about["onnx_sha256"] == model.sha256 and about["sm"] == "8.7"
     assert (about["input"], about["workspace_mib"]) == (f"images:1x{SIZE}x{SIZE}x3", 512)
-    assert (tmp_path / "timing.cache").read_bytes() == b"timed;"
+    assert (tmp_path / TIMING).read_bytes() == b"timed;"
     before = path.stat().st_mtime_ns
     assert build_engine(model, tmp_path) == path and path.stat().st_mtime_ns == before
     build_engine(model, tmp_path, again=True)
     assert path.stat().st_mtime_ns != before
-    assert (tmp_path / "timing.cache").read_bytes() == b"timed;timed;"
+    assert (tmp_path / TIMING).read_bytes() == b"timed;timed;"
     assert not list(tmp_path.glob("*.part"))
 
 
@@ -112,7 +115,8 @@ def test_dla_batch_and_workspace_are_as_asked(board: Any, bundle: Bundle, tmp_pa
     path = build_engine(bundle.model("float16"), tmp_path, Wanted(4, 1, 64 << 20))
     assert path.name.endswith("-sm87-dla1-batch4.engine")
     about = head(path)
-    assert about["dla"] == ["DLA", 1] and about["flags"] == ["GPU_FALLBACK"]
+    assert about["dla"] == ["DLA", 1] and about["flags"] == ["FP16", "GPU_FALLBACK"]
+    assert about["kind"] == 0, "a DLA core takes no strong types"
     assert about["pools"] == {"WORKSPACE": 64 << 20} and about["profile"][3][0] == 4
     with pytest.raises(SessionError, match=r"no DLA core 2 here: this machine has 2"):
         build_engine(bundle.model("float16"), tmp_path, Wanted(1, 2))
@@ -144,6 +148,7 @@ def test_a_file_that_tensorrt_refuses_and_a_builder_that_gives_up_are_told_apart
         ({"onnx_sha256": None}, "it does not say of which model it is"),
         ({"tensorrt": "8.6.1"}, "it is of another TensorRT ('8.6.1', here 10.3.0)"),
         ({"sm": "7.2"}, "it is of another GPU ('7.2', here 8.7)"),
+        ({"gpu": "AGX"}, "it is of another board ('AGX', here Orin)"),
     ],
 )
 def test_an_engine_of_another_model_tensorrt_or_gpu_does_not_fit(
@@ -166,6 +171,9 @@ def test_the_newest_engine_that_fits_is_taken_and_the_others_are_named(
     assert found == new and reasons == [
         "alone.engine: nothing beside it says what it is (alone.engine.json)"
     ]
+    assert find_engine(model, PLACE, [tmp_path], 1)[0] == old
+    none, reasons = find_engine(model, PLACE, [tmp_path], 8)
+    assert none is None and "takes 2 images at once, not 8" in " ".join(reasons)
     none, reasons = find_engine(model, Place("10.7.0", "8.7", None), [tmp_path])
     assert none is None and sum("another TensorRT" in reason for reason in reasons) == 2
     assert engine_name(model, Place("8.6.1", None, "36.4.3")).endswith("-trt8.6.1-l4t36.4.3.engine")
@@ -221,6 +229,40 @@ def test_an_engine_whose_bytes_changed_or_that_fits_something_else_is_not_loaded
         TrtSession(model)
 
 
+def test_a_damaged_engine_is_built_again_and_one_of_another_batch_is_not_taken_for_it(
+    board: Any, bundle: Bundle, tmp_path: Path
+) -> None:
+    model = bundle.model("float16")
+    path = build_engine(model, tmp_path)
+    data = path.read_bytes()
+    path.write_bytes(data[:-1])
+    assert build_engine(model, tmp_path) == path and path.read_bytes() == data
+    about = path.with_name(path.name + ".json")
+    about.write_text(about.read_text().replace("images:1x", "images:4x"))
+    build_engine(model, tmp_path)
+    assert "images:1x" in about.read_text()
+
+
+@pytest.mark.parametrize(
+    "call", ["cuMemAlloc_v2", "cuMemAllocHost_v2", "cuStreamCreate", "context", "address"]
+)
+def test_a_session_that_does_not_come_about_gives_everything_back(
+    board: Any, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """At the second buffer as at the first; the fixture counts what is left."""
+    model = bundle.model("bytes")
+    build_engine(model, bundle.folder)
+    for nth in ("1", "2"):
+        monkeypatch.setenv("FAKE_CUDA_FAIL", call)
+        monkeypatch.setenv("FAKE_CUDA_FAIL_AT", nth)
+        board.fake_count()
+        if nth == "2" and call in ("cuStreamCreate", "context"):
+            continue
+        with pytest.raises(SessionError, match=r"out of memory|fit into memory|no tensor"):
+            TrtSession(model)
+        assert board.fake_live() == 0
+
+
 @pytest.mark.parametrize("call", ["cuMemcpyHtoDAsync_v2", "cuStreamSynchronize"])
 def test_a_call_that_the_driver_refuses_is_one_paragraph(
     board: Any, made: Any, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, call: str
@@ -254,10 +296,10 @@ def test_without_a_driver_a_gpu_or_a_package_one_sentence_says_so(
 # -- the command -----------------------------------------------------------------------------------
 
 
-def test_build_engine_builds_checks_times_and_names_the_one_to_keep(
-    board: Any, made: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Benches run in this process, where the stand-ins are."""
+
     def run(request: dict[str, Any], threads: int, timeout_s: float) -> dict[str, Any]:
         from ontarget.worker import bench_one
 
@@ -265,7 +307,12 @@ def test_build_engine_builds_checks_times_and_names_the_one_to_keep(
         return {"ok": True, "row": bench_one({**request, "min_seconds": 0.0, "min_runs": 11})}
 
     monkeypatch.setattr(bench, "run_worker", run)
-    made.rewrite(lambda d: d["models"][1].update(precision="int8", runtime="tensorrt"))
+
+
+def test_build_engine_builds_checks_times_and_names_the_one_to_keep(
+    board: Any, here: None, made: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made.rewrite(lambda d: d["models"][1].update(precision="int8", flavour="tensorrt"))
     code = cli.main(["build-engine", str(made.folder), "--json", str(tmp_path / "out.json")])
     shown = capsys.readouterr().out
     assert code == 0, shown
@@ -278,9 +325,34 @@ def test_build_engine_builds_checks_times_and_names_the_one_to_keep(
     assert [e["model"] for e in document["engines"] if e["kept"]] == [fastest]
     assert all(e["golden"] and e["top1"] is not None for e in document["engines"])
     assert shown.count("keep") == 1 and "top-1 %" in shown
-    assert cli.main(["bench", str(made.folder), "--provider", "engine", "--model", "float16"]) == 0
-    assert "TensorRT engine" in capsys.readouterr().out
+    for command in ("bench", "check", "eval"):  # as the README has them: the models with an engine
+        assert cli.main([command, str(made.folder), "--provider", "engine"]) == 0
+        shown = capsys.readouterr().out
+        assert "float16" in shown and "bytes" not in shown
+    assert cli.main(["bench", str(made.folder), "--provider", "engine", "--batch", "2"]) == 2
+    assert "takes 1 images at once, not 2" in capsys.readouterr().err
     assert cli.main(["bench", str(made.folder), "--provider", "engine", "--operators"]) == 2
+
+
+def test_an_engine_that_fails_does_not_cost_the_others(
+    board: Any,
+    here: None,
+    made: Any,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made.rewrite(lambda d: d["models"][1].update(precision="int8", flavour="tensorrt"))
+    real = building.build_engine
+
+    def refusing(model: Any, *given: Any) -> Path:
+        if model.precision == "int8":
+            raise SessionError("TensorRT refuses it")
+        return real(model, *given)
+
+    monkeypatch.setattr(building, "build_engine", refusing)
+    assert cli.main(["build-engine", str(made.folder)]) == 0
+    shown = capsys.readouterr()
+    assert "keep" in shown.out and "TensorRT refuses it" in shown.err
 
 
 def test_the_faster_engine_is_kept_only_where_it_is_accurate() -> None:
@@ -292,6 +364,8 @@ def test_the_faster_engine_is_kept_only_where_it_is_accurate() -> None:
     assert building.kept([half, int8], 0.005) is half
     assert building.kept([half, engine("int8", 1.0, None, False)], 0.01) is half
     assert building.kept([engine("int8", 1.0, None, False)], 0.01) is None
+    assert building.kept([engine("float16", 1.0, 0.1, False)], 0.01) is None, "its own best"
+    assert building.kept([half, engine("int8", 1.0, 0.895, False)], 0.01) is not half
     assert "off by 1" in building.report([engine("a", 1, None, False)], None)[1][0]
 
 
@@ -302,7 +376,7 @@ def test_without_the_package_trtexec_builds(
     (made.folder / "build_engine.sh").write_text('echo "script: $*"; exit 1\n')
     assert cli.main(["build-engine", str(made.folder), "--dla", "0", "--again"]) == 1
     out = capfd.readouterr().out
-    assert f"script: -m float16 -d 0 -r {made.folder}" in out and "python3-libnvinfer" in out
+    assert "script: -m float16 -d 0 -r ." in out and "python3-libnvinfer" in out
     (made.folder / "build_engine.sh").unlink()
     assert cli.main(["build-engine", str(made.folder)]) == 2
 
@@ -362,7 +436,7 @@ def test_the_real_parser_and_builder_take_what_the_kit_asks_of_them(
     monkeypatch.setitem(sys.modules, "board_tensorrt", module)
     monkeypatch.setattr(trt, "MODULE", "board_tensorrt")
     path = build_engine(bundle.model("float16"), tmp_path, Wanted(2))
-    assert path.stat().st_size > 1000 and (tmp_path / "timing.cache").exists()
+    assert path.stat().st_size > 1000 and (tmp_path / TIMING).exists()
     model = bundle.model("bytes")
     model.path.write_bytes(b"nonsense")
     with pytest.raises(SessionError, match=r"refuses model.bytes.onnx"):

@@ -313,3 +313,4 @@ def test_the_seconds_of_a_job_are_those_of_the_units_that_are_there(tmp_path: Pa
     assert 0 < half < job.seconds
     again = job_in(tmp_path)
     assert again.make(fake, Part()) == 0 and again.seconds == job.seconds
+    assert again.made == 20

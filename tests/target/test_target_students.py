@@ -8,6 +8,7 @@ from edgedistill.errors import UsageError
 from edgedistill.target.features import features_of
 from edgedistill.target.kernels import KernelTable, kernel_of
 from edgedistill.target.students import (
+    INT8_BYTES_PER_KERNEL,
     find_student,
     load_students,
     table_sizes,
@@ -100,3 +101,14 @@ def test_memory_is_unknown_where_the_runtime_share_is_unknown() -> None:
     large = student.memory_bytes("float32", 224, 10, 60_000_000)
     assert small is not None and large is not None
     assert 60_000_000 + 2 * student.size_bytes("float32", 10) < small < large
+
+
+def test_a_classifier_in_float_counts_in_the_size_of_an_int8_file_only_where_it_stays_so() -> None:
+    student = find_student("mobilenetv2_100")
+
+    def more(classes: int) -> int:
+        plain = student.stored_for(classes) + student.graph_bytes
+        return student.size_bytes("int8", classes) - plain - INT8_BYTES_PER_KERNEL * student.layers
+
+    assert more(10) == 3 * 10 * (student.feature_dim + 1)
+    assert more(1000) == 0

@@ -151,7 +151,8 @@ class IExecutionContext:
 
     def set_tensor_address(self, name: str, memory: int) -> bool:
         self.addresses[name] = memory
-        return True
+        asked = os.environ.get("FAKE_CUDA_FAIL") == "address"
+        return not (asked and len(self.addresses) == int(os.environ["FAKE_CUDA_FAIL_AT"]))
 
     def execute_async_v3(self, stream_handle: int) -> bool:
         source = self.engine.session.get_inputs()[0]
@@ -180,8 +181,8 @@ class ICudaEngine:
         self.about = json.loads(head)
         self.session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
 
-    def create_execution_context(self) -> IExecutionContext:
-        return IExecutionContext(self)
+    def create_execution_context(self) -> Any:
+        return None if os.environ.get("FAKE_CUDA_FAIL") == "context" else IExecutionContext(self)
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return (-1, *self.about["profile"][1][1:])
@@ -191,6 +192,8 @@ class ICudaEngine:
 
 
 class Runtime:
+    DLA_core = -1
+
     def __init__(self, logger: Logger) -> None:
         self.logger = logger
 
