@@ -11,7 +11,6 @@ finds them all there goes on. Inside a unit each finished batch is kept, so a ki
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import shutil
@@ -29,7 +28,7 @@ from edgedistill.synth.generators import ImageSource, Pixels, Wish
 from edgedistill.synth.ledger import Line, Maker, ledger_bytes, read_lines
 from edgedistill.synth.prompts import PromptBook
 from edgedistill.synth.shard import UNITS, pixels_hash, read_shard, shard_bytes
-from edgedistill.synth.units import Part, Unit, cut, stale
+from edgedistill.synth.units import Part, Unit, cut, seed_of, stale
 
 SCHEMA = "edgedistill.synth/1"
 JOB, ROUNDS, JUDGE, TIMES = "job.json", "rounds", "judge", "times"
@@ -324,12 +323,6 @@ def _counts(path: Path, classes: int) -> tuple[int, ...]:
     ):
         raise DocumentError(f"{path} does not say how many images of each of {classes} classes")
     return tuple(counts)
-
-
-def seed_of(seed: int, number: int) -> int:
-    """Seed of an image: 63 bits of a hash of the job's seed and the image's number."""
-    digest = hashlib.blake2b(f"{seed}/{number}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -59,3 +60,9 @@ def stale(before: Sequence[Sequence[int]], counts: Sequence[int], step: int) -> 
         return {"0-"}
     old, new = (set(cut(0, 0, sum(map(sum, each)), step)) for each in (before, [counts]))
     return {unit.name for unit in old ^ new if unit.stop - unit.start < step}
+
+
+def seed_of(seed: int, number: int) -> int:
+    """Seed of an image: 63 bits of a hash of the job's seed and the image's number."""
+    digest = hashlib.blake2b(f"{seed}/{number}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1

@@ -19,10 +19,10 @@ from edgedistill.data.sources import open_source
 from edgedistill.errors import DocumentError, UsageError
 from edgedistill.recipe import DataSection
 from edgedistill.synth.generators import FakeSource, Pixels, Wish
-from edgedistill.synth.job import Job, seed_of
+from edgedistill.synth.job import Job
 from edgedistill.synth.ledger import Line, read_lines, write_lines
 from edgedistill.synth.shard import pixels_hash
-from edgedistill.synth.units import Part
+from edgedistill.synth.units import Part, seed_of
 
 
 class Broken(FakeSource):
