@@ -18,7 +18,6 @@ from ontarget.preprocess import to_input
 from ontarget.score import logits_of
 
 from edgedistill.deploy.bundle import Packed, spec, write_bundle, write_evalset
-from edgedistill.deploy.onnx import fixed_batch
 from edgedistill.errors import EdgedistillError
 from edgedistill.metrics import parity, top1
 from edgedistill.result import Precision
@@ -65,6 +64,8 @@ def packed(name: Precision, data: bytes, shape: Shape, runtime: str | None = Non
 
 def with_batch(item: Packed, batch: int) -> Packed:
     """The same file for batches of `batch` images alone."""
+    from edgedistill.deploy.onnx import fixed_batch
+
     return replace(item, data=fixed_batch(item.data, batch), batch=batch)
 
 
