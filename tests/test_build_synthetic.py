@@ -139,14 +139,13 @@ def test_the_same_command_again_finds_everything_done_and_other_learning_keeps_t
     assert worked(run) == ["09-distilled@synthetic", "09-distilled@synthetic-seed1"]
 
 
-def test_another_judge_makes_no_image_of_the_first_round_again(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Judged anew in a folder that has seen another judge, or in a new one: the same images and verdicts."""
+def again_and_anew(
+    home: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, *more: str
+) -> tuple[set[int], set[int], str]:
+    """A build up to its images in a copy of the run and in a new folder: the numbers made in each, and their ledger,
+    which is the same.
+    """
     use_pictures(monkeypatch)
-    fresh, used = tmp_path / "fresh", tmp_path / "used"
-    shutil.copytree(home / "run", used)
-    more = ("--set", "synth.filter=false", "--until", "synth")
     made: list[int] = []
     real = Pictures.make
 
@@ -155,37 +154,33 @@ def test_another_judge_makes_no_image_of_the_first_round_again(
         return real(self, wishes)
 
     monkeypatch.setattr(Pictures, "make", counting)
-    assert built(home / "data", used, *more).code == 0
-    again = len(made)
-    assert built(home / "data", fresh, *more).code == 0
-    assert again == 0 < len(made)
-    ledgers = [(run / "stages" / "05-synth" / "ledger.jsonl").read_text() for run in (fresh, used)]
-    assert ledgers[0] == ledgers[1] and "another class" not in ledgers[0]
+    shutil.copytree(home / "run", folder / "used")
+    numbers, ledgers = [], []
+    for name in ("used", "fresh"):
+        made.clear()
+        assert built(home / "data", folder / name, *more, "--until", "synth").code == 0
+        numbers.append(set(made))
+        ledgers.append((folder / name / "stages" / "05-synth" / "ledger.jsonl").read_text())
+    assert ledgers[0] == ledgers[1]
+    return numbers[0], numbers[1], ledgers[0]
+
+
+def test_another_judge_makes_no_image_of_the_first_round_again(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Judged anew in a folder that has seen another judge, or in a new one: the same images and verdicts."""
+    more = ("--set", "synth.filter=false")
+    again, anew, ledger = again_and_anew(home, tmp_path, monkeypatch, *more)
+    assert not again and anew and "another class" not in ledger
 
 
 def test_more_images_go_on_with_those_that_are_there(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As many as in a new folder, and the same; of the first round only what is more is made."""
-    use_pictures(monkeypatch)
-    fresh, used = tmp_path / "fresh", tmp_path / "used"
-    shutil.copytree(home / "run", used)
-    more = ("--synthetic", "60", "--until", "synth")
-    numbers: list[int] = []
-    real = Pictures.make
-
-    def counting(self: Pictures, wishes: Sequence[Wish]) -> list[Pixels]:
-        numbers.extend(wish.number for wish in wishes)
-        return real(self, wishes)
-
-    monkeypatch.setattr(Pictures, "make", counting)
-    assert built(home / "data", used, *more).code == 0
-    made = set(numbers)
-    numbers.clear()
-    assert built(home / "data", fresh, *more).code == 0
-    ledgers = [(run / "stages" / "05-synth" / "ledger.jsonl").read_text() for run in (fresh, used)]
-    assert ledgers[0] == ledgers[1] and '"kept":true' in ledgers[0]
-    assert set(numbers) - made == set(range(16)), "the first unit of 4 batches of 4 is there"
+    again, anew, ledger = again_and_anew(home, tmp_path, monkeypatch, "--synthetic", "60")
+    assert '"kept":true' in ledger
+    assert anew - again == set(range(16)), "the first unit of 4 batches of 4 is there"
 
 
 def test_without_synthetic_images_no_stage_and_no_number_tells_of_them(

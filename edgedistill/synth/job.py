@@ -102,10 +102,12 @@ class Job:
 
     def plan_round(self, counts: Sequence[int]) -> None:
         """Write down the next round: images of each class."""
-        rounds = self.rounds()
-        if sum(map(sum, rounds)) + sum(counts) > MOST_IMAGES:
+        self._write_round(self.rounds(), counts)
+
+    def _write_round(self, before: Sequence[Sequence[int]], counts: Sequence[int]) -> None:
+        if sum(map(sum, before)) + sum(counts) > MOST_IMAGES:
             raise UsageError(f"a job makes at most {MOST_IMAGES:,} images")
-        path = self.folder / ROUNDS / f"{len(rounds)}.json"
+        path = self.folder / ROUNDS / f"{len(before)}.json"
         write_atomic(path, json.dumps({"counts": list(counts)}) + "\n")
 
     def begin(self, judge: str, counts: Sequence[int]) -> None:
@@ -125,8 +127,7 @@ class Job:
         if not same:
             for name in stale(rounds[:1], counts, self.plan.unit):
                 self._forget(f"{name}*")
-            text = json.dumps({"counts": list(counts)}) + "\n"
-            write_atomic(self.folder / ROUNDS / "0.json", text)
+            self._write_round([], counts)
         write_atomic(path, judge)
 
     def _forget(self, pattern: str) -> None:

@@ -155,20 +155,18 @@ def _core(text: str) -> int:
 
 
 def _points(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 100:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of points from 0 to 100")
-    return value
+    return _number(text, "points", 100)
 
 
 def _seconds(text: str) -> float:
+    return _number(text, "seconds", 3600)
+
+
+def _number(text: str, unit: str, most: int) -> float:
     try:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not 0 <= value <= 3600:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to 3600")
+    if not 0 <= value <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of {unit} from 0 to {most}")
     return value
