@@ -15,6 +15,7 @@ QUICK: dict[str, Any] = {
     "teacher.epochs": 1,
     "distill.epochs": 1,
     "quantize.calibration_images": 32,
+    "quantize.method": "minmax",
     "bench.min_seconds": 0.2,
     "bench.min_runs": 64,
 }

@@ -18,10 +18,13 @@ from edgedistill.target.students import find_student
 
 if TYPE_CHECKING:
     from edgedistill.deploy.bundle import Packed
+    from edgedistill.deploy.int8 import Found
     from edgedistill.deploy.tensorrt import Answer
 
 FLOATS: tuple[Precision, ...] = ("float32", "float16")
 GOLDEN_IMAGES = 8
+TUNED_ON = 10_000
+"""Training images at most that training in INT8 draws from."""
 
 
 class Packing:
@@ -87,19 +90,20 @@ class Packing:
             from edgedistill.deploy.stage import Option, choose, evaluate_options
 
             learn, shape = self.learn, self.learn.shape
-            items = [*self._floats(), self._int8()]
-            folder.write(items[-1].file, items[-1].data)
+            found = self._int8(folder)
+            items = [*self._floats(), found.item]
+            folder.write(found.item.file, found.item.data)
             scores = evaluate_options(
                 items, np.asarray(learn.arrays.val), learn.arrays.val_labels, shape, folder
             )
             options = [
-                Option(p.name, len(p.data), scores[p.name], self._predicted(p.name)) for p in items
+                Option(p.name, len(p.data), scores[p.name], self._expected(p.name, found))
+                for p in items
             ]
-            allowed = [learn.recipe.quantize.max_drop, learn.recipe.budget.max_top1_drop]
             answers = self._asked(items)
             chosen, reasons = choose(
                 options, self._natural(), self._runs(),
-                min(a for a in allowed if a is not None),
+                self._allowed(),
                 {p: " ".join(a.reasons) for p, a in answers.items() if a.refused},
                 learn.recipe.budget.limits().size_bytes,
             )  # fmt: skip
@@ -110,6 +114,7 @@ class Packing:
                 "val_top1": scores,
                 "builder": {name: a.document() for name, a in answers.items() if a.answered},
                 "flavour": self.flavour,
+                "int8": found.facts,
                 "summary": f"{chosen} ships: {reasons[chosen]}",
             }
 
@@ -125,21 +130,43 @@ class Packing:
             "builder": self._builder,
         }
         inputs = [self.export, self.learn.pixels]
-        return self.learn.stage("11-quantize", 4, key, inputs, work)
+        return self.learn.stage("11-quantize", 5, key, inputs, work)
 
-    def _int8(self) -> Packed:
-        """The INT8 file for the device's runtime, calibrated on training images."""
-        from edgedistill.deploy.quantize import quantize
-        from edgedistill.deploy.stage import metadata, model_inputs, packed
+    def _allowed(self) -> float:
+        """The validation top-1 that INT8 may lose."""
+        recipe = self.learn.recipe
+        drops = (recipe.quantize.max_drop, recipe.budget.max_top1_drop)
+        return min(drop for drop in drops if drop is not None)
+
+    def _int8(self, folder: Work) -> Found:
+        """The INT8 file for the device's runtime: ranges from training images, ways compared on validation images."""
+        from edgedistill.deploy.int8 import Pupil, find
+        from edgedistill.deploy.search import Asked
+        from edgedistill.deploy.stage import kit_logits, metadata
+        from edgedistill.distill.stage import restore
 
         learn, shape, section = self.learn, self.learn.shape, self.learn.recipe.quantize
-        float32 = self._floats()[0]
-        pixels = self._train_pixels(section.calibration_images)
-        data = quantize(
-            float32.data, model_inputs(float32, pixels, shape), self.flavour,
-            section.method, metadata(shape, learn.spec.model, learn.licences),
+        float32, pixels = self._floats()[0], np.asarray(learn.arrays.val)
+        asked = Asked(
+            float32=float32.data, shape=shape,
+            metadata=lambda layout: metadata(shape, learn.spec.model, learn.licences, layout),
+            calibration=self._train_pixels(section.calibration_images),
+            pixels=pixels, labels=np.asarray(learn.arrays.val_labels),
+            logits=kit_logits(float32, pixels, shape, folder),
+            method=section.method, integers=self.device.takes_integers, allowed=self._allowed(),
         )  # fmt: skip
-        return packed("int8", data, shape)
+        pupil = Pupil(
+            lambda: restore(learn.chosen, learn.chosen_arm, learn.spec),
+            lambda: self._train_pixels(TUNED_ON), section.tune_steps, learn.recipe.seed,
+        )  # fmt: skip
+        return find(asked, pupil, folder, self.face)
+
+    def _expected(self, name: Precision, found: Found) -> float | None:
+        """The latency predicted for a file; an INT8 file that is partly float lies between the two."""
+        latency, whole = self._predicted(name), self._predicted("float32")
+        if name != "int8" or not found.float_share or latency is None or whole is None:
+            return latency
+        return latency + found.float_share * (whole - latency)
 
     @property
     def _builder(self) -> str | None:
@@ -216,7 +243,8 @@ class Packing:
         from edgedistill.deploy.stage import packed, with_batch
 
         data = (self.quantize.folder / "model.int8.onnx").read_bytes()
-        items = [*self._floats(), packed("int8", data, self.learn.shape)]
+        layout = self.quantize.facts["int8"]["layout"]
+        items = [*self._floats(), packed("int8", data, self.learn.shape, layout)]
         batch = self.learn.recipe.export.batch
         return items if batch is None else [with_batch(item, batch) for item in items]
 

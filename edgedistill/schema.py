@@ -275,8 +275,13 @@ class QuantizeSection(Section):
     """How INT8 is made, and what it may lose."""
 
     calibration_images: int = _f(256, "Training images that set the INT8 ranges.", ge=8, le=10_000)
-    method: Literal["minmax", "entropy", "percentile"] = _f("minmax", "How ranges are found.")
+    method: Literal["auto", "minmax", "percentile", "entropy", "mse"] = _f(
+        "auto", "How ranges are found; auto tries all, equalises and corrects biases."
+    )
     max_drop: Fraction = _f(0.01, "Validation top-1 that INT8 may lose (budget's drop if less).")
+    tune_steps: int = _f(
+        300, "Steps of training in INT8 where nothing else is enough (0: none).", ge=0, le=100_000
+    )
 
 
 class BenchSection(Section):

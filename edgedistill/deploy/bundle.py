@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from ontarget.contract import BUNDLE_SCHEMA, EVALSET_SCHEMA, MANIFEST, write_labels
-from ontarget.facts import Model, Preprocess, TensorSpec
+from ontarget.facts import BYTES, Model, Preprocess, TensorSpec
 
 from edgedistill import __version__
 from edgedistill.result import Precision
@@ -46,14 +46,14 @@ class Packed:
 
     def input_dtype(self) -> str:
         """Element type of the graph's input."""
-        if self.layout == "uint8_nhwc":
-            return "uint8"
+        if self.layout in BYTES:
+            return BYTES[self.layout]
         return "float16" if self.precision == "float16" else "float32"
 
 
 def spec(packed: Packed, path: Path, size: int, classes: int) -> Model:
     """The kit's view of a packed file at `path`."""
-    image = (size, size, 3) if packed.layout == "uint8_nhwc" else (3, size, size)
+    image = (size, size, 3) if packed.layout in BYTES else (3, size, size)
     return Model(
         name=packed.name,
         file=packed.file,

@@ -17,7 +17,7 @@ import io
 import logging
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,61 +25,43 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from edgedistill.deploy.onnx import INPUT_NAME, sealed
+from edgedistill.deploy.onnx import sealed
+from edgedistill.deploy.ranges import MERGED, observe, ranges
 from edgedistill.target.students import HEAD_SHARE
 
-METHODS = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
-CALIBRATION_BATCH = 32
 WIDER = 3
 """Bytes more of a weight in float than in INT8."""
 
 
-class _Reader:
-    """Feeds calibration batches to onnxruntime, as its `CalibrationDataReader` asks.
-
-    All batches are of one size, because its histogram methods fail on a shorter last one.
-    """
-
-    def __init__(self, inputs: npt.NDArray[Any]) -> None:
-        self._inputs = inputs
-        self._size = next(n for n in range(CALIBRATION_BATCH, 0, -1) if len(inputs) % n == 0)
-        self._batches = self._walk()
-
-    def _walk(self) -> Iterator[dict[str, npt.NDArray[Any]]]:
-        for start in range(0, len(self._inputs), self._size):
-            yield {INPUT_NAME: self._inputs[start : start + self._size]}
-
-    def get_next(self) -> dict[str, npt.NDArray[Any]] | None:
-        """The next batch, or `None` at the end."""
-        return next(self._batches, None)
-
-    def rewind(self) -> None:
-        """Start again from the first batch."""
-        self._batches = self._walk()
-
-
 def options_for(flavour: str) -> dict[str, Any]:
-    """Arguments of `quantize_static` for a device's `int8_flavour`."""
-    from onnxruntime.quantization import QuantFormat, QuantType
+    """How onnxruntime's quantizer makes the file of a flavour; `operators` of `None`: all that it knows."""
+    from onnxruntime.quantization import QuantType
 
     if flavour == "tensorrt":
         return {
-            "quant_format": QuantFormat.QDQ,
             "activation_type": QuantType.QInt8,
             "weight_type": QuantType.QInt8,
-            "op_types_to_quantize": ["Conv", "Gemm"],
-            "extra_options": {
+            "reduce_range": False,
+            "operators": ["Conv", "Gemm"],
+            "extra": {
                 "ActivationSymmetric": True,
                 "WeightSymmetric": True,
                 "QuantizeBias": False,
+                "OpTypesToExcludeOutputQuantization": ["Conv", "Gemm"],
             },
         }
     return {
-        "quant_format": QuantFormat.QDQ,
         "activation_type": QuantType.QUInt8,
         "weight_type": QuantType.QInt8,
         "reduce_range": flavour == "x86",
+        "operators": None,
+        "extra": {},
     }
+
+
+def kept_in_float(model: onnx.ModelProto) -> list[str]:
+    """Names of the nodes that no INT8 file has in INT8."""
+    return [*_before_first_product(model), *_small_classifier(model)]
 
 
 def _before_first_product(model: onnx.ModelProto) -> list[str]:
@@ -109,6 +91,59 @@ def _small_classifier(model: onnx.ModelProto) -> list[str]:
     return [products[-1].name] if more <= HEAD_SHARE * sum(weights.values()) else []
 
 
+def prepared(float32: bytes) -> onnx.ModelProto:
+    """The graph that is observed and quantized: as the runtime would run it, with all shapes written down."""
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with tempfile.TemporaryDirectory(prefix="edgedistill-int8-") as name, _quiet():
+        source, ready = Path(name) / "float32.onnx", Path(name) / "ready.onnx"
+        source.write_bytes(float32)
+        quant_pre_process(str(source), str(ready), skip_symbolic_shape=True)
+        return onnx.load(str(ready))
+
+
+def quantized(
+    model: onnx.ModelProto,
+    limits: Mapping[str, tuple[float, float]],
+    flavour: str,
+    metadata: Mapping[str, str],
+    float_nodes: Sequence[str] = (),
+    only: Sequence[str] = (),
+) -> bytes:
+    """The INT8 file of a prepared graph with the range of each tensor; the same bytes for the same arguments.
+
+    `float_nodes` stay in float; with `only`, all others do.
+    """
+    from onnxruntime.quantization import CalibrationMethod
+    from onnxruntime.quantization.calibrate import TensorData, TensorsData
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    kept = [*kept_in_float(copy), *float_nodes]
+    options = options_for(flavour)
+    found = {
+        name: TensorData(lowest=np.float32(low), highest=np.float32(high))
+        for name, (low, high) in limits.items()
+    }
+    for node in copy.graph.node:
+        if node.op_type in MERGED and node.output[0] in found:
+            found.setdefault(node.input[0], found[node.output[0]])
+    with _quiet():
+        quantizer = QDQQuantizer(
+            copy, True, options["reduce_range"], options["weight_type"], options["activation_type"],
+            TensorsData(CalibrationMethod.MinMax, found),
+            list(only), kept, options["operators"] or sorted({*QLinearOpsRegistry, *QDQRegistry}),
+            options["extra"],
+        )  # fmt: skip
+        quantizer.quantize_model()
+        quantizer.model.topological_sort()
+    proto = quantizer.model.model
+    proto.producer_name, proto.producer_version = "edgedistill", ""
+    return sealed(proto, metadata)
+
+
 def quantize(
     float32: bytes,
     calibration: npt.NDArray[Any],
@@ -116,37 +151,21 @@ def quantize(
     method: str,
     metadata: Mapping[str, str],
 ) -> bytes:
-    """The INT8 file of a float32 one. `calibration` holds model inputs (N, ...); the result is deterministic."""
-    from onnxruntime.quantization import CalibrationMethod, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
+    """The INT8 file of a float32 one by one method alone. `calibration` holds model inputs (N, ...)."""
     if not len(calibration):
         raise ValueError("calibration needs images")
+    model = prepared(float32)
+    return quantized(model, ranges(observe(model, calibration), method), flavour, metadata)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """onnxruntime's quantizer says on the way what it does; none of it is for the user."""
     logger = logging.getLogger()
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with (
-            tempfile.TemporaryDirectory(prefix="edgedistill-int8-") as name,
-            contextlib.redirect_stdout(io.StringIO()),  # the calibrators print their progress
-        ):
-            folder = Path(name)
-            (folder / "float32.onnx").write_bytes(float32)
-            quant_pre_process(
-                str(folder / "float32.onnx"), str(folder / "ready.onnx"), skip_symbolic_shape=True
-            )
-            ready = onnx.load(str(folder / "ready.onnx"))
-            quantize_static(
-                str(folder / "ready.onnx"),
-                str(folder / "int8.onnx"),
-                _Reader(np.ascontiguousarray(calibration)),
-                per_channel=True,
-                nodes_to_exclude=[*_before_first_product(ready), *_small_classifier(ready)],
-                calibrate_method=CalibrationMethod[METHODS[method]],
-                **options_for(flavour),
-            )
-            proto = onnx.load(str(folder / "int8.onnx"))
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
     finally:
         logger.setLevel(level)
-    proto.producer_name, proto.producer_version = "edgedistill", ""
-    return sealed(proto, metadata)

@@ -56,10 +56,10 @@ def preprocess_of(size: int, mean: Sequence[float], std: Sequence[float]) -> Pre
     )
 
 
-def packed(name: Precision, data: bytes, shape: Shape, runtime: str | None = None) -> Packed:
-    """A model file with what the manifest says of it."""
+def packed(name: Precision, data: bytes, shape: Shape, layout: str | None = None) -> Packed:
+    """A model file with what the manifest says of it; `layout` where its input is not that of the others."""
     flavour = shape.flavour if name == "int8" else None
-    return Packed(name, data, name, runtime or shape.runtime, shape.opset, shape.layout, flavour)
+    return Packed(name, data, name, shape.runtime, shape.opset, layout or shape.layout, flavour)
 
 
 def with_batch(item: Packed, batch: int) -> Packed:
@@ -281,11 +281,13 @@ def evaluate_options(
     return {item.name: top1(kit_logits(item, pixels, shape, work), labels) for item in items}
 
 
-def metadata(shape: Shape, model: str, licences: Mapping[str, str | None]) -> dict[str, str]:
+def metadata(
+    shape: Shape, model: str, licences: Mapping[str, str | None], layout: str | None = None
+) -> dict[str, str]:
     """What stands inside each ONNX file, so that the file alone says how it is used."""
     return {
         "edgedistill.classes": json.dumps(list(shape.classes)),
-        "edgedistill.input": shape.layout,
+        "edgedistill.input": layout or shape.layout,
         "edgedistill.licences": json.dumps(dict(licences)),
         "edgedistill.model": model,
         "edgedistill.preprocess": json.dumps(vars(shape.preprocess)),

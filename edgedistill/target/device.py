@@ -40,6 +40,8 @@ from edgedistill.target.published import shipped_models
 MAX_PROFILE_BYTES = 64_000
 MAX_PROBLEMS = 40
 SUFFIXES = (".yaml", ".yml")
+FILE_SAYS_TYPES = 10
+"""The TensorRT release from which on the file itself says in what each tensor is computed."""
 _QUICK: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """libyaml where PyYAML was built with it, ten times as fast: for the files of this package alone."""
 
@@ -84,6 +86,16 @@ class Device:
     latency: Mapping[Precision, LatencyModel]
     sources: Mapping[str, str]
     notes: tuple[str, ...]
+
+    @property
+    def takes_integers(self) -> bool:
+        """Whether the pixels of an INT8 file may be its quantized tensor.
+
+        onnxruntime takes them; of TensorRT this is asked from 10 on, where a file alone says its types.
+        """
+        if self.int8_flavour == "tensorrt":
+            return self.tensorrt is not None and int(self.tensorrt.split(".")[0]) >= FILE_SAYS_TYPES
+        return True
 
 
 def load_device(name_or_path: str) -> Device:

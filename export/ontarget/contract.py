@@ -14,7 +14,7 @@ from ontarget.arrays import (
     read_labels,
     write_labels,
 )
-from ontarget.facts import Bundle, Golden, Model, Preprocess, TensorSpec
+from ontarget.facts import BYTES, Bundle, Golden, Model, Preprocess, TensorSpec
 from ontarget.fields import ContractError, Fields, inside, read_json, sha256_of, shown
 
 BUNDLE_SCHEMA = "edgedistill.bundle/1"
@@ -178,9 +178,9 @@ def _shape(fields: Fields, rank: int) -> tuple[int | None, ...]:
 
 
 def _input(fields: Fields, crop: int) -> TensorSpec:
-    layout = fields.choice("layout", "uint8_nhwc", "float_nchw")
-    if layout == "uint8_nhwc":
-        dtype = fields.choice("dtype", "uint8")
+    layout = fields.choice("layout", *BYTES, "float_nchw")
+    if layout in BYTES:
+        dtype = fields.choice("dtype", BYTES[layout])
         need: tuple[int, ...] = (crop, crop, 3)
     else:
         dtype = fields.choice("dtype", "float32", "float16")

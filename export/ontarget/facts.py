@@ -7,6 +7,9 @@ from pathlib import Path
 
 from ontarget.fields import ContractError, shown
 
+BYTES = {"uint8_nhwc": "uint8", "int8_nhwc": "int8"}
+"""Layouts `(N, S, S, 3)` whose values are the pixels themselves, or pixel - 128, by their type."""
+
 
 @dataclass(frozen=True)
 class Preprocess:

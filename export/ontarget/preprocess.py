@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ontarget.facts import Model, Preprocess
+from ontarget.facts import BYTES, Model, Preprocess
 from ontarget.fields import shown
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ def to_pixels(
 def to_input(pixels: np.ndarray, model: Model, preprocess: Preprocess) -> np.ndarray:
     """Pixels `(N, S, S, 3)` uint8 as the graph takes them.
 
-    `uint8_nhwc`: the same bytes. `float_nchw`: `pixel * scale + shift` in float32 (see
+    `uint8_nhwc`: the same bytes. `int8_nhwc`: pixel - 128, int8. `float_nchw`: `pixel * scale + shift` in float32 (see
     `scale_and_shift`), `(N, 3, S, S)`, then cast to the input's type. Raises ValueError for pixels
     of another type or size.
     """
@@ -203,8 +203,9 @@ def to_input(pixels: np.ndarray, model: Model, preprocess: Preprocess) -> np.nda
             f"pixels must be uint8 of shape (N, {size}, {size}, 3), got {pixels.dtype} "
             f"{pixels.shape}"
         )
-    if model.input.layout == "uint8_nhwc":
-        return np.ascontiguousarray(pixels)
+    if model.input.layout in BYTES:
+        fed = np.ascontiguousarray(pixels)
+        return fed if model.input.layout == "uint8_nhwc" else (fed ^ 128).view(np.int8)
     scale, shift = scale_and_shift(preprocess.mean, preprocess.std)
     values = pixels.astype(np.float32) * scale + shift
     return np.ascontiguousarray(values.transpose(0, 3, 1, 2)).astype(model.input.dtype, copy=False)

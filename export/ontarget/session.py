@@ -142,7 +142,12 @@ class OrtSession:
 
     def _check_inputs(self) -> None:
         spec = self._model.input
-        types = {"uint8": "tensor(uint8)", "float32": "tensor(float)", "float16": "tensor(float16)"}
+        types = {
+            "uint8": "tensor(uint8)",
+            "int8": "tensor(int8)",
+            "float32": "tensor(float)",
+            "float16": "tensor(float16)",
+        }
         inputs = [(i.name, i.type) for i in self._session.get_inputs()]
         outputs = [o.name for o in self._session.get_outputs()]
         if inputs != [(spec.name, types[spec.dtype])] or self._model.output.name not in outputs:
