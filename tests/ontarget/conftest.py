@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,6 +183,26 @@ def made(tmp_path: Path) -> MadeBundle:
 def shared(tmp_path_factory: pytest.TempPathFactory) -> MadeBundle:
     """One bundle for all tests that only read."""
     return build(tmp_path_factory.mktemp("shared"))
+
+
+@pytest.fixture(scope="session")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stand-in for the CUDA driver, as a shared library."""
+    if shutil.which("cc") is None:
+        pytest.skip("a C compiler is not installed")
+    path = tmp_path_factory.mktemp("cuda") / "libcuda.so"
+    command = [
+        "cc",
+        "-shared",
+        "-fPIC",
+        "-Wall",
+        "-Werror",
+        "-o",
+        path,
+        Path(__file__).parent / "fake_cuda.c",
+    ]
+    subprocess.run(command, check=True)
+    return path
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -9,8 +9,6 @@ import ctypes
 import importlib
 import json
 import os
-import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,17 +31,6 @@ HERE = Path(__file__).parent
 PLACE = Place("10.3.0", "8.7", None, "Orin")
 TIMING = "timing-trt10.3.0-sm87.cache"
 GIB = 1 << 30
-
-
-@pytest.fixture(scope="session")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The stand-in for the CUDA driver, as a shared library."""
-    if shutil.which("cc") is None:
-        pytest.skip("a C compiler is not installed")
-    path = tmp_path_factory.mktemp("cuda") / "libcuda.so"
-    command = ["cc", "-shared", "-fPIC", "-Wall", "-Werror", "-o", path, HERE / "fake_cuda.c"]
-    subprocess.run(command, check=True)
-    return path
 
 
 @pytest.fixture
