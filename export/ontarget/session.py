@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -17,6 +18,7 @@ import numpy as np
 
 from ontarget.contract import Model
 from ontarget.fields import shown
+from ontarget.modelfile import lacking
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -143,12 +145,21 @@ class OrtSession:
     def _check_inputs(self) -> None:
         spec = self._model.input
         types = {"uint8": "tensor(uint8)", "float32": "tensor(float)", "float16": "tensor(float16)"}
-        inputs = [(i.name, i.type) for i in self._session.get_inputs()]
-        outputs = [o.name for o in self._session.get_outputs()]
-        if inputs != [(spec.name, types[spec.dtype])] or self._model.output.name not in outputs:
+        try:
+            inputs = [(i.name, i.type) for i in self._session.get_inputs()]
+            outputs = [(o.name, o.type) for o in self._session.get_outputs()]
+        except UnicodeDecodeError:
+            raise SessionError(
+                f"{self._model.file} has an input or output whose name is no text: export it again."
+            ) from None
+        given = dict(outputs).get(self._model.output.name)
+        if inputs != [(spec.name, types[spec.dtype])] or given not in (
+            "tensor(float)",
+            "tensor(float16)",
+        ):
             raise SessionError(
                 f"{self._model.file} takes {shown(inputs, 200)} and gives {shown(outputs, 200)}, "
-                f"the manifest says {spec.name} ({spec.dtype}) and {self._model.output.name}: "
+                f"the manifest says {spec.name} ({spec.dtype}) and {self._model.output.name} of floats: "
                 "the file and the manifest do not belong together."
             )
 
@@ -166,9 +177,7 @@ class OrtSession:
         try:
             logits = self._session.run(self._names, {self._model.input.name: inputs})[0]
         except Exception as error:  # onnxruntime raises its own kinds, which have no common base
-            raise SessionError(
-                f"{self._model.file} failed to run: {shown(str(error), 300)}"
-            ) from None
+            raise SessionError(f"{self._model.file} failed to run: {_words(error)}") from None
         if (
             logits.ndim != 2
             or logits.shape[0] != inputs.shape[0]
@@ -206,6 +215,7 @@ def _open(model: Model, provider: str, threads: int, trace: str | None, exact: b
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     if exact:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if trace is not None:
@@ -221,7 +231,6 @@ def _open(model: Model, provider: str, threads: int, trace: str | None, exact: b
             str(model.path), options, providers=providers, enable_fallback=0
         )
     except Exception as error:  # onnxruntime raises its own kinds, which have no common base
-        text = shown(str(error), 300)
         if "fallback to CPU EP has been explicitly disabled" in str(error):
             raise ProviderError(
                 f"{provider} did not start or cannot run all of {model.file}: the rest would go "
@@ -229,8 +238,16 @@ def _open(model: Model, provider: str, threads: int, trace: str | None, exact: b
                 "of the bundle.",
                 fell_back=True,
             ) from None
+        lacks = lacking(str(error))
+        if lacks is not None:
+            raise SessionError(
+                f"{model.file} needs what onnxruntime {ort.__version__} does not have: {lacks}. Install a "
+                "newer onnxruntime, or export the model again without it (older operators: --set "
+                "export.opset=13)."
+            ) from None
         raise SessionError(
-            f"{model.file} cannot be opened by onnxruntime {ort.__version__}: {text}"
+            f"{model.file} cannot be opened by onnxruntime {ort.__version__}: {_words(error)}. Export the "
+            "model again."
         ) from None
     session.disable_fallback()
     ran = session.get_providers()[0]
@@ -242,6 +259,14 @@ def _open(model: Model, provider: str, threads: int, trace: str | None, exact: b
             fell_back=True,
         )
     return session
+
+
+def _words(error: Exception) -> str:
+    """What onnxruntime says, without its own marks and the path before it."""
+    text = re.sub(
+        r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .* failed:)?", "", str(error)
+    )
+    return shown(" ".join(text.split()), 300)
 
 
 class FakeClock:
