@@ -116,7 +116,7 @@ class ApartSession:
         return SessionError(
             f"{self._model.file} was not run to its end: the process that ran it {how}"
             + "".join(f" ({shown(line, 200)})" for line in last)
-            + ". Use another model of the bundle; when no other program took the memory, export this one again."
+            + ". Use another model of the bundle, or export this one again."
         )
 
     def _end(self) -> None:

@@ -181,3 +181,14 @@ def lacking(error: str) -> str | None:
         if found:
             return words.format(*(shown(part, 80).strip("'") for part in found.groups()))
     return None
+
+
+_MARKS = re.compile(
+    r"\[ONNXRuntimeError\] : \d+ : \w+ : |^Load model from .* failed:|/\S+\.(cc|h):\d+ [^()]*\(.*?\) (?=[A-Z[])"
+)
+
+
+def said(error: str) -> str:
+    """What onnxruntime says, without its marks, the path of the file and the signatures of its functions."""
+    text = " ".join(_MARKS.sub("", _MARKS.sub("", error)).split())
+    return shown(text.rstrip("."), 300)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import re
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -18,7 +17,7 @@ import numpy as np
 
 from ontarget.contract import Model
 from ontarget.fields import shown
-from ontarget.modelfile import lacking
+from ontarget.modelfile import lacking, said
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -177,7 +176,10 @@ class OrtSession:
         try:
             logits = self._session.run(self._names, {self._model.input.name: inputs})[0]
         except Exception as error:  # onnxruntime raises its own kinds, which have no common base
-            raise SessionError(f"{self._model.file} failed to run: {_words(error)}") from None
+            raise SessionError(
+                f"{self._model.file} failed to run: {said(str(error))}. Export the model again, or give it "
+                "a smaller --batch."
+            ) from None
         if (
             logits.ndim != 2
             or logits.shape[0] != inputs.shape[0]
@@ -246,7 +248,7 @@ def _open(model: Model, provider: str, threads: int, trace: str | None, exact: b
                 "export.opset=13)."
             ) from None
         raise SessionError(
-            f"{model.file} cannot be opened by onnxruntime {ort.__version__}: {_words(error)}. Export the "
+            f"{model.file} cannot be opened by onnxruntime {ort.__version__}: {said(str(error))}. Export the "
             "model again."
         ) from None
     session.disable_fallback()
@@ -259,14 +261,6 @@ def _open(model: Model, provider: str, threads: int, trace: str | None, exact: b
             fell_back=True,
         )
     return session
-
-
-def _words(error: Exception) -> str:
-    """What onnxruntime says, without its own marks and the path before it."""
-    text = re.sub(
-        r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .* failed:)?", "", str(error)
-    )
-    return shown(" ".join(text.split()), 300)
 
 
 class FakeClock:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from ontarget import modelfile
-from ontarget.modelfile import fault_of, lacking
+from ontarget.modelfile import fault_of, lacking, said
 
 from tests.ontarget.conftest import _graph
 
@@ -255,3 +255,13 @@ def test_a_mutated_file_is_judged_as_the_onnx_package_judges_it(shared: Any, dat
 )  # fmt: skip
 def test_what_a_runtime_lacks_is_read_from_its_words(said: str, words: str | None) -> None:
     assert lacking(said) == words
+
+
+def test_the_words_of_a_runtime_are_shown_without_its_marks_and_paths() -> None:
+    signature = (
+        "/onnxruntime_src/core/model.cc:340 onnxruntime::Model::Model(onnx::ModelProto&&, int)"
+    )
+    mark = "[ONNXRuntimeError] : 1 : FAIL : "
+    text = f"{mark}Load model from /a b/m.onnx failed:{signature} {mark}"
+    assert said(text + "Not (a) graph.\n") == "'Not (a) graph'"
+    assert said("a\x1b[2Jb" + "c" * 1000).startswith(r"'a\x1b[2Jbccc")
