@@ -131,6 +131,18 @@ case $file in
 esac
 onnx=$bundle/$file
 [ -f "$onnx" ] || fail "$onnx is not there"
+real=$(readlink -f "$onnx" 2>/dev/null || true)
+home=$(readlink -f "$bundle" 2>/dev/null || true)
+case $real in
+    '' | "$home"/*) ;;
+    *) fail "$onnx is a link that leaves the bundle: copy the bundle again" ;;
+esac
+[ -s "$onnx" ] || fail "$onnx is empty: copy the bundle again"
+# A tensor that lies in another file states it under the key "location", a string of 8 bytes: after its length (8, or 0
+# where the length is drawn out). trtexec would read any path that is stated there.
+if LC_ALL=C tr '\n\000\010' '.\n' <"$onnx" | LC_ALL=C grep -q '^location'; then
+    fail "$onnx keeps weights in another file; a model is one ONNX file with all its weights: export the model again"
+fi
 if [ -z "$precision" ]; then
     fail "the manifest says nothing about $file; use -m with a name from it"
 fi
@@ -200,14 +212,20 @@ case $gpu in
 esac
 
 sha=$(printf '%s\n' "$plain" | text sha256)
+case $sha in
+    *[!0-9a-f]* | '') fail "the manifest states no sha256 of $file: copy the bundle again" ;;
+esac
 if command -v sha256sum >/dev/null 2>&1; then
     found=$(sha256sum "$onnx" | cut -c1-64)
-    if [ -n "$sha" ] && [ "$found" != "$sha" ]; then
+    if [ "$found" != "$sha" ]; then
         fail "$onnx is not the file that was packed: its sha256 begins with $(short "$found"), the manifest says $(short "$sha"). Copy the bundle again"
     fi
     sha=$found
 fi
 name=$(printf '%s\n' "$plain" | text name)
+case $name in
+    '' | [!A-Za-z0-9]* | *[!A-Za-z0-9._-]*) fail "the manifest gives $file a name that is none: letters, digits, '.', '_' and '-'" ;;
+esac
 images=${shape##*:}
 images=${images%%x*}
 small=$(printf '%s' "$sm" | tr -d .)

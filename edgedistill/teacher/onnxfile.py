@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from ontarget.modelfile import fault_of
 from torch import Tensor, nn
 
 from edgedistill.errors import MissingExtraError, TeacherError
@@ -190,19 +191,18 @@ def _read(name: str) -> tuple[bytes, onnx.ModelProto]:
         raise TeacherError(
             f"{name} is larger than {MAX_ONNX_BYTES:,} bytes, the most an ONNX file has"
         )
+    fault = fault_of(path)
+    if fault is not None:
+        raise TeacherError(
+            f"{name} cannot be opened: {fault}; a teacher is one ONNX file with all its weights (onnx.save with "
+            "save_as_external_data=False)"
+        )
     data = path.read_bytes()
     try:
         proto = onnx.load_model_from_string(data)
-        outside = [t.name for t in proto.graph.initializer if t.external_data]
-        if not outside:
-            onnx.checker.check_model(proto)
+        onnx.checker.check_model(proto)
     except Exception as error:  # a damaged file makes the reader raise almost anything
         raise TeacherError(f"{name} is no ONNX model that holds ({one_line(error, 200)})") from None
-    if outside:
-        raise TeacherError(
-            f"{name} keeps {len(outside)} of its tensors in files beside it, which are not read; save it "
-            "as one file (onnx.save with save_as_external_data=False)"
-        )
     return data, proto
 
 

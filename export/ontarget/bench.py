@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ontarget.contract import Bundle
+from ontarget.contract import Bundle, ContractError
 from ontarget.opening import ENGINE
-from ontarget.session import cores
+from ontarget.session import ProviderError, SessionError, cores
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Timing:
     max_seconds: float = 120.0
 
 
+CRASHES = ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE")
 QUICK = Timing(min_seconds=0.5, min_runs=64, max_seconds=20.0)
 """Enough for a p90 and no more."""
 
@@ -47,15 +48,32 @@ class Failure:
     exit_code: int
 
 
-def worker_command() -> tuple[list[str], str]:
-    """The command that runs a worker, and the folder to run it in: from a zipapp, or from the
-    package's folder.
+def each(
+    bundle: Bundle, names: Sequence[str] | None, run: Callable[[str], None], threads: int = 1
+) -> list[Failure]:
+    """Call `run` with the name of each model, None for all; one that cannot run is a failure and does not end the
+    others. Raises ProviderError, which is no fault of a file.
+    """
+    failures = []
+    for model in [bundle.model(name) for name in (names or [m.name for m in bundle.models])]:
+        try:
+            run(model.name)
+        except ProviderError:
+            raise
+        except (ContractError, SessionError) as error:
+            failures.append(Failure(model.name, threads, str(error), 2))
+    return failures
+
+
+def worker_command(what: str = "_worker") -> tuple[list[str], str]:
+    """The command that runs a worker ("_session" is that of `apart.py`), and the folder to run it
+    in: from a zipapp, or from the package's folder.
     """
     package = Path(__file__).resolve().parent
     for parent in package.parents:
         if parent.is_file():
-            return [sys.executable, str(parent), "_worker"], str(parent.parent)
-    return [sys.executable, "-m", "ontarget", "_worker"], str(package.parent)
+            return [sys.executable, str(parent), what], str(parent.parent)
+    return [sys.executable, "-m", "ontarget", what], str(package.parent)
 
 
 def worker_environment(threads: int) -> dict[str, str]:
@@ -156,12 +174,13 @@ def run_worker(request: dict[str, Any], threads: int, timeout_s: float) -> dict[
     tail = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
     return _failed(
         "the process that measured "
-        + _ended(done.returncode)
+        + ended(done.returncode)
         + "".join(f": {t[:300]}" for t in tail)
     )
 
 
-def _ended(code: int) -> str:
+def ended(code: int) -> str:
+    """How a process ended, from its return code."""
     if code >= 0:
         return f"ended with exit code {code}"
     try:
@@ -169,6 +188,8 @@ def _ended(code: int) -> str:
     except ValueError:
         name = f"signal {-code}"
     hint = " (out of memory?)" if name == "SIGKILL" else ""
+    if name in CRASHES:
+        hint = " (the file is damaged, or made to crash the runtime)"
     return f"was ended by {name}{hint}"
 
 

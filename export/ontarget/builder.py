@@ -38,7 +38,7 @@ def build_engine(
 ) -> Path:
     """Build the engine of a model for this machine into `folder`, or find it there; the timing cache lies beside it.
 
-    Raises SessionError when TensorRT refuses the file, with its own words.
+    Raises SessionError when TensorRT refuses the file, with its own words; see `require_packed` first.
     """
     trt = import_tensorrt()
     place = place_of(trt, Cuda())

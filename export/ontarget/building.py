@@ -81,9 +81,10 @@ def by_python(
     with others. Raises ContractError for a damaged bundle or evaluation set.
     """
     engines, rows, faults = [], [], []
-    images = _evalset(bundle)
     for model in models:
         require_packed(model)
+    images = _evalset(bundle)
+    for model in models:
         progress(f"building {model.name}: this takes minutes")
         try:
             engine, row = _one(model, bundle, wanted, again, timing, images, progress)

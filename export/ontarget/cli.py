@@ -12,23 +12,32 @@ import errno
 import os
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ontarget.bench import QUICK, Timing, bench_bundle
+from ontarget.apart import open_apart, serve
+from ontarget.bench import QUICK, Failure, Timing, bench_bundle, each
 from ontarget.builder import Wanted
-from ontarget.contract import Bundle, load_bundle, load_evalset, load_images, verify_hashes
+from ontarget.contract import (
+    Bundle,
+    load_bundle,
+    load_evalset,
+    load_golden,
+    load_images,
+    require_packed,
+    verify_hashes,
+)
 from ontarget.document import document, write_json, write_npz
 from ontarget.fields import ContractError
-from ontarget.machine import machine, temperature_c
-from ontarget.opening import ENGINE, open_session
+from ontarget.machine import machine, require_room, temperature_c
+from ontarget.opening import ENGINE
 from ontarget.options import parser
 from ontarget.preprocess import DecodeError, to_input, to_pixels
-from ontarget.score import check_golden, evaluate_bundle, score
+from ontarget.score import GoldenCheck, check_golden, evaluate_bundle, score
 from ontarget.session import ProviderError, SessionError
 from ontarget.trt import import_tensorrt, located
 from ontarget.views import bench_table, clean, megabytes, table
@@ -41,6 +50,8 @@ def main(argv: list[str] | None = None) -> int:
         from ontarget import worker
 
         return worker.main()
+    if arguments[:1] == ["_session"]:
+        return serve()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
@@ -131,20 +142,39 @@ def _check(options: argparse.Namespace, bundle: Bundle) -> int:
     if not problems:
         print("ok    every file is the one that was packed")
     names, _ = ([], {}) if problems else _names(options, bundle)
-    rows = [] if problems else check_golden(bundle, names, options.provider)
+    rows: list[GoldenCheck] = []
+    failures = []
+    if not problems:
+        load_golden(bundle)
+        failures = each(
+            bundle,
+            names,
+            lambda m: rows.extend(check_golden(bundle, [m], options.provider, open_apart)),
+        )
     for row in rows:
         mark = "ok  " if row.ok else "FAIL"
         print(
             f"{mark}  {row.model} on {row.provider}: same class for {row.agree} of {row.n}; "
             f"{row.text}"
         )
-    ok = not problems and all(row.ok for row in rows)
+    ok = not problems and not failures and all(row.ok for row in rows)
+    code = _failed(failures)
     _write(
         options,
         bundle,
+        failures=failures,
         check={"ok": ok, "problems": problems, "golden": [asdict(row) for row in rows]},
     )
-    return 0 if ok else 1
+    return code or (0 if ok else 1)
+
+
+def _failed(failures: Sequence[Failure]) -> int:
+    """Say what failed; the exit code of that, 0 for nothing."""
+    for failure in failures:
+        print(
+            f"ontarget: {failure.model}, threads {failure.threads}: {failure.text}", file=sys.stderr
+        )
+    return max([failure.exit_code for failure in failures], default=0)
 
 
 def _bench(options: argparse.Namespace, bundle: Bundle) -> int:
@@ -178,12 +208,9 @@ def _bench(options: argparse.Namespace, bundle: Bundle) -> int:
             "Percentiles are upper bounds that hold with 99 % confidence; memory is above that "
             "of the empty process."
         )
-    for failure in failures:
-        print(
-            f"ontarget: {failure.model}, threads {failure.threads}: {failure.text}", file=sys.stderr
-        )
+    code = _failed(failures)
     _write(options, bundle, rows=rows, failures=failures, temperature_end_c=temperature_c())
-    return max([failure.exit_code for failure in failures], default=0)
+    return code
 
 
 def _eval(options: argparse.Namespace, bundle: Bundle) -> int:
@@ -198,15 +225,14 @@ def _eval(options: argparse.Namespace, bundle: Bundle) -> int:
                 f"{folder}: images of {pixels.shape[1]} px, the bundle takes "
                 f"{bundle.preprocess.crop}."
             )
-    logits = evaluate_bundle(
-        bundle,
-        pixels,
-        _names(options, bundle)[0],
-        options.provider,
-        options.threads,
-        options.batch,
-        progress=_progress,
-    )
+    logits: dict[str, np.ndarray] = {}
+    names, provider, threads = _names(options, bundle)[0], options.provider, options.threads
+
+    def run(name: str) -> None:
+        given = (bundle, pixels, [name], provider, threads, options.batch, open_apart, _progress)
+        logits.update(evaluate_bundle(*given))
+
+    failures = each(bundle, names, run, threads)
     _progress("")
     rows: list[dict[str, Any]] = []
     for name, value in logits.items():
@@ -225,8 +251,9 @@ def _eval(options: argparse.Namespace, bundle: Bundle) -> int:
         print(table(["model", "top-1 %", "right", "images"], body))
     if options.logits is not None:
         write_npz(options.logits, {"logits_" + name: value for name, value in logits.items()})
-    _write(options, bundle, evals=rows)
-    return 0
+    code = _failed(failures)
+    _write(options, bundle, evals=rows, failures=failures)
+    return code
 
 
 def _predict(options: argparse.Namespace, bundle: Bundle) -> int:
@@ -235,8 +262,10 @@ def _predict(options: argparse.Namespace, bundle: Bundle) -> int:
     except DecodeError as error:
         raise DecodeError(f"{options.image}: {error}.") from None
     model = bundle.model(options.model)
-    with open_session(model, options.provider, options.threads) as session:
-        fixed = model.input.shape[0] or 1
+    require_packed(model)
+    fixed = model.input.shape[0] or 1
+    require_room(fixed, bundle.preprocess.crop, np.dtype(model.input.dtype).itemsize)
+    with open_apart(model, options.provider, options.threads) as session:
         logits = session.run(to_input(np.stack([pixels] * fixed), model, bundle.preprocess))[0]
     if not np.isfinite(logits).all():
         raise SessionError(f"{model.file} gave outputs that are not finite on {options.provider}.")

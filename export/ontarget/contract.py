@@ -8,6 +8,8 @@ from pathlib import Path
 
 from ontarget.arrays import (
     EVALSET_SCHEMA,
+    MAX_GOLDEN_BYTES,
+    MAX_LABEL_BYTES,
     load_evalset,
     load_golden,
     load_images,
@@ -16,6 +18,7 @@ from ontarget.arrays import (
 )
 from ontarget.facts import BYTES, Bundle, Golden, Model, Preprocess, TensorSpec
 from ontarget.fields import ContractError, Fields, inside, read_json, sha256_of, shown
+from ontarget.modelfile import MOST_BYTES, fault_of
 
 BUNDLE_SCHEMA = "edgedistill.bundle/1"
 KIT_SCHEMA = "edgedistill.kit/1"
@@ -149,7 +152,7 @@ def _models(top: Fields, root: Path, preprocess: Preprocess, classes: int) -> tu
                 file=file,
                 path=inside(root, file, top.where),
                 sha256=fields.sha256("sha256"),
-                size_bytes=fields.integer("size_bytes", 0, 10**15),
+                size_bytes=fields.integer("size_bytes", 0, MOST_BYTES),
                 precision=fields.choice("precision", "float32", "float16", "int8"),
                 runtime=fields.choice("runtime", "onnxruntime", "tensorrt"),
                 opset=fields.integer("opset", 1, 1000),
@@ -208,14 +211,24 @@ def _licences(top: Fields) -> dict[str, str | None]:
 
 
 def require_packed(model: Model) -> str:
-    """The sha256 of a model's file. Raises ContractError when it is not the one of the manifest."""
-    digest = sha256_of(model.path)
+    """The sha256 of a model's file, before a runtime opens it.
+
+    Raises ContractError when it is not the one of the manifest, or not one whole ONNX file.
+    """
+    digest = sha256_of(model.path, model.size_bytes)
     if digest is None or digest != model.sha256:
         raise ContractError(
             f"{model.file} is not the file that was packed: its sha256 differs from the manifest. "
             "Copy the bundle again."
         )
+    fault = fault_of(model.path)
+    if fault is not None:
+        raise ContractError(f"{model.file} {_cannot(fault)}. Export the model again.")
     return digest
+
+
+def _cannot(fault: str) -> str:
+    return f"cannot be opened: {fault}; a model is one ONNX file with all its weights"
 
 
 def verify_hashes(bundle: Bundle) -> list[str]:
@@ -223,11 +236,12 @@ def verify_hashes(bundle: Bundle) -> list[str]:
     packed.
     """
     problems = []
-    stated = [(m.path, m.file, m.sha256) for m in bundle.models]
-    stated.append((bundle.golden.path, bundle.golden.file, bundle.golden.sha256))
-    stated.append((bundle.labels_path, bundle.labels_path.name, bundle.labels_sha256))
-    for path, name, want in stated:
-        got = sha256_of(path)
+    golden, labels = bundle.golden, bundle.labels_path
+    stated = [(m.path, m.file, m.sha256, m.size_bytes) for m in bundle.models]
+    stated.append((golden.path, golden.file, golden.sha256, MAX_GOLDEN_BYTES))
+    stated.append((labels, labels.name, bundle.labels_sha256, MAX_LABEL_BYTES))
+    for path, name, want, most in stated:
+        got = sha256_of(path, most)
         if got is None:
             problems.append(f"{name} cannot be read")
         elif got != want:
@@ -241,6 +255,9 @@ def verify_hashes(bundle: Bundle) -> list[str]:
             continue
         if size != model.size_bytes:
             problems.append(f"{model.file} has {size} bytes, the manifest says {model.size_bytes}")
+        fault = fault_of(model.path)
+        if fault is not None:
+            problems.append(f"{model.file} {_cannot(fault)}")
     try:
         if tuple(read_labels(bundle.labels_path)) != bundle.classes:
             problems.append("the label file and the manifest's classes differ")

@@ -208,13 +208,19 @@ def inside(folder: Path, relative: str, where: str) -> Path:
     return path
 
 
-def sha256_of(path: Path) -> str | None:
-    """The sha256 of a file's bytes as hex, None when it cannot be read."""
-    digest = hashlib.sha256()
+def sha256_of(path: Path, most: int | None = None) -> str | None:
+    """The sha256 of a file's bytes as hex, None when it cannot be read.
+
+    Of a file of over `most` bytes it is that of the beginning: no file of that size, and no endless reading.
+    """
+    digest, read = hashlib.sha256(), 0
     try:
         with path.open("rb") as file:
             for block in iter(lambda: file.read(1 << 20), b""):
                 digest.update(block)
+                read += len(block)
+                if most is not None and read > most:
+                    break
     except OSError:
         return None
     return digest.hexdigest()

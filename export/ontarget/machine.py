@@ -4,6 +4,7 @@ raises.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import platform
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ontarget.fields import ContractError
 from ontarget.session import cores
 
 _ROOT = Path("/")
@@ -90,6 +92,34 @@ def available_bytes(root: Path = _ROOT) -> int | None:
     text = _text(root / "proc/meminfo") or ""
     found = re.search(r"^MemAvailable:\s*(\d+) kB", text, re.MULTILINE)
     return int(found.group(1)) * 1024 if found else None
+
+
+def require_room(images: int, side: int, itemsize: int) -> None:
+    """Raises ContractError where a batch of inputs, as bytes and as the graph takes them, is more than memory has."""
+    need, have = images * side * side * 3 * (1 + itemsize), available_bytes()
+    if have is not None and need > have:
+        raise ContractError(
+            f"a batch of {images} images of {side} px takes {need / 1e9:.1f} GB of inputs alone, and "
+            f"{have / 1e9:.1f} GB are free: use a smaller --batch, or a model without a batch of its own."
+        )
+
+
+def limit_memory() -> None:
+    """Let this process have no more memory than the machine has, and be the first that the system ends for want of it.
+
+    What a hostile graph asks for then ends its own process and no other; nothing where the system has no such limit.
+    """
+    with contextlib.suppress(OSError):
+        (_ROOT / "proc/self/oom_score_adj").write_text("1000")
+    most = memory_bytes()
+    try:
+        import resource
+
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        if most is not None and (hard == resource.RLIM_INFINITY or most < hard):
+            resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
+    except (ImportError, OSError, ValueError):
+        pass
 
 
 def gpu_clock_hz(root: Path = _ROOT) -> int | None:

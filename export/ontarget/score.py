@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ontarget.contract import Bundle, ContractError, Model, load_golden, require_packed
+from ontarget.machine import require_room
 from ontarget.opening import open_session
 from ontarget.preprocess import to_input
 from ontarget.session import Session
@@ -39,6 +40,8 @@ def logits_of(
     """
     fixed = model.input.shape[0]
     size = fixed or min(batch, session.most_images or batch)
+    most = fixed or min(size, len(pixels))
+    require_room(most, bundle.preprocess.crop, np.dtype(model.input.dtype).itemsize)
     parts = [np.zeros((0, len(bundle.classes)), dtype=np.float32)]
     for start in range(0, len(pixels), size):
         block = np.array(pixels[start : start + size])

@@ -17,6 +17,7 @@ import numpy as np
 
 from ontarget.contract import Model
 from ontarget.fields import shown
+from ontarget.modelfile import lacking, said
 
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -148,12 +149,21 @@ class OrtSession:
             "float32": "tensor(float)",
             "float16": "tensor(float16)",
         }
-        inputs = [(i.name, i.type) for i in self._session.get_inputs()]
-        outputs = [o.name for o in self._session.get_outputs()]
-        if inputs != [(spec.name, types[spec.dtype])] or self._model.output.name not in outputs:
+        try:
+            inputs = [(i.name, i.type) for i in self._session.get_inputs()]
+            outputs = [(o.name, o.type) for o in self._session.get_outputs()]
+        except UnicodeDecodeError:
+            raise SessionError(
+                f"{self._model.file} has an input or output whose name is no text: export it again."
+            ) from None
+        given = dict(outputs).get(self._model.output.name)
+        if inputs != [(spec.name, types[spec.dtype])] or given not in (
+            "tensor(float)",
+            "tensor(float16)",
+        ):
             raise SessionError(
                 f"{self._model.file} takes {shown(inputs, 200)} and gives {shown(outputs, 200)}, "
-                f"the manifest says {spec.name} ({spec.dtype}) and {self._model.output.name}: "
+                f"the manifest says {spec.name} ({spec.dtype}) and {self._model.output.name} of floats: "
                 "the file and the manifest do not belong together."
             )
 
@@ -172,7 +182,8 @@ class OrtSession:
             logits = self._session.run(self._names, {self._model.input.name: inputs})[0]
         except Exception as error:  # onnxruntime raises its own kinds, which have no common base
             raise SessionError(
-                f"{self._model.file} failed to run: {shown(str(error), 300)}"
+                f"{self._model.file} failed to run: {said(str(error))}. Export the model again, or give it "
+                "a smaller --batch."
             ) from None
         if (
             logits.ndim != 2
@@ -211,6 +222,7 @@ def _open(model: Model, provider: str, threads: int, trace: str | None, exact: b
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     if exact:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if trace is not None:
@@ -226,7 +238,6 @@ def _open(model: Model, provider: str, threads: int, trace: str | None, exact: b
             str(model.path), options, providers=providers, enable_fallback=0
         )
     except Exception as error:  # onnxruntime raises its own kinds, which have no common base
-        text = shown(str(error), 300)
         if "fallback to CPU EP has been explicitly disabled" in str(error):
             raise ProviderError(
                 f"{provider} did not start or cannot run all of {model.file}: the rest would go "
@@ -234,8 +245,16 @@ def _open(model: Model, provider: str, threads: int, trace: str | None, exact: b
                 "of the bundle.",
                 fell_back=True,
             ) from None
+        lacks = lacking(str(error))
+        if lacks is not None:
+            raise SessionError(
+                f"{model.file} needs what onnxruntime {ort.__version__} does not have: {lacks}. Install a "
+                "newer onnxruntime, or export the model again without it (older operators: --set "
+                "export.opset=13)."
+            ) from None
         raise SessionError(
-            f"{model.file} cannot be opened by onnxruntime {ort.__version__}: {text}"
+            f"{model.file} cannot be opened by onnxruntime {ort.__version__}: {said(str(error))}. Export the "
+            "model again."
         ) from None
     session.disable_fallback()
     ran = session.get_providers()[0]

@@ -20,7 +20,7 @@ from ontarget.contract import (
     load_images,
     require_packed,
 )
-from ontarget.machine import peak_rss_bytes
+from ontarget.machine import limit_memory, peak_rss_bytes, require_room
 from ontarget.measure import measure
 from ontarget.opening import open_session, prepare
 from ontarget.operators import operator_times
@@ -51,6 +51,8 @@ def bench_one(request: dict[str, Any]) -> dict[str, Any]:
     bundle = load_bundle(request["bundle"])
     model = bundle.model(request["model"])
     digest = require_packed(model)
+    if request["provider"] == "cpu":
+        limit_memory()
     inputs, source = _inputs(bundle, model, request)
     prepare(request["provider"])
     empty = peak_rss_bytes()
@@ -112,6 +114,7 @@ def _inputs(bundle: Bundle, model: Model, request: dict[str, Any]) -> Any:
         raise ContractError(
             f"{model.file} takes batches of {fixed} only, not of {batch}: use --batch {fixed}."
         )
+    require_room(batch, bundle.preprocess.crop, np.dtype(model.input.dtype).itemsize)
     if request["images"]:
         pixels, source = load_images(request["images"], bundle.preprocess.crop), "given images"
     else:

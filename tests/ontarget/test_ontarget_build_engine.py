@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 from ontarget import cli
 
+from tests.ontarget.conftest import _graph
+
 SCRIPT = Path(cli.__file__).resolve().parents[1] / "build_engine.sh"
 RELEASES = json.loads(Path(__file__).with_name("trtexec_options.json").read_text())["releases"]
 BANNERS = {
@@ -311,3 +313,64 @@ def test_shellcheck_has_nothing_to_say() -> None:
         ["shellcheck", "-s", "sh", "-f", "json", str(SCRIPT)], capture_output=True, text=True
     )
     assert json.loads(done.stdout) == []
+
+
+# -- what is broken or hostile ---------------------------------------------------------------------
+
+
+def _link(folder: Path, entry: dict[str, Any]) -> None:
+    path = folder / entry["file"]
+    path.rename(folder.parent / "elsewhere.onnx")
+    path.symlink_to(folder.parent / "elsewhere.onnx")
+
+
+def _repack(data: bytes) -> Callable[[Path, dict[str, Any]], None]:
+    def apply(folder: Path, entry: dict[str, Any]) -> None:
+        (folder / entry["file"]).write_bytes(data)
+        entry["sha256"] = hashlib.sha256(data).hexdigest()
+
+    return apply
+
+
+def _outside(key: bytes) -> bytes:
+    """A file whose tensor lies in another one; the entry's key is written as given."""
+    whole = _graph("uint8_nhwc", "float16").SerializeToString()
+    for number in (b"\x6a", b"\x2a", b"\x3a"):  # an entry of a tensor of a graph of a model
+        key = number + bytes([len(key)]) + key
+    return whole + key
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (_repack(b""), "is empty"),
+        (_repack(_outside(b"\x0a\x08location\x12\x0b/etc/passwd")), "keeps weights in another file"),
+        (_repack(_outside(b"\x12\x0b/etc/passwd\x0a\x88\x80\x00location")), "keeps weights in another file"),
+        (_link, "is a link that leaves the bundle"),
+        (lambda folder, entry: entry.update(sha256=""), "states no sha256"),
+        (lambda folder, entry: entry.update(sha256="0" * 64), "is not the file that was packed"),
+        (lambda folder, entry: entry.update(file="../x.onnx"), "must lie in the bundle"),
+        (lambda folder, entry: entry.update(name="../../x"), "a name that is none"),
+    ],
+    ids=["empty", "outside", "drawn-out", "link", "unhashed", "changed", "path", "name"],
+)  # fmt: skip
+def test_a_broken_or_hostile_file_does_not_reach_trtexec(
+    build: Build, made: Any, tmp_path: Path, edit: Any, words: str
+) -> None:
+    made.rewrite(lambda document: edit(made.folder, document["models"][2]))
+    done = build(
+        "10.3.0", *(["-f", "model.float16.onnx"] if words == "a name that is none" else [])
+    )
+    assert done.returncode == 2, done.stdout
+    assert words in done.stderr and len(done.stderr.splitlines()) == 1
+    assert not list(tmp_path.rglob("*.engine*"))
+
+
+def test_a_file_may_say_location_where_no_tensor_does(build: Build, made: Any) -> None:
+    model = _graph("uint8_nhwc", "float16")
+    model.doc_string = "location\nlocation"
+    model.graph.name = "allocation/location/Conv"
+    made.rewrite(
+        lambda document: _repack(model.SerializeToString())(made.folder, document["models"][2])
+    )
+    assert build("10.3.0").returncode == 0

@@ -24,6 +24,7 @@ from ontarget.contract import (
     load_golden,
     load_images,
     read_labels,
+    require_packed,
     verify_hashes,
     write_labels,
 )
@@ -98,6 +99,7 @@ BAD = [
     (_set(*M0, "sha256")("ABC"), "models[0].sha256"),
     (_set(*M0, "size_bytes")(-1), "models[0].size_bytes"),
     (_set(*M0, "size_bytes")(1.5), "models[0].size_bytes"),
+    (_set(*M0, "size_bytes")(1 << 31), "models[0].size_bytes"),
     (_set(*M0, "precision")("float8"), "models[0].precision"),
     (_set(*M0, "runtime")(None), "models[0].runtime"),
     (_set(*M0, "opset")("17"), "models[0].opset"),
@@ -188,6 +190,22 @@ def test_changed_bytes_are_found_by_their_hash(made: Any) -> None:
     assert "labels.txt is not the file" in text
     assert "the label file and the manifest's classes differ" in text
     assert "model.bytes.onnx" not in text
+
+
+def test_a_file_is_not_read_beyond_the_size_that_was_packed(
+    made: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for most in ("MAX_GOLDEN_BYTES", "MAX_LABEL_BYTES"):
+        monkeypatch.setattr(f"ontarget.contract.{most}", 1 << 20)
+    bundle = load_bundle(made.folder)
+    for name in ("model.bytes.onnx", "golden.npz", "labels.txt"):
+        with (made.folder / name).open("r+b") as file:
+            file.truncate(1 << 41)  # a hole: it takes no room on the disk, and hours to read
+    text = "\n".join(verify_hashes(bundle))
+    for name in ("model.bytes.onnx", "golden.npz", "labels.txt"):
+        assert f"{name} is not the file that was packed" in text
+    with pytest.raises(ContractError, match="sha256 differs"):
+        require_packed(bundle.model())
 
 
 JSON = st.recursive(

@@ -25,7 +25,9 @@ from ontarget.engine import Place, engine_name, find_engine, misfit, read_about
 from ontarget.session import SessionError
 from ontarget.trt import TrtSession
 
-from tests.ontarget.conftest import SIZE, truth
+from tests.ontarget.conftest import SIZE, _graph, truth
+from tests.ontarget.test_ontarget_hostile import pack, paragraph
+from tests.ontarget.test_ontarget_modelfile import outside
 
 HERE = Path(__file__).parent
 PLACE = Place("10.3.0", "8.7", None, "Orin")
@@ -340,6 +342,17 @@ def test_an_engine_that_fails_does_not_cost_the_others(
     assert cli.main(["build-engine", str(made.folder)]) == 0
     shown = capsys.readouterr()
     assert "keep" in shown.out and "TensorRT refuses it" in shown.err
+
+
+def test_a_file_that_was_packed_broken_does_not_reach_tensorrt(
+    board: Any, here: None, made: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = _graph("uint8_nhwc", "float16")
+    model.graph.initializer.append(outside())
+    pack(made, model.SerializeToString(), 2)
+    assert cli.main(["build-engine", str(made.folder)]) == 2
+    assert "keeps weights in another file" in paragraph(capsys.readouterr().err.strip())
+    assert not list(made.folder.glob("*.engine*"))
 
 
 def test_the_faster_engine_is_kept_only_where_it_is_accurate() -> None:

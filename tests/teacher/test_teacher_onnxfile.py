@@ -199,7 +199,13 @@ def test_weights_outside_the_file_are_not_read(tmp_path: Path) -> None:
     entry = tensor.external_data.add()
     entry.key, entry.value = "location", "/etc/hostname"
     file.write_bytes(model.SerializeToString())
-    assert "in files beside it" in refused(f"onnx:{file}")
+    assert "keeps weights in another file" in refused(f"onnx:{file}")
+    inner = onnx.TensorProto.FromString(tensor.SerializeToString())
+    tensor.ClearField("external_data")
+    tensor.ClearField("data_location")
+    model.graph.node.append(helper.make_node("Constant", [], ["unread"], value=inner))
+    file.write_bytes(model.SerializeToString())
+    assert "keeps weights in another file" in refused(f"onnx:{file}")
 
 
 @settings(
