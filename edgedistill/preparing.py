@@ -210,7 +210,7 @@ class Preparation:
         sizes = Sizes(side, student, teacher)
         key = {"sizes": [side, student, teacher], "images": self.dataset.sha256}
         return self.stage(
-            "03-pixels", 1, key, [],
+            "03-pixels", 2, key, [],
             lambda work: prepare(work, self.dataset, sizes, self.face.counter("pixels")),
         )  # fmt: skip
 

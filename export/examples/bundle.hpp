@@ -245,8 +245,7 @@ inline Bytes vertical(const Bytes& from, std::int64_t width, const std::vector<T
 }
 
 // The pixels (crop, crop, 3) of a picture: the shorter side becomes `resize`, then the centre is cut out. Of the
-// resized picture only the crop is computed. The order of the two passes is that of Pillow 13: each rounds to bytes,
-// so it shows; older ones always took the width first.
+// resized picture only the crop is computed. The width comes first: each pass rounds to bytes, so the order shows.
 inline Bytes resize_crop(const Image& image, std::int64_t resize, std::int64_t crop) {
     const auto shorter = std::min(image.width, image.height);
     const auto scaled = [&](std::int64_t side) { return (2 * side * resize + shorter) / (2 * shorter); };
@@ -256,8 +255,6 @@ inline Bytes resize_crop(const Image& image, std::int64_t resize, std::int64_t c
                     " pixels is too long to be resized to " + std::to_string(resize) + ".");
     const auto across = bicubic(image.width, width, (width - crop) / 2, crop);
     const auto down = bicubic(image.height, height, (height - crop) / 2, crop);
-    if (image.height > height && image.height - height > 2 * (image.width - width))
-        return horizontal(vertical(image.rgb, image.width, down), image.width, across);
     return vertical(horizontal(image.rgb, image.width, across), crop, down);
 }
 

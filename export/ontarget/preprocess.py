@@ -168,6 +168,9 @@ def resized(width: int, height: int, resize: int) -> list[int]:
 def resize_crop(image: Image, resize: int, crop: int) -> np.ndarray:
     """Pixels `(crop, crop, 3)` uint8 of an RGB image. Raises DecodeError for an extreme aspect
     ratio.
+
+    The width is resized first, then the height: each pass rounds to bytes, so the order shows, and
+    which one `resize` takes first depends on the release of Pillow (13 on, for tall pictures).
     """
     from PIL import Image
 
@@ -176,7 +179,8 @@ def resize_crop(image: Image, resize: int, crop: int) -> np.ndarray:
         raise DecodeError(
             f"too long: {image.width} x {image.height} pixels do not resize to {resize} pixels"
         )
-    small = image.resize((width, height), getattr(Image, "Resampling", Image).BICUBIC)
+    bicubic = getattr(Image, "Resampling", Image).BICUBIC
+    small = image.resize((width, image.height), bicubic).resize((width, height), bicubic)
     left, top = (width - crop) // 2, (height - crop) // 2
     return np.array(small.crop((left, top, left + crop, top + crop)), dtype=np.uint8)
 
