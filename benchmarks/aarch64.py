@@ -119,8 +119,8 @@ class Guest:
     def python(self, processor: Processor) -> list[str]:
         """The command of its Python: a script, so that what Python starts by its own name is emulated too.
 
-        qemu's user mode shows this machine's /proc/cpuinfo before version 8.1, and onnxruntime crashes at import on one
-        that names no Arm core: the root gets one that does, which qemu takes first.
+        qemu 7.2 shows this machine's /proc/cpuinfo, and onnxruntime 1.31.1 crashes at import on one that names no Arm
+        core: the root gets one that does, which qemu takes first.
         """
         shown, script = self.root / "proc" / "cpuinfo", self.work / f"python-{processor.name}"
         shown.parent.mkdir(exist_ok=True)
