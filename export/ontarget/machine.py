@@ -41,19 +41,23 @@ def board(root: Path = _ROOT) -> str | None:
 def cpu_model(root: Path = _ROOT) -> str | None:
     """The processor's name; on Arm, where Linux gives none, the implementer and part of each kind
     of core.
+
+    What else stands there on Arm names no processor: a Jetson has "ARMv8 Processor rev 1 (v8l)" as
+    its model, and each Raspberry Pi to the fourth BCM2835 as its hardware.
     """
     text = _text(root / "proc/cpuinfo")
     if text is None:
         return platform.processor() or platform.machine() or None
+    parts = re.findall(
+        r"^CPU implementer\s*:\s*(\S+)(?:.*\n)*?CPU part\s*:\s*(\S+)", text, re.MULTILINE
+    )
+    if parts:
+        return ", ".join(sorted({_ARM_PARTS.get(p, "Arm " + "/".join(p)) for p in parts}))
     for key in ("model name", "Hardware", "cpu model"):
         found = re.search(rf"^{key}\s*:\s*(.+)$", text, re.MULTILINE)
         if found:
             return found.group(1).strip()
-    parts = re.findall(
-        r"^CPU implementer\s*:\s*(\S+)(?:.*\n)*?CPU part\s*:\s*(\S+)", text, re.MULTILINE
-    )
-    kinds = sorted({_ARM_PARTS.get(pair, "Arm " + "/".join(pair)) for pair in parts})
-    return ", ".join(kinds) or platform.machine() or None
+    return platform.machine() or None
 
 
 _ARM_PARTS = {
@@ -65,7 +69,16 @@ _ARM_PARTS = {
     ("0x41", "0xd09"): "Cortex-A73",
     ("0x41", "0xd0a"): "Cortex-A75",
     ("0x41", "0xd0b"): "Cortex-A76",
+    ("0x41", "0xd0c"): "Neoverse N1",
+    ("0x41", "0xd40"): "Neoverse V1",
+    ("0x41", "0xd41"): "Cortex-A78",
     ("0x41", "0xd42"): "Cortex-A78AE",
+    ("0x41", "0xd44"): "Cortex-X1",
+    ("0x41", "0xd46"): "Cortex-A510",
+    ("0x41", "0xd4d"): "Cortex-A715",
+    ("0x41", "0xd4e"): "Cortex-X3",
+    ("0x41", "0xd4f"): "Neoverse V2",
+    ("0x41", "0xd83"): "Neoverse V3AE",
     ("0x4e", "0x003"): "NVIDIA Denver 2",
     ("0x4e", "0x004"): "NVIDIA Carmel",
 }

@@ -28,20 +28,25 @@ def _put(root: Path, name: str, text: str) -> None:
     path.write_text(text)
 
 
-ARM = """processor\t: 0
-CPU implementer\t: 0x41
-CPU architecture: 8
-CPU part\t: 0xd42
+def cpuinfo(*cores: tuple[str, str], more: str = "", after: str = "") -> str:
+    """/proc/cpuinfo of 64-bit Arm: implementer and part of each core; lines `more` in each, and `after` all."""
+    return (
+        "".join(
+            f"processor\t: {number}\n{more}BogoMIPS\t: 62.50\nFeatures\t: fp asimd evtstrm crc32 cpuid\n"
+            f"CPU implementer\t: {implementer}\nCPU architecture: 8\nCPU variant\t: 0x0\n"
+            f"CPU part\t: {part}\nCPU revision\t: 1\n\n"
+            for number, (implementer, part) in enumerate(cores)
+        )
+        + after
+    )
 
-processor\t: 1
-CPU implementer\t: 0x41
-CPU part\t: 0xd42
-"""
+
+ORIN = cpuinfo(*[("0x41", "0xd42")] * 6, more="model name\t: ARMv8 Processor rev 1 (v8l)\n")
 
 
 def test_a_jetson_is_known_by_its_files(tmp_path: Path) -> None:
     _put(tmp_path, "proc/device-tree/model", "NVIDIA Jetson Orin Nano Developer Kit\0")
-    _put(tmp_path, "proc/cpuinfo", ARM)
+    _put(tmp_path, "proc/cpuinfo", ORIN)
     release = "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64\n"
     _put(tmp_path, "etc/nv_tegra_release", release)
     _put(tmp_path, "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor", "schedutil\n")
@@ -61,6 +66,35 @@ def test_a_pc_is_known_by_its_model_name(tmp_path: Path) -> None:
     _put(tmp_path, "proc/cpuinfo", "processor\t: 0\nmodel name\t: AMD EPYC 7763\n")
     assert cpu_model(tmp_path) == "AMD EPYC 7763"
     assert [f(tmp_path) for f in (board, governor, temperature_c, l4t_release)] == [None] * 4
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (cpuinfo(*[("0x41", "0xd0b")] * 4), "Cortex-A76"),
+        (
+            cpuinfo(
+                *[("0x41", "0xd08")] * 4,
+                after="Hardware\t: BCM2835\nRevision\t: c03114\nModel\t\t: Raspberry Pi 4 Model B Rev 1.4\n",
+            ),
+            "Cortex-A72",
+        ),
+        (
+            cpuinfo(("0x41", "0xd07"), ("0x4e", "0x003"), ("0x4e", "0x003"), ("0x41", "0xd07")),
+            "Cortex-A57, NVIDIA Denver 2",
+        ),
+        (cpuinfo(*[("0x41", "0xd05")] * 4, *[("0x41", "0xd0b")] * 4), "Cortex-A55, Cortex-A76"),
+    ],
+    ids=["Raspberry Pi 5", "Raspberry Pi 4", "Jetson TX2", "RK3588"],
+)
+def test_an_arm_board_is_known_by_its_cores(tmp_path: Path, text: str, name: str) -> None:
+    _put(tmp_path, "proc/cpuinfo", text)
+    assert cpu_model(tmp_path) == name
+
+
+def test_an_old_arm_kernel_that_names_no_core_is_known_by_its_hardware(tmp_path: Path) -> None:
+    _put(tmp_path, "proc/cpuinfo", "Processor\t: ARM\n\nHardware\t: Freescale i.MX6\n")
+    assert cpu_model(tmp_path) == "Freescale i.MX6"
 
 
 def test_an_unknown_arm_core_is_shown_by_its_numbers(tmp_path: Path) -> None:
