@@ -137,6 +137,9 @@ def _artifact(name: Precision, inputs: Inputs, outcome: Outcome) -> Artifact:
         parity = Parity(**found, against="the float32 file")
     else:
         parity = Parity(**ship.export.facts[name]["parity"])
+    how = {"layout": learn.shape.layout, "made": ""}
+    if name == "int8":
+        how = ship.quantize.facts["int8"]
     drop: Gain | None = None
     if name != "float32":
         drop = metrics.paired_gain(outcome.right(name), outcome.right("float32"), "float32")
@@ -148,7 +151,7 @@ def _artifact(name: Precision, inputs: Inputs, outcome: Outcome) -> Artifact:
         precision=name,
         runtime=learn.shape.runtime,
         opset=learn.shape.opset,
-        input=learn.shape.layout,
+        input=how["layout"],
         top1=metrics.proportion(outcome.right(name)),
         val_top1=ship.quantize.facts["val_top1"][name],
         balanced_accuracy=metrics.balanced_accuracy(predictions, outcome.labels, classes),
@@ -157,6 +160,7 @@ def _artifact(name: Precision, inputs: Inputs, outcome: Outcome) -> Artifact:
         parity=parity,
         latency=_latency(name, inputs),
         builder=ship.quantize.facts["builder"].get(name),
+        made=how["made"],
         eligible=name in learn.device.precisions,
         reason=str(ship.quantize.facts["reasons"].get(name, "")),
     )

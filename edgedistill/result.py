@@ -226,6 +226,7 @@ class Artifact(Document):
     parity: Parity | None = None
     latency: list[Latency] = []
     builder: BuilderAnswer | None = None
+    made: str = ""
     eligible: bool = True
     reason: str = ""
 

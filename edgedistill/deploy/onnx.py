@@ -7,6 +7,7 @@ is constant (dangling constants, the shape arithmetic of attention).
 
 from __future__ import annotations
 
+import hashlib
 import io
 import warnings
 from collections.abc import Mapping
@@ -27,6 +28,8 @@ from edgedistill.nets import Look
 
 INPUT_NAME = "images"
 OUTPUT_NAME = "logits"
+CONTENT = "edgedistill.content_sha256"
+"""The metadata's key of `content_hash`."""
 SHAPE_ARITHMETIC = ("Cast", "Concat", "ConstantOfShape", "Reshape", "Slice", "Transpose")
 
 
@@ -192,14 +195,23 @@ def to_float16(float32: bytes, metadata: Mapping[str, str]) -> bytes:
     return sealed(half, metadata)
 
 
+def content_hash(proto: onnx.ModelProto) -> str:
+    """The sha256 of a model without its metadata: graph, weights and opsets."""
+    bare = onnx.ModelProto()
+    bare.CopyFrom(proto)
+    del bare.metadata_props[:]
+    return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()
+
+
 def sealed(proto: onnx.ModelProto, metadata: Mapping[str, str]) -> bytes:
     """The checked model with its metadata, as bytes; the same model always gives the same bytes."""
     used = {node.domain for node in proto.graph.node}
     for entry in [o for o in proto.opset_import if o.domain not in used]:
         proto.opset_import.remove(entry)
     del proto.metadata_props[:]
-    onnx.helper.set_model_props(proto, dict(sorted(metadata.items())))
     proto = onnx.shape_inference.infer_shapes(proto)
+    about = {**metadata, CONTENT: content_hash(proto)}
+    onnx.helper.set_model_props(proto, dict(sorted(about.items())))
     onnx.checker.check_model(proto, full_check=True)
     data: bytes = proto.SerializeToString(deterministic=True)
     return data

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from edgedistill.result import (
+    Artifact,
     BuilderAnswer,
     Data,
     Evidence,
@@ -312,6 +313,13 @@ def attempts(result: Result) -> list[str]:
         f"{one.candidate.precision}: {'; '.join(one.missed)}."
         for one in result.plan.attempts
     ]
+
+
+def file_words(artifact: Artifact) -> str:
+    """Why a file ships or does not, how it was made, and what TensorRT says of it."""
+    answer = artifact.builder
+    parts = [artifact.reason, artifact.made, builder_words(answer) if answer is not None else ""]
+    return "; ".join(part for part in parts if part)
 
 
 def builder_words(answer: BuilderAnswer) -> str:

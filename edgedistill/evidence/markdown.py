@@ -144,11 +144,7 @@ def artifacts_table(result: Result) -> str:
                 f"{figures.accuracy(a.top1)} ({figures.interval(a.top1)})",
                 _drop(a),
                 parity,
-                prose(
-                    a.reason
-                    if a.builder is None
-                    else f"{a.reason}; {figures.builder_words(a.builder)}"
-                ),
+                prose(figures.file_words(a)),
             ]
         )
     header = ["File", "Precision", "Size", "Top-1 (95 % interval)", "Against float"]

@@ -18,8 +18,10 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from edgedistill.deploy.onnx import (
+    CONTENT,
     INPUT_NAME,
     OUTPUT_NAME,
+    content_hash,
     export_float32,
     fixed_batch,
     fold_padding,
@@ -200,7 +202,8 @@ def test_a_file_of_one_batch_gives_the_same_logits_and_takes_no_other(half: bool
         run(four, pictures(3, 7))
     assert fixed_batch(data, 4) == four
     properties = onnx.load_model_from_string(four).metadata_props
-    assert {p.key: p.value for p in properties} == ABOUT
+    about = {p.key: p.value for p in properties}
+    assert about == {**ABOUT, CONTENT: content_hash(onnx.load_model_from_string(four))}
 
 
 @pytest.mark.parametrize(("layout", "opset"), WAYS)
@@ -226,7 +229,8 @@ def test_float16_stays_close_and_has_the_right_types(name: str, layout: str, ops
 def test_the_file_says_what_it_is(half: bool) -> None:
     make = halved if half else exported
     model = onnx.load_model_from_string(make("mobilenetv2_050", "uint8_nhwc", 17))
-    assert {p.key: p.value for p in model.metadata_props} == ABOUT
+    about = {p.key: p.value for p in model.metadata_props}
+    assert about == {**ABOUT, CONTENT: content_hash(model)}
 
 
 @pytest.mark.parametrize(("layout", "opset"), WAYS)

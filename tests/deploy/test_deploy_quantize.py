@@ -17,7 +17,14 @@ import torch
 from deploy_parts import CPU, LOOK, pictures, trained
 from onnx import TensorProto
 
-from edgedistill.deploy.onnx import INPUT_NAME, OUTPUT_NAME, export_float32, opset_of
+from edgedistill.deploy.onnx import (
+    CONTENT,
+    INPUT_NAME,
+    OUTPUT_NAME,
+    content_hash,
+    export_float32,
+    opset_of,
+)
 from edgedistill.deploy.quantize import options_for, quantize
 from edgedistill.deploy.ranges import METHODS
 
@@ -74,7 +81,8 @@ def test_int8_is_smaller_and_keeps_the_input_opset_and_metadata(flavour: str) ->
         assert model.graph.input[0] == plain.graph.input[0]
         assert model.graph.output[0].type == plain.graph.output[0].type
         assert opset_of(model) == 17
-        assert {p.key: p.value for p in model.metadata_props} == ABOUT
+        about = {p.key: p.value for p in model.metadata_props}
+        assert about == {**ABOUT, CONTENT: content_hash(model)}
         assert model.producer_name == "edgedistill"
         onnx.checker.check_model(model, full_check=True)
     assert len(int8("uint8_nhwc", flavour)) < 0.6 * len(float32("uint8_nhwc"))
