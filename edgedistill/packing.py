@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgedistill.data.pixels import read_pixels
+from edgedistill.data.pixels import golden_pixels, train_pixels
 from edgedistill.data.split import cap
 from edgedistill.learning import Build
 from edgedistill.result import Precision
-from edgedistill.rundir import Done, Work, now_utc
+from edgedistill.rundir import Done, Work, made_utc
 from edgedistill.target.latency import Prediction, predict
 from edgedistill.target.students import find_student
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from edgedistill.deploy.tensorrt import Answer
 
 FLOATS: tuple[Precision, ...] = ("float32", "float16")
-GOLDEN_IMAGES = 8
 
 
 class Packing:
@@ -36,33 +35,24 @@ class Packing:
         """10: ONNX in float32 and float16, compared with torch on real images."""
 
         def work(folder: Work) -> dict[str, Any]:
-            from edgedistill.deploy.onnx import export_float32, to_float16
-            from edgedistill.deploy.stage import check_parity, kit_logits, metadata, packed
+            from edgedistill.deploy.files import float_files, look_of, parities, parity_pixels
             from edgedistill.distill.stage import restore
-            from edgedistill.nets import outputs, pick_device
-            from edgedistill.teacher.stage import look_of
+            from edgedistill.nets import logits_of, pick_device
 
             learn, shape = self.learn, self.learn.shape
             model = restore(self.learn.chosen, learn.chosen_arm, learn.spec)
-            look, device = look_of(learn.start.facts), pick_device()
-            about = metadata(shape, learn.spec.model, learn.licences)
-            data: dict[Precision, bytes] = {
-                "float32": export_float32(model, look, shape.layout, shape.opset, about)
+            items = float_files(model, shape, self._about())
+            count = learn.recipe.export.parity_images
+            pixels = parity_pixels(learn.arrays.val, count, self._train_pixels)
+            reference = logits_of(model, pixels, look_of(shape), pick_device())
+            found = parities(items, pixels, reference, shape, folder)
+            for item in items:
+                folder.write(item.file, item.data)
+            worst = found["float32"]["max_abs"]
+            return {
+                **{name: {"parity": numbers} for name, numbers in found.items()},
+                "summary": f"float32 differs from torch by {worst:.1e} at most",
             }
-            data["float16"] = to_float16(data["float32"], about)
-            pixels = np.asarray(learn.arrays.val[: learn.recipe.export.parity_images])
-            if len(pixels) < learn.recipe.export.parity_images:
-                more = learn.recipe.export.parity_images - len(pixels)
-                pixels = np.concatenate([pixels, self._train_pixels(more)])
-            reference = outputs(model.to(device), pixels, look, device)[1]
-            facts: dict[str, Any] = {}
-            for name in FLOATS:
-                item = packed(name, data[name], shape)
-                found = check_parity(item, kit_logits(item, pixels, shape, folder), reference)
-                folder.write(item.file, data[name])
-                facts[name] = {"parity": found}
-            worst = facts["float32"]["parity"]["max_abs"]
-            return {**facts, "summary": f"float32 differs from torch by {worst:.1e} at most"}
 
         shape = self.learn.shape
         key = {
@@ -74,10 +64,13 @@ class Packing:
 
     def _train_pixels(self, count: int) -> Any:
         """Up to `count` training images (n, S, S, 3), drawn evenly over the classes, as the device sees them."""
-        dataset, size = self.learn.dataset, self.learn.spec.size
-        least = max(count, self.learn.spec.classes)
-        items = cap(dataset.train, min(least, len(dataset.train)), self.learn.recipe.seed)
-        return np.stack([read_pixels(dataset, item, size, size) for item in items])
+        size = self.learn.spec.size
+        return train_pixels(self.learn.dataset, count, size, size, self.learn.recipe.seed)
+
+    def _about(self) -> dict[str, str]:
+        from edgedistill.deploy.stage import metadata
+
+        return metadata(self.learn.shape, self.learn.spec.model, self.learn.licences)
 
     @cached_property
     def quantize(self) -> Done:
@@ -129,42 +122,22 @@ class Packing:
 
     def _int8(self) -> Packed:
         """The INT8 file for the device's runtime, calibrated on training images."""
-        from edgedistill.deploy.quantize import quantize
-        from edgedistill.deploy.stage import metadata, model_inputs, packed
+        from edgedistill.deploy.files import int8_file
 
-        learn, shape, section = self.learn, self.learn.shape, self.learn.recipe.quantize
-        float32 = self._floats()[0]
+        section = self.learn.recipe.quantize
         pixels = self._train_pixels(section.calibration_images)
-        data = quantize(
-            float32.data, model_inputs(float32, pixels, shape), self.flavour,
-            section.method, metadata(shape, learn.spec.model, learn.licences),
-        )  # fmt: skip
-        return packed("int8", data, shape)
+        return int8_file(self._floats()[0], pixels, self.learn.shape, section.method, self._about())
 
     @property
     def _builder(self) -> str | None:
-        """The version of TensorRT-RTX that is asked about the files; `None` where none is, or the device has no GPU."""
-        from edgedistill.deploy.tensorrt import installed
+        from edgedistill.deploy.tensorrt import builder_for
 
-        return installed() if self.device.runtime == "tensorrt" else None
+        return builder_for(self.device)
 
     def _asked(self, items: Sequence[Packed]) -> dict[Precision, Answer]:
-        """What NVIDIA's parser and builder say of each file, where they can be asked."""
-        from edgedistill.deploy.tensorrt import ask_builder
+        from edgedistill.deploy.tensorrt import ask_device
 
-        if self._builder is None:
-            return {}
-        accelerator = self.device.accelerator
-        sm = accelerator.sm if accelerator is not None else None
-        self.face.detail("asking TensorRT-RTX whether it takes the files")
-        answers = ask_builder({item.precision: item.data for item in items}, sm)
-        silent = [answer for answer in answers.values() if not answer.answered]
-        if silent:
-            self.face.warn(
-                f"TensorRT-RTX could not be asked about {len(silent)} files ({silent[0].reasons[0]}); whether TensorRT "
-                "takes them is not known"
-            )
-        return answers
+        return ask_device(self.device, items, self.face)
 
     @property
     def flavour(self) -> str:
@@ -232,11 +205,13 @@ class Packing:
                 folder,
                 name=str(learn.recipe.name),
                 device=self.device.name,
-                created_utc=now_utc(),
+                created_utc=made_utc(),
                 shape=learn.shape,
                 models=self.packed_files(),
                 chosen=self.quantize.facts["chosen"],
-                golden=self._train_pixels(GOLDEN_IMAGES),
+                golden=golden_pixels(
+                    learn.dataset, learn.spec.size, learn.spec.size, learn.recipe.seed
+                ),
                 licences=learn.licences,
                 evalset=self._evalset(),
             )
