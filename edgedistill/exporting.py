@@ -5,6 +5,8 @@ Nothing is trained. The files are made, held against torch, quantized and chosen
 
 from __future__ import annotations
 
+import contextlib
+import io
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -110,8 +112,10 @@ def export(request: ExportRequest, face: Face) -> Exported:
 
     Raises `UsageError`, `DataError`, `TeacherError`, `DeviceError`, or `ParityError`.
     """
-    device = load_device(request.layered.recipe.device)
+    device, created_utc = load_device(request.layered.recipe.device), made_utc()
     require_place(request.out)
+    if not request.data and request.precisions == ("int8",):
+        raise UsageError(f"{NO_INT8}, or ask for another file")
     values = limits_from(request.layered, device) | export_values(request.layered.recipe, device)
     recipe = resolve(request.layered, values).recipe
     found = classifier_of(
@@ -122,7 +126,8 @@ def export(request: ExportRequest, face: Face) -> Exported:
     remove(aside)
     aside.mkdir(parents=True)
     try:
-        exported = _Making(request, recipe, device, found, Work(aside), face).bundle()
+        making = _Making(request, recipe, device, found, Work(aside), face)
+        exported = making.bundle(created_utc)
         replace_folder(aside / "bundle", out)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
@@ -146,7 +151,7 @@ class _Making:
         self.notes = list(found.notes)
         self.network: Network | None = None
 
-    def bundle(self) -> Exported:
+    def bundle(self, created_utc: str) -> Exported:
         """Every step in order."""
         from edgedistill.deploy.stage import pack, with_batch
 
@@ -160,10 +165,10 @@ class _Making:
         chosen, reasons = self._choice(items, scores)
         batch = self.recipe.export.batch
         facts = pack(
-            self.work, name=self.found.title, device=self.device.name, created_utc=made_utc(),
+            self.work, name=self.found.title, device=self.device.name, created_utc=created_utc,
             shape=shape, models=items if batch is None else [with_batch(i, batch) for i in items],
             chosen=chosen, golden=images.golden, licences=licences, evalset=None,
-            golden_words=images.words,
+            golden_words=None if self.request.data else images.words,
         )  # fmt: skip
         lines = [
             Row(i.file, len(i.data), i.name, parity[i.name], scores.get(i.name), reasons[i.name])
@@ -245,8 +250,13 @@ class _Making:
             )
             items.append(made)
         reference = logits_of(self.found.model, images.parity, look_of(shape), pick_device())
+        if not np.isfinite(reference).all():
+            raise UsageError(
+                f"{self.found.name} gives outputs that are not finite on real images: its weights are damaged, or it was "
+                "trained on another mean and std (--mean, --std)."
+            )
         found = parities(items, images.parity, reference, shape, self.work)
-        return self._wanted(items, found), found
+        return [item for item in items if item.name in self.request.precisions], found
 
     def _costs(self, float32: bytes) -> Network | None:
         """What a latency is predicted from, `None` where the graph does not tell."""
@@ -260,7 +270,8 @@ class _Making:
     def _made(self, what: str, make: Callable[[], T]) -> T:
         """What `make` gives; what a converter says of a network that it cannot take is one paragraph."""
         try:
-            return make()
+            with contextlib.redirect_stdout(io.StringIO()):  # torch prints the whole graph
+                return make()
         except (EdgedistillError, OSError, MemoryError):
             raise
         except Exception as error:  # the converters raise many kinds, each in its own way
@@ -269,21 +280,6 @@ class _Making:
                 f"{self.found.name} cannot be made into {what} at opset {self.recipe.export.opset} "
                 f"({type(error).__name__}: {text}). Try another --opset, or leave the file out with --precision."
             ) from None
-
-    def _wanted(
-        self, items: Sequence[Packed], parity: Mapping[Precision, Mapping[str, Any]]
-    ) -> list[Packed]:
-        """The files that are asked for, without those that overflow."""
-        asked = [item for item in items if item.name in self.request.precisions]
-        kept = [item for item in asked if np.isfinite(parity[item.name]["max_abs"])]
-        for item in asked:
-            if item not in kept:
-                self.notes.append(f"no {item.name} file: its outputs are not finite, it overflows")
-        if not kept:
-            raise UsageError(
-                f"of {self.found.name} nothing is left to ship: {'; '.join(self.notes)}. Ask for float32 too."
-            )
-        return kept
 
     def _scores(self, items: Sequence[Packed], images: Images, shape: Shape) -> dict[str, float]:
         """Validation top-1 of each file; empty without labels."""

@@ -245,7 +245,7 @@ def pack(
 ) -> dict[str, Any]:
     """Write `bundle/` and `evalset/` into the working folder; golden outputs are those of the files themselves.
 
-    `golden_words` say what the golden images are, where they are not the build's training images.
+    `golden_words` say what the golden images are where they are no training images of the model.
     """
     shutil.rmtree(work.path("bundle"), ignore_errors=True)
     work.path("bundle").mkdir()

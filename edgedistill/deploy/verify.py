@@ -67,7 +67,10 @@ def _one(good: str, problems: list[str]) -> list[Check]:
 
 
 def _foreign(folder: Path) -> list[str]:
-    found = [f"{clean(name, 100)} does not belong to the bundle" for name in strangers(folder)]
+    found = [
+        f"{clean(name, 100)} {'is a link' if (folder / name).is_symlink() else 'does not belong to the bundle'}"
+        for name in strangers(folder)
+    ]
     more = len(found) - MOST_NAMED
     return found if more <= 0 else [*found[:MOST_NAMED], f"and {more:,} more files"]
 
