@@ -252,8 +252,8 @@ class _Making:
         reference = logits_of(self.found.model, images.parity, look_of(shape), pick_device())
         if not np.isfinite(reference).all():
             raise UsageError(
-                f"{self.found.name} gives outputs that are not finite on real images: its weights are damaged, or it was "
-                "trained on another mean and std (--mean, --std)."
+                f"{self.found.name} gives outputs that are not finite on real images: its weights are damaged, or it "
+                "was trained on another mean and std (--mean, --std)."
             )
         found = parities(items, images.parity, reference, shape, self.work)
         return [item for item in items if item.name in self.request.precisions], found
