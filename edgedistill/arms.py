@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edgedistill.recipe import Recipe
@@ -19,6 +20,8 @@ WORDS = {
     PROBE: "a linear classifier on the pretrained student's frozen features",
     FINETUNE: "the pretrained student, labels alone",
 }
+SHIPS = (DISTILLED, SYNTH, PLAIN, LONGER)
+"""Arms from the student's own start, of which one ships; at a tie the first."""
 TAUGHT_ONLY = frozenset(
     (
         "method", "weights", "weight_schedule", "temperature", "projector", "projection_dim", "align_alpha",
@@ -50,6 +53,11 @@ class Arm:
         return "-".join(part for part in (kind, seed) if part)
 
     @property
+    def place(self) -> str:
+        """The name of its finished stage."""
+        return f"{self.stage}@{self.variant}" if self.variant else self.stage
+
+    @property
     def key(self) -> str:
         """Its name in tables of outputs."""
         return self.name if self.first else f"{self.name}@seed{self.seed}"
@@ -71,3 +79,8 @@ def arms_of(recipe: Recipe, pretrained: bool) -> list[Arm]:
     if pretrained and FINETUNE in names:
         names.remove(FINETUNE)
     return [Arm(name, seed, seed == recipe.seed) for seed in seeds_of(recipe) for name in names]
+
+
+def best_arm(top1: Mapping[str, float]) -> str:
+    """The arm whose weights ship, by validation top-1; at a tie the distilled one, then the shorter."""
+    return max((name for name in SHIPS if name in top1), key=top1.__getitem__)

@@ -16,7 +16,9 @@ import typer
 from typer.core import TyperGroup
 
 from edgedistill import __version__, crew
+from edgedistill.cli_bundle import bundle_app
 from edgedistill.cli_devices import devices_app
+from edgedistill.cli_export import export_app
 from edgedistill.cli_parts import Quiet, Verbose
 from edgedistill.cli_parts import face_of as _face
 from edgedistill.cli_parts import show as _print
@@ -51,6 +53,8 @@ app = typer.Typer(
 app.add_typer(devices_app, name="devices")
 app.add_typer(teacher_app, name="teacher")
 app.add_typer(synth_app, name="synth")
+app.add_typer(bundle_app, name="bundle")
+app.add_typer(export_app)
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
 Log = Literal["none", "tensorboard"]

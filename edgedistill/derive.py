@@ -153,6 +153,12 @@ def effort_values(
         values["distill.precision"] = (
             ("bfloat16", "a GPU is here") if gpu else ("float32", "without a GPU it is as fast")
         )
+    return values | export_values(recipe, device)
+
+
+def export_values(recipe: Recipe, device: Device) -> Values:
+    """What the graph takes and its opset, as the device wants them."""
+    values: Values = {}
     if recipe.export.input == "auto":
         values["export.input"] = (device.input_layout, f"what {device.name} takes")
     if recipe.export.opset == "auto":

@@ -69,6 +69,11 @@ def remove(path: Path) -> None:
 
 
 def replace_folder(source: Path, target: Path) -> None:
-    """Put the folder `source` in the place of `target`."""
-    remove(target)
+    """Put the folder `source` in the place of `target`: two renames, then the old one is removed."""
+    old = target.with_name(f".trash-{target.name}-{os.getpid()}")
+    there = target.exists() or target.is_symlink()
+    if there:
+        target.replace(old)
     source.replace(target)
+    if there:
+        remove(old)

@@ -23,6 +23,7 @@ from edgedistill.arms import (
     TAUGHT_ONLY,
     Arm,
     arms_of,
+    best_arm,
 )
 from edgedistill.derive import fine_tuning
 from edgedistill.distill.spec import StudentSpec
@@ -39,6 +40,7 @@ from edgedistill.teaching import (
     view_count,
     views_of,
 )
+from edgedistill.trained import licences_of
 
 if TYPE_CHECKING:
     from edgedistill.deploy.stage import Shape
@@ -294,33 +296,22 @@ class Build(Preparation):
     def chosen_arm(self) -> str:
         """The best arm from the student's start on validation; at a tie the distilled one, then the shorter."""
         top1 = {arm.name: done.facts["val_top1"] for arm, done in self.trained.items() if arm.first}
-        return max(
-            (name for name in (DISTILLED, SYNTH, PLAIN, LONGER) if name in top1),
-            key=top1.__getitem__,
-        )
+        return best_arm(top1)
 
     @cached_property
     def shape(self) -> Shape:
         """What every exported file shares."""
-        from edgedistill.deploy.stage import Shape, preprocess_of
+        from edgedistill.deploy.stage import preprocess_of, shape_for
 
-        look = self.start.facts["look"]
-        return Shape(
-            layout=self.recipe.export.input,
-            classes=self.dataset.classes,
-            preprocess=preprocess_of(look["size"], look["mean"], look["std"]),
-            opset=number(self.recipe.export.opset),
-            runtime="tensorrt" if self.device.runtime == "tensorrt" else "onnxruntime",
-            flavour=self.device.int8_flavour or "x86",
-        )
+        look, export = self.start.facts["look"], self.recipe.export
+        return shape_for(
+            self.device, self.dataset.classes, preprocess_of(look["size"], look["mean"], look["std"]),
+            export.input, number(export.opset),
+        )  # fmt: skip
 
     @cached_property
     def licences(self) -> dict[str, str | None]:
         """Licences of teacher, student, data, and of what made the images it learned from; `None` is unknown."""
         made = self.synthetic if self.chosen_arm == SYNTH else None
-        return {
-            **({"generator": made.facts["maker"]["licence"]} if made is not None else {}),
-            "teacher": self.teacher.facts["licence"],
-            "student": self.start.facts["licence"],
-            "data": self.recipe.data.licence or self.dataset.licence,
-        }
+        data = self.recipe.data.licence or self.dataset.licence
+        return licences_of(self.teacher, self.start, data, made)

@@ -131,6 +131,16 @@ def outputs(
     return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
 
 
+def logits_of(model: nn.Module, pixels: Pixels, look: Look, device: torch.device) -> Floats:
+    """Logits (N, C) in float32 of any classifier, by its own forward pass over pixels (N, S, S, 3)."""
+    net, parts = model.to(device).eval(), []
+    with inference(device, fast=False):
+        for start in range(0, len(pixels), 128):
+            x = look.tensor(np.asarray(pixels[start : start + 128]), device)
+            parts.append(net(x).float().cpu().numpy())
+    return np.concatenate(parts)
+
+
 def count_params(model: nn.Module) -> int:
     """Number of parameters."""
     return sum(p.numel() for p in model.parameters())

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgedistill.data.pixels import read_pixels
+from edgedistill.data.pixels import golden_pixels, train_pixels
 from edgedistill.data.split import cap
 from edgedistill.learning import Build
 from edgedistill.result import Precision
-from edgedistill.rundir import Done, Work, now_utc
+from edgedistill.rundir import Done, Work, made_utc
 from edgedistill.target.latency import Prediction, predict
 from edgedistill.target.students import find_student
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from edgedistill.deploy.tensorrt import Answer
 
 FLOATS: tuple[Precision, ...] = ("float32", "float16")
-GOLDEN_IMAGES = 8
 TUNED_ON = 10_000
 """Training images at most that training in INT8 draws from."""
 
@@ -39,33 +38,24 @@ class Packing:
         """10: ONNX in float32 and float16, compared with torch on real images."""
 
         def work(folder: Work) -> dict[str, Any]:
-            from edgedistill.deploy.onnx import export_float32, to_float16
-            from edgedistill.deploy.stage import check_parity, kit_logits, metadata, packed
+            from edgedistill.deploy.files import float_files, look_of, parities, parity_pixels
             from edgedistill.distill.stage import restore
-            from edgedistill.nets import outputs, pick_device
-            from edgedistill.teacher.stage import look_of
+            from edgedistill.nets import logits_of, pick_device
 
             learn, shape = self.learn, self.learn.shape
             model = restore(self.learn.chosen, learn.chosen_arm, learn.spec)
-            look, device = look_of(learn.start.facts), pick_device()
-            about = metadata(shape, learn.spec.model, learn.licences)
-            data: dict[Precision, bytes] = {
-                "float32": export_float32(model, look, shape.layout, shape.opset, about)
+            items = float_files(model, shape, self._about())
+            count = learn.recipe.export.parity_images
+            pixels = parity_pixels(learn.arrays.val, count, self._train_pixels)
+            reference = logits_of(model, pixels, look_of(shape), pick_device())
+            found = parities(items, pixels, reference, shape, folder)
+            for item in items:
+                folder.write(item.file, item.data)
+            worst = found["float32"]["max_abs"]
+            return {
+                **{name: {"parity": numbers} for name, numbers in found.items()},
+                "summary": f"float32 differs from torch by {worst:.1e} at most",
             }
-            data["float16"] = to_float16(data["float32"], about)
-            pixels = np.asarray(learn.arrays.val[: learn.recipe.export.parity_images])
-            if len(pixels) < learn.recipe.export.parity_images:
-                more = learn.recipe.export.parity_images - len(pixels)
-                pixels = np.concatenate([pixels, self._train_pixels(more)])
-            reference = outputs(model.to(device), pixels, look, device)[1]
-            facts: dict[str, Any] = {}
-            for name in FLOATS:
-                item = packed(name, data[name], shape)
-                found = check_parity(item, kit_logits(item, pixels, shape, folder), reference)
-                folder.write(item.file, data[name])
-                facts[name] = {"parity": found}
-            worst = facts["float32"]["parity"]["max_abs"]
-            return {**facts, "summary": f"float32 differs from torch by {worst:.1e} at most"}
 
         shape = self.learn.shape
         key = {
@@ -77,10 +67,14 @@ class Packing:
 
     def _train_pixels(self, count: int) -> Any:
         """Up to `count` training images (n, S, S, 3), drawn evenly over the classes, as the device sees them."""
-        dataset, size = self.learn.dataset, self.learn.spec.size
-        least = max(count, self.learn.spec.classes)
-        items = cap(dataset.train, min(least, len(dataset.train)), self.learn.recipe.seed)
-        return np.stack([read_pixels(dataset, item, size, size) for item in items])
+        size = self.learn.spec.size
+        return train_pixels(self.learn.dataset, count, size, size, self.learn.recipe.seed)
+
+    def _about(self, layout: str | None = None) -> dict[str, str]:
+        from edgedistill.deploy.stage import metadata
+
+        learn = self.learn
+        return metadata(learn.shape, learn.spec.model, learn.licences, layout)
 
     @cached_property
     def quantize(self) -> Done:
@@ -103,7 +97,7 @@ class Packing:
             answers = self._asked(items)
             chosen, reasons = choose(
                 options, self._natural(), self._runs(),
-                self._allowed(),
+                learn.recipe.int8_drop(),
                 {p: " ".join(a.reasons) for p, a in answers.items() if a.refused},
                 learn.recipe.budget.limits().size_bytes,
             )  # fmt: skip
@@ -132,66 +126,40 @@ class Packing:
         inputs = [self.export, self.learn.pixels]
         return self.learn.stage("11-quantize", 5, key, inputs, work)
 
-    def _allowed(self) -> float:
-        """The validation top-1 that INT8 may lose."""
-        recipe = self.learn.recipe
-        drops = (recipe.quantize.max_drop, recipe.budget.max_top1_drop)
-        return min(drop for drop in drops if drop is not None)
-
     def _int8(self, folder: Work) -> Found:
         """The INT8 file for the device's runtime: ranges from training images, ways compared on validation images."""
-        from edgedistill.deploy.int8 import Pupil, find
-        from edgedistill.deploy.search import Asked
-        from edgedistill.deploy.stage import kit_logits, metadata
+        from edgedistill.deploy.int8 import Pupil, asked, find
         from edgedistill.distill.stage import restore
 
-        learn, shape, section = self.learn, self.learn.shape, self.learn.recipe.quantize
-        float32, pixels = self._floats()[0], np.asarray(learn.arrays.val)
-        asked = Asked(
-            float32=float32.data, shape=shape,
-            metadata=lambda layout: metadata(shape, learn.spec.model, learn.licences, layout),
-            calibration=self._train_pixels(section.calibration_images),
-            pixels=pixels, labels=np.asarray(learn.arrays.val_labels),
-            logits=kit_logits(float32, pixels, shape, folder),
-            method=section.method, integers=self.device.takes_integers, allowed=self._allowed(),
+        learn, section = self.learn, self.learn.recipe.quantize
+        question = asked(
+            self._floats()[0], learn.shape, self._about, self._train_pixels(section.calibration_images),
+            np.asarray(learn.arrays.val), np.asarray(learn.arrays.val_labels), folder,
+            method=section.method, integers=self.device.takes_integers, allowed=learn.recipe.int8_drop(),
         )  # fmt: skip
         pupil = Pupil(
             lambda: restore(learn.chosen, learn.chosen_arm, learn.spec),
             lambda: self._train_pixels(TUNED_ON), section.tune_steps, learn.recipe.seed,
         )  # fmt: skip
-        return find(asked, pupil, folder, self.face)
+        return find(question, pupil, folder, self.face)
 
     def _expected(self, name: Precision, found: Found) -> float | None:
-        """The latency predicted for a file; an INT8 file that is partly float lies between the two."""
-        latency, whole = self._predicted(name), self._predicted("float32")
-        if name != "int8" or not found.float_share or latency is None or whole is None:
-            return latency
-        return latency + found.float_share * (whole - latency)
+        """The latency predicted for a file."""
+        from edgedistill.deploy.int8 import expected
+
+        latency = self._predicted(name)
+        return expected(latency, self._predicted("float32"), found) if name == "int8" else latency
 
     @property
     def _builder(self) -> str | None:
-        """The version of TensorRT-RTX that is asked about the files; `None` where none is, or the device has no GPU."""
-        from edgedistill.deploy.tensorrt import installed
+        from edgedistill.deploy.tensorrt import builder_for
 
-        return installed() if self.device.runtime == "tensorrt" else None
+        return builder_for(self.device)
 
     def _asked(self, items: Sequence[Packed]) -> dict[Precision, Answer]:
-        """What NVIDIA's parser and builder say of each file, where they can be asked."""
-        from edgedistill.deploy.tensorrt import ask_builder
+        from edgedistill.deploy.tensorrt import ask_device
 
-        if self._builder is None:
-            return {}
-        accelerator = self.device.accelerator
-        sm = accelerator.sm if accelerator is not None else None
-        self.face.detail("asking TensorRT-RTX whether it takes the files")
-        answers = ask_builder({item.precision: item.data for item in items}, sm)
-        silent = [answer for answer in answers.values() if not answer.answered]
-        if silent:
-            self.face.warn(
-                f"TensorRT-RTX could not be asked about {len(silent)} files ({silent[0].reasons[0]}); whether TensorRT "
-                "takes them is not known"
-            )
-        return answers
+        return ask_device(self.device, items, self.face)
 
     @property
     def flavour(self) -> str:
@@ -260,11 +228,13 @@ class Packing:
                 folder,
                 name=str(learn.recipe.name),
                 device=self.device.name,
-                created_utc=now_utc(),
+                created_utc=made_utc(),
                 shape=learn.shape,
                 models=self.packed_files(),
                 chosen=self.quantize.facts["chosen"],
-                golden=self._train_pixels(GOLDEN_IMAGES),
+                golden=golden_pixels(
+                    learn.dataset, learn.spec.size, learn.spec.size, learn.recipe.seed
+                ),
                 licences=learn.licences,
                 evalset=self._evalset(),
             )

@@ -16,7 +16,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,14 @@ from filelock import FileLock, Timeout
 from edgedistill import crew
 from edgedistill.errors import BusyError, StoppedError, UsageError
 from edgedistill.files import is_disk_full, remove, replace_folder, sha256_file, stamp, write_atomic
-from edgedistill.provenance import PACKAGES, git_commit, python_version, versions
+from edgedistill.provenance import (
+    PACKAGES,
+    git_commit,
+    made_utc,
+    now_utc,
+    python_version,
+    versions,
+)
 from edgedistill.recipe import hash_of
 
 OWN = (
@@ -35,11 +41,6 @@ OWN = (
 """What a build writes into its run folder beside the lock and the log; `--fresh` removes nothing else."""
 STAGES, SHARED = "stages", "shared"
 """Where the stages of a run lie, and where those of a study."""
-
-
-def now_utc() -> str:
-    """The time now, as `2026-11-22T10:00:00Z`."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @dataclass(frozen=True)
@@ -327,6 +328,7 @@ __all__ = [
     "events",
     "git_commit",
     "is_disk_full",
+    "made_utc",
     "now_utc",
     "python_version",
     "replace_folder",

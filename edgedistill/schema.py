@@ -325,3 +325,8 @@ class Recipe(Section):
     export: ExportSection = ExportSection()
     quantize: QuantizeSection = QuantizeSection()
     bench: BenchSection = BenchSection()
+
+    def int8_drop(self) -> float:
+        """The validation top-1 that INT8 may lose: the quantizer's, or the budget's where that is less."""
+        drops = (self.quantize.max_drop, self.budget.max_top1_drop)
+        return min(drop for drop in drops if drop is not None)

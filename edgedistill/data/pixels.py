@@ -12,11 +12,13 @@ import numpy.typing as npt
 from ontarget.preprocess import DecodeError, resize_crop
 
 from edgedistill.data.dataset import Dataset, Item, Progress, printable, quiet, threaded
+from edgedistill.data.split import cap, spread
 from edgedistill.errors import DataError
 
 Pixels = npt.NDArray[np.uint8]
 
 _TASK = 16
+GOLDEN_IMAGES, MOST_GOLDEN = 8, 32
 
 
 def pixels_bytes(n: int, crop: int) -> int:
@@ -30,6 +32,24 @@ def read_pixels(dataset: Dataset, item: Item, resize: int, crop: int) -> Pixels:
         return resize_crop(dataset.read(item), resize, crop)
     except DecodeError as error:
         raise DataError(f"image {printable(item.key)} cannot be used: {error}") from None
+
+
+def train_pixels(dataset: Dataset, count: int, resize: int, crop: int, seed: int) -> Pixels:
+    """`count` training images `(n, crop, crop, 3)`, or as many as there are, drawn evenly over the
+    classes; where there are more classes than `count`, one of each.
+    """
+    least = max(count, len(dataset.classes))
+    return _stacked(dataset, cap(dataset.train, least, seed), resize, crop)
+
+
+def golden_pixels(dataset: Dataset, resize: int, crop: int, seed: int) -> Pixels:
+    """The training images that go with a bundle: 8, or one of each class where that is at most 32."""
+    count = min(max(GOLDEN_IMAGES, len(dataset.classes)), MOST_GOLDEN)
+    return _stacked(dataset, spread(dataset.train, count, seed), resize, crop)
+
+
+def _stacked(dataset: Dataset, items: Sequence[Item], resize: int, crop: int) -> Pixels:
+    return np.stack([read_pixels(dataset, item, resize, crop) for item in items])
 
 
 def pixel_blocks(

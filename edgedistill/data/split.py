@@ -112,6 +112,15 @@ def cap(items: Sequence[Item], n: int, seed: int) -> list[Item]:
     return sorted(kept, key=lambda item: item.key)
 
 
+def spread(items: Sequence[Item], n: int, seed: int) -> list[Item]:
+    """`cap`, also for fewer than one of each class: then one each of classes at even distances."""
+    classes = len(by_label(items))
+    if n >= classes:
+        return cap(items, n, seed)
+    firsts = sorted(cap(items, classes, seed), key=lambda item: item.label)
+    return [firsts[place * classes // n] for place in range(n)]
+
+
 def _quota(sizes: Mapping[int, int], n: int) -> dict[int, int]:
     """`n` shared out in proportion to `sizes`, at least one each, then by largest claim left."""
     total = sum(sizes.values())

@@ -125,6 +125,7 @@ def write_bundle(
     golden_pixels: npt.NDArray[np.uint8],
     golden_logits: Mapping[str, npt.NDArray[np.float32]],
     licences: Mapping[str, str | None],
+    golden_words: str | None = None,
 ) -> dict[str, Any]:
     """Write the bundle into the working folder and return its manifest."""
     for packed in models:
@@ -158,6 +159,7 @@ def write_bundle(
             "file": "golden.npz",
             "sha256": sha256_file(golden),
             "n": len(golden_pixels),
+            **({"images": golden_words} if golden_words is not None else {}),
         },
         "labels": {"file": "labels.txt", "sha256": sha256_file(work.path("labels.txt"))},
         "licences": dict(licences),

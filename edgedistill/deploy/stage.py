@@ -22,6 +22,7 @@ from edgedistill.errors import EdgedistillError
 from edgedistill.metrics import parity, top1
 from edgedistill.result import Precision
 from edgedistill.rundir import Work, replace_folder, sha256_file
+from edgedistill.target.device import Device
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -54,6 +55,14 @@ def preprocess_of(size: int, mean: Sequence[float], std: Sequence[float]) -> Pre
     return Preprocess(
         resize=size, crop=size, mean=(mean[0], mean[1], mean[2]), std=(std[0], std[1], std[2])
     )
+
+
+def shape_for(
+    device: Device, classes: Sequence[str], preprocess: Preprocess, layout: str, opset: int
+) -> Shape:
+    """The shape of what ships to a device; where that has no fast INT8, the INT8 file is one that runs here."""
+    runtime = "tensorrt" if device.runtime == "tensorrt" else "onnxruntime"
+    return Shape(layout, tuple(classes), preprocess, opset, runtime, device.int8_flavour or "x86")
 
 
 def packed(name: Precision, data: bytes, shape: Shape, layout: str | None = None) -> Packed:
@@ -112,11 +121,11 @@ def check_parity(item: Packed, logits: Floats, reference: Floats) -> dict[str, A
 
 @dataclass(frozen=True)
 class Option:
-    """A file that could ship: validation top-1, size, and the latency predicted for the device, if any."""
+    """A file that could ship: size, and where they are known validation top-1 and the device's predicted latency."""
 
     precision: Precision
     size_bytes: int
-    val_top1: float
+    val_top1: float | None
     latency_s: float | None
 
 
@@ -135,7 +144,9 @@ def choose(
     slower where the natural file passes the size limit.
     """
     by_name = {o.precision: o for o in options}
-    base = by_name["float32"] if natural in refused else by_name.get(natural, by_name["float32"])
+    base = by_name.get("float32", options[0])
+    if natural not in refused:
+        base = by_name.get(natural, base)
     reasons: dict[str, str] = {}
     chosen: Precision = base.precision
     for option in options:
@@ -179,7 +190,7 @@ def _against(
         return f"the device has no fast {option.precision}"
     if option.size_bytes >= base.size_bytes:
         return f"not smaller than {base.precision}"
-    lost = base.val_top1 - option.val_top1
+    lost = _lost(option, base)
     if lost > max_drop:
         return (
             f"loses {100 * lost:.1f} points on validation, {100 * max_drop:.1f} are allowed; "
@@ -201,8 +212,15 @@ def _against(
     return None
 
 
+def _lost(option: Option, base: Option) -> float:
+    """Validation top-1 that an option loses; 0 where no image has a label."""
+    if option.val_top1 is None or base.val_top1 is None:
+        return 0.0
+    return base.val_top1 - option.val_top1
+
+
 def _won(option: Option, base: Option) -> str:
-    lost = base.val_top1 - option.val_top1
+    lost = _lost(option, base)
     words = f"loses {100 * lost:.1f} points" if lost > 0 else "loses nothing"
     assert option.latency_s is not None and base.latency_s is not None
     return (
@@ -223,8 +241,12 @@ def pack(
     golden: Pixels,
     licences: Mapping[str, str | None],
     evalset: tuple[Pixels, npt.NDArray[np.int64], int] | None,
+    golden_words: str | None = None,
 ) -> dict[str, Any]:
-    """Write `bundle/` and `evalset/` into the working folder; golden outputs are those of the files themselves."""
+    """Write `bundle/` and `evalset/` into the working folder; golden outputs are those of the files themselves.
+
+    `golden_words` say what the golden images are where they are no training images of the model.
+    """
     shutil.rmtree(work.path("bundle"), ignore_errors=True)
     work.path("bundle").mkdir()
     logits: dict[str, Floats] = {
@@ -241,6 +263,7 @@ def pack(
         chosen=chosen,
         golden_pixels=golden,
         golden_logits=logits,
+        golden_words=golden_words,
         licences=licences,
     )
     if evalset is not None:

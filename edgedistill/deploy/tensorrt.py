@@ -10,11 +10,16 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
+
+from edgedistill.deploy.bundle import Packed
+from edgedistill.progress import Face
+from edgedistill.result import Precision
+from edgedistill.target.device import Device
 
 DISTRIBUTION, WORKER = "tensorrt-rtx-cu13", "edgedistill.deploy.rtx"
 KNOWN = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
@@ -74,6 +79,28 @@ def installed() -> str | None:
         return version(DISTRIBUTION)
     except PackageNotFoundError:
         return None
+
+
+def builder_for(device: Device) -> str | None:
+    """The version of TensorRT-RTX that is asked about a device's files; `None` without it, or for another runtime."""
+    return installed() if device.runtime == "tensorrt" else None
+
+
+def ask_device(device: Device, items: Sequence[Packed], face: Face) -> dict[Precision, Answer]:
+    """What NVIDIA's parser and builder say of each file, where they can be asked; a silence is told."""
+    if builder_for(device) is None:
+        return {}
+    accelerator = device.accelerator
+    sm = accelerator.sm if accelerator is not None else None
+    face.detail("asking TensorRT-RTX whether it takes the files")
+    answers = ask_builder({item.precision: item.data for item in items}, sm)
+    silent = [answer for answer in answers.values() if not answer.answered]
+    if silent:
+        face.warn(
+            f"TensorRT-RTX could not be asked about {len(silent)} files ({silent[0].reasons[0]}); whether TensorRT "
+            "takes them is not known"
+        )
+    return answers
 
 
 def ask_builder(

@@ -19,9 +19,9 @@ import numpy.typing as npt
 
 from edgedistill.errors import UsageError, unknown
 from edgedistill.result import Precision
-from edgedistill.target.cost import Cost
+from edgedistill.target.cost import Cost, cost_of_graph
 from edgedistill.target.features import features_of, summed
-from edgedistill.target.kernels import COLUMNS, KernelTable, kernel_of
+from edgedistill.target.kernels import COLUMNS, KernelTable, kernel_of, table_of
 from edgedistill.target.latency import BYTES_PER_ELEMENT, Network
 
 Ints = npt.NDArray[np.int64]
@@ -167,6 +167,21 @@ class Student:
         width = BYTES_PER_ELEMENT[precision]
         activations = self.peak_act_elements(input_size) * width
         return runtime_bytes + 2 * self.size_bytes(precision, classes) + activations
+
+
+def network_of(name: str, input_size: int, classes: int, float32: bytes) -> Network:
+    """What a latency is predicted for: the student of that name; of another network, what its float32 file holds.
+
+    Raises `DocumentError` for a file whose shapes cannot be derived.
+    """
+    known = {student.name: student for student in load_students()}
+    if name in known:
+        return known[name].network(input_size, classes)
+    import onnx
+
+    cost = cost_of_graph(onnx.load_model_from_string(float32))
+    features = features_of(table_of(cost.kernels)).sum(0)
+    return Network(name, name, cost.operators, features)
 
 
 @cache

@@ -54,10 +54,12 @@ class Pretrained:
 
 def triple(values: Any, above: float = -1e6) -> tuple[float, float, float]:
     """Three finite numbers, one for each colour. Raises `ValueError`."""
-    a, b, c = (float(v) for v in values)
-    if not all(above < v < 1e6 for v in (a, b, c)):
-        raise ValueError(f"mean and std of the colours must be finite, std above 0; got {values}")
-    return a, b, c
+    numbers = [float(v) for v in values]
+    if len(numbers) != 3 or not all(above < v < 1e6 for v in numbers):
+        raise ValueError(
+            f"mean and std must be three finite numbers, one a colour, std above 0; got {values}"
+        )
+    return numbers[0], numbers[1], numbers[2]
 
 
 def names_of(values: object, classes: int) -> tuple[str, ...] | None:
