@@ -18,6 +18,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ NETWORKS = {
 """Epochs of training; the last starts from ImageNet's weights, the others from random ones."""
 TRAINED, VALIDATED, CALIBRATED, CALIBRATED_LARGE = 10_000, 500, 256, 64
 ROUNDS, RUNS = 30, 5
+FLOATS = "ours, pixels as floats"
 HERE = Path(__file__).parent / "other_tools" / "run_int8.py"
 CLASSES = tuple(f"class {k}" for k in range(10))
 
@@ -147,6 +149,7 @@ def made(name: str, size: int, given: argparse.Namespace, way: Any) -> tuple[dic
     data = export_float32(net, Look(size, *means), shape.layout, shape.opset, {})
     files["float32"].write_bytes(data)
     ours, told = stem.with_name(f"{stem.name}.ours.onnx"), stem.with_name(f"{stem.name}.way.json")
+    floats = stem.with_name(f"{stem.name}.floats.onnx")
     if not told.exists():
         grey, labels = images("train", VALIDATED, TRAINED)
         validation = pixels(grey[:16] if way else grey, size)
@@ -158,12 +161,13 @@ def made(name: str, size: int, given: argparse.Namespace, way: Any) -> tuple[dic
         search = Search(question, Work(work), print)
         found = search.make(way) if way else search.best()
         ours.write_bytes(found.data)
+        floats.write_bytes(search.make(replace(found.way, integers=False)).data)
         told.write_text(json.dumps({**vars(found.way), "words": found.way.words(search.products)}))
     told_way = json.loads(told.read_text())
     words = told_way.pop("words")
     chosen = Way(**{**told_way, "float_nodes": tuple(told_way["float_nodes"])})
     print(f"{name} at {size}: {words}", flush=True)
-    files["ours"] = ours
+    files |= {"ours": ours, FLOATS: floats}
     files["onnxruntime, defaults"] = stem.with_name(f"{stem.name}.ort.onnx")
     if not files["onnxruntime, defaults"].exists():
         by_onnxruntime(files["float32"], fed, files["onnxruntime, defaults"])
@@ -252,7 +256,11 @@ def row(name: str, given: argparse.Namespace) -> dict[str, Any]:
     np.save(one, pixels(grey[:1], given.latency_size))
     seconds = timed(large, given.other, one)
     small = timed(files, given.other, test)
-    found: dict[str, Any] = {"network": name, "files": {}}
+    integers = paired_gain(right["ours"], right[FLOATS], FLOATS)
+    found: dict[str, Any] = {
+        "network": name, "files": {}, "integers": [integers.value, *integers.ci95],
+        "integers_latency": [of["ours"] / of[FLOATS] for of in (seconds, small)],
+    }  # fmt: skip
     for file in files:
         gain = paired_gain(right[file], right["float32"], "float32")
         found["files"][file] = {
@@ -283,6 +291,14 @@ def table(rows: list[dict[str, Any]], size: int, large: int) -> str:
                 f"{100 * file['gain']:+.2f} ({low:+.2f} to {high:+.2f}) | {1e3 * file['seconds']:.2f} | "
                 f"{file['times']:.2f} | {file['times_small']:.2f} |"
             )
+    for one in rows:
+        value, low, high = (100 * v for v in one["integers"])
+        most, least = one["integers_latency"]
+        lines += [
+            "",
+            f"{one['network']}: pixels as integers against floats {value:+.2f} points ({low:+.2f} to {high:+.2f}), latency "
+            f"{most:.3f} of theirs at {large} px, {least:.3f} at {size} px",
+        ]
     return "\n".join(lines)
 
 
