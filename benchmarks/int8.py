@@ -106,7 +106,7 @@ def trained(name: str, size: int, work: Path) -> tuple[Any, Any]:
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             rate.step()
-        print(f"{name}: epoch {epoch + 1} of {epochs}, loss {float(loss):.3f}", flush=True)
+        print(f"{name}: epoch {epoch + 1} of {epochs}, loss {loss.item():.3f}", flush=True)
     torch.save(net.state_dict(), file)
     return net.eval(), means
 
@@ -296,8 +296,8 @@ def table(rows: list[dict[str, Any]], size: int, large: int) -> str:
         most, least = one["integers_latency"]
         lines += [
             "",
-            f"{one['network']}: pixels as integers against floats {value:+.2f} points ({low:+.2f} to {high:+.2f}), latency "
-            f"{most:.3f} of theirs at {large} px, {least:.3f} at {size} px",
+            f"{one['network']}: pixels as integers against floats {value:+.2f} points ({low:+.2f} to {high:+.2f}), "
+            f"latency {most:.3f} of theirs at {large} px, {least:.3f} at {size} px",
         ]
     return "\n".join(lines)
 
