@@ -13,20 +13,25 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx
 from onnx import TensorProto
 from ontarget.contract import Bundle, Model, TensorSpec, verify_hashes
+from ontarget.modelfile import fault_of
 from ontarget.views import clean
 
 from edgedistill import __version__
 from edgedistill.deploy.archive import read_bundle, strangers
 from edgedistill.deploy.bundle import KIT, SHIPPED_BESIDE, beside_bytes, kit_bytes
-from edgedistill.deploy.onnx import opset_of
+from edgedistill.deploy.onnx import CONTENT, content_hash, opset_of
 
 PATIENCE_S = 600.0
-ELEMENTS = {"uint8": TensorProto.UINT8, "float32": TensorProto.FLOAT, "float16": TensorProto.FLOAT16}  # fmt: skip
+ELEMENTS = {
+    "uint8": TensorProto.UINT8,
+    "int8": TensorProto.INT8,
+    "float32": TensorProto.FLOAT,
+    "float16": TensorProto.FLOAT16,
+}
 MOST_NAMED = 10
 
 
@@ -102,10 +107,11 @@ def _same(path: Path, data: bytes) -> bool:
 def _model(model: Model, bundle: Bundle) -> Iterator[str]:
     """What is wrong with one ONNX file."""
     try:
-        proto = onnx.load(str(model.path), load_external_data=False)
-        if _external(proto):
-            yield "it wants data from another file"
+        fault = fault_of(model.path)
+        if fault is not None:
+            yield fault
             return
+        proto = onnx.load(str(model.path), load_external_data=False)
         onnx.checker.check_model(proto, full_check=True)
         opset = opset_of(proto)
     except Exception as error:  # protocol buffers and the checker raise many kinds
@@ -123,21 +129,6 @@ def _model(model: Model, bundle: Bundle) -> Iterator[str]:
             got = ", ".join(str(_spec(value)) for value in values)
             yield f"its {what} is {clean(got, 200)}, the manifest says {_asked(spec)}"
     yield from _says(proto, model, bundle)
-
-
-def _external(proto: onnx.ModelProto) -> bool:
-    """Whether any tensor, also of a branch inside, lies in another file."""
-    graphs = [proto.graph, *(function for function in proto.functions)]
-    while graphs:
-        graph: Any = graphs.pop()
-        tensors = list(getattr(graph, "initializer", ()))
-        tensors += [s.values for s in getattr(graph, "sparse_initializer", ())]
-        for attribute in (a for node in graph.node for a in node.attribute):
-            tensors += [attribute.t, *attribute.tensors]
-            graphs += [g for g in (attribute.g, *attribute.graphs) if len(g.node)]
-        if any(t.data_location == TensorProto.EXTERNAL or t.external_data for t in tensors):
-            return True
-    return False
 
 
 def _spec(value: onnx.ValueInfoProto) -> tuple[str, str, tuple[int | None, ...]]:
@@ -167,6 +158,8 @@ def _says(proto: onnx.ModelProto, model: Model, bundle: Bundle) -> Iterator[str]
             got = None
         if got != want:
             yield f"its metadata {key} is not what the manifest says"
+    if own.get(CONTENT) != content_hash(proto):
+        yield f"its metadata {CONTENT} is not the hash of its graph and weights"
 
 
 def _golden(folder: Path) -> list[Check]:

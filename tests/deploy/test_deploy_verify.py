@@ -15,6 +15,7 @@ import pytest
 
 from edgedistill import __version__
 from edgedistill.deploy.archive import pack_archive
+from edgedistill.deploy.onnx import CONTENT, content_hash
 from edgedistill.deploy.verify import checks
 from edgedistill.errors import DocumentError
 from tests.build_parts import tool
@@ -138,8 +139,8 @@ def _said(key: str, value: str) -> Callable[[onnx.ModelProto], None]:
         (_opset, "its opset is 16, the manifest says 17"),
         (_output, "ONNX's checker refuses it"),
         (_node, "ONNX's checker refuses it"),
-        (_outside, "it wants data from another file"),
-        (_outside_in_a_branch, "it wants data from another file"),
+        (_outside, "it keeps weights in another file"),
+        (_outside_in_a_branch, "it keeps weights in another file"),
         (_said("classes", '["a"]'), "its metadata edgedistill.classes is not what"),
         (_said("preprocess", "["), "its metadata edgedistill.preprocess is not what"),
         (_said("input", "float_nchw"), "its metadata edgedistill.input is not what"),
@@ -167,18 +168,31 @@ def test_a_manifest_that_says_another_input_is_a_fault(bundle: Path) -> None:
 
 def test_rubbish_with_a_right_hash_is_a_fault(bundle: Path) -> None:
     edit_model(bundle, lambda proto: proto.Clear())
-    assert any("ONNX's checker refuses it" in fault for fault in faults(bundle))
+    assert any("it is empty" in fault for fault in faults(bundle))
+
+
+def _moved(proto: onnx.ModelProto) -> None:
+    """Add 1 to the bias of the classifier."""
+    bias = next(t for t in proto.graph.initializer if list(t.dims) == [3])
+    value = onnx.numpy_helper.to_array(bias) + np.float32(1)
+    bias.CopyFrom(onnx.numpy_helper.from_array(value, bias.name))
 
 
 def test_a_model_that_computes_something_else_is_found_by_the_golden_outputs(bundle: Path) -> None:
     def change(proto: onnx.ModelProto) -> None:
-        bias = next(t for t in proto.graph.initializer if list(t.dims) == [3])
-        value = onnx.numpy_helper.to_array(bias) + np.float32(1)
-        bias.CopyFrom(onnx.numpy_helper.from_array(value, bias.name))
+        _moved(proto)
+        next(p for p in proto.metadata_props if p.key == CONTENT).value = content_hash(proto)
 
     edit_model(bundle, change)
     found = faults(bundle)
     assert len(found) == 1 and found[0].startswith("golden outputs, float32:"), found
+
+
+def test_a_model_whose_weights_are_not_those_that_its_metadata_names_is_a_fault(
+    bundle: Path,
+) -> None:
+    edit_model(bundle, _moved)
+    assert any(f"its metadata {CONTENT} is not the hash" in fault for fault in faults(bundle))
 
 
 def test_an_empty_folder_is_no_bundle(tmp_path: Path) -> None:
