@@ -26,6 +26,7 @@ import numpy as np
 
 from edgedistill.files import write_atomic
 from edgedistill.metrics import correct, paired_gain, proportion
+from edgedistill.progress import Face
 from edgedistill.rundir import Work
 
 IMAGES = Path("/usr/share/datasets/fashion-mnist")
@@ -162,7 +163,7 @@ def made(name: str, size: int, given: argparse.Namespace, way: Any) -> tuple[dic
             labels.astype(np.int64)[: len(validation)], Work(work),
             method="auto", integers=True, allowed=0.005,
         )  # fmt: skip
-        search = Search(question, Work(work), print)
+        search = Search(question, Work(work), Face(2))
         found = search.make(way) if way else search.best()
         ours.write_bytes(found.data)
         floats.write_bytes(search.make(replace(found.way, integers=False)).data)

@@ -77,13 +77,11 @@ def expected(int8: float | None, float32: float | None, found: Found) -> float |
 
 def find(question: Asked, pupil: Pupil | None, work: Work, face: Face) -> Found:
     """The INT8 file that loses least of those that lose no more than is allowed; else the one that loses least."""
-    search = Search(question, work, face.detail)
+    search = Search(question, work, face)
     made = search.best()
     steps = 0
     if made.drop > question.allowed and pupil is not None and pupil.steps:
-        again = Search(
-            replace(question, float32=_taught(question, made, pupil, face)), work, face.detail
-        )
+        again = Search(replace(question, float32=_taught(question, made, pupil, face)), work, face)
         after = again.best()
         if after.drop < made.drop:
             search, made, steps = again, after, pupil.steps

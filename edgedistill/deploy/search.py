@@ -23,6 +23,7 @@ from edgedistill.deploy.quantize import kept_in_float, prepared, quantized
 from edgedistill.deploy.ranges import METHODS, Seen, observe, ranges
 from edgedistill.deploy.stage import Shape, kit_logits, model_inputs, packed
 from edgedistill.metrics import softmax, top1
+from edgedistill.progress import Face
 from edgedistill.rundir import Work
 
 Pixels = npt.NDArray[np.uint8]
@@ -93,8 +94,8 @@ class Made:
 class Search:
     """Makes and measures INT8 files of one float32 file; what was made is remembered in `tried`."""
 
-    def __init__(self, asked: Asked, work: Work, say: Callable[[str], None]) -> None:
-        self._asked, self._work, self._say = asked, work, say
+    def __init__(self, asked: Asked, work: Work, face: Face) -> None:
+        self._asked, self._work, self._face = asked, work, face
         self.tried: list[Made] = []
         self._graphs: dict[tuple[bool, bool], tuple[onnx.ModelProto, dict[str, Seen]]] = {}
         self.products = len(products(onnx.load_model_from_string(asked.float32).graph))
@@ -103,16 +104,26 @@ class Search:
         """The best file that was found; one that loses more than is allowed only when none loses less."""
         asked = self._asked
         integers = asked.integers and takes_integers(onnx.load_model_from_string(asked.float32))
-        if asked.method != "auto":
-            best = self.make(Way(asked.method, integers=integers))
-        else:
-            best = min((self.make(Way(method)) for method in METHODS), key=_loss)
-            if pairs(self._graph(best.way)[0].graph):
-                best = min(best, self.make(replace(best.way, equalized=True)), key=_loss)
-            best = min(best, self.make(replace(best.way, corrected=True)), key=_loss)
-            if integers:
-                best = self._either(best, self.make(replace(best.way, integers=True)))
+        named = Way(asked.method, integers=integers)
+        best = self._compared(integers) if asked.method == "auto" else self.make(named)
         return best if best.drop <= asked.allowed else self._mixed(best)
+
+    def _compared(self, integers: bool) -> Made:
+        """The best of all ways without a product in float; each step keeps the better."""
+        with self._face.bar("INT8", len(METHODS) + 3) as advance:
+
+            def make(way: Way) -> Made:
+                made = self.make(way)
+                advance(1)
+                return made
+
+            best = min((make(Way(method)) for method in METHODS), key=_loss)
+            if pairs(self._graph(best.way)[0].graph):
+                best = min(best, make(replace(best.way, equalized=True)), key=_loss)
+            best = min(best, make(replace(best.way, corrected=True)), key=_loss)
+            if integers:
+                best = self._either(best, make(replace(best.way, integers=True)))
+        return best
 
     def _either(self, floats: Made, integers: Made) -> Made:
         """The file that takes integers, unless it is clearly further from the float file or loses too much."""
@@ -131,7 +142,7 @@ class Search:
         drop = top1(reference, labels) - top1(logits, labels)
         made = Made(way, data, layout, divergence(reference, logits), drop)
         self.tried.append(made)
-        self._say(
+        self._face.detail(
             f"INT8, {way.words(self.products)}: divergence {made.divergence:.2g}, "
             f"{100 * made.drop:+.1f} points lost"
         )
@@ -202,12 +213,13 @@ class Search:
         layout = self._layout(way)
         kept = kept_in_float(model)
         names = [node.name for node in products(model.graph) if node.name not in kept]
-        self._say(f"INT8 loses too much: asking each of {len(names)} products what it loses")
         loss = {}
-        for name in names:
-            data = quantized(model, limits, flavour, self._asked.metadata(layout), only=[name])
-            logits = self._logits(data, layout, PROBED)
-            loss[name] = divergence(self._asked.logits[: len(logits)], logits)
+        with self._face.bar("INT8 loses too much: what each product loses", len(names)) as advance:
+            for name in names:
+                data = quantized(model, limits, flavour, self._asked.metadata(layout), only=[name])
+                logits = self._logits(data, layout, PROBED)
+                loss[name] = divergence(self._asked.logits[: len(logits)], logits)
+                advance(1)
         return sorted(names, key=lambda name: -loss[name])
 
     def float_share(self, way: Way) -> float:

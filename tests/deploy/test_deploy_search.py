@@ -36,7 +36,7 @@ def asked(work: Work, model: nn.Module, flavour: str = "arm", **changes: Any) ->
 
 
 def searched(work: Work, model: nn.Module, flavour: str = "arm", **changes: Any) -> Search:
-    return Search(asked(work, model, flavour, **changes), work, lambda text: None)
+    return Search(asked(work, model, flavour, **changes), work, Face(0))
 
 
 @pytest.fixture
