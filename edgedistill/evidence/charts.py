@@ -159,7 +159,6 @@ def bars(
     bottom = len(rows) * ROW
     body = _axis(bottom, 0.0, high, x, write)
     for i, row in enumerate(rows):
-        body += _head(i * ROW, row.label, row.text)
         body += _bar(row, i * ROW + 21, x)
     height = bottom + 22
     for value in svg.known([limit]):
@@ -168,6 +167,8 @@ def bars(
         anchor = "start" if at < 60 else "end" if at > WIDTH - 60 else "middle"
         body.append(svg.text("limit-text", at, bottom + 32, limit_text, anchor))
         height = bottom + 38
+    for i, row in enumerate(rows):
+        body += _head(i * ROW, row.label, row.text)
     return svg.svg("bars", title, desc, height, body)
 
 
