@@ -27,7 +27,8 @@ from edgedistill.progress import Face
 from edgedistill.rundir import Work
 
 Pixels = npt.NDArray[np.uint8]
-RANKED = 500
+Rows = npt.NDArray[np.int64]
+RANKED = 256
 """Validation images at most by which ways are compared."""
 PROBED = 64
 """Images at most by which the loss of one convolution alone is found."""
@@ -106,6 +107,7 @@ class Search:
         integers = asked.integers and takes_integers(onnx.load_model_from_string(asked.float32))
         named = Way(asked.method, integers=integers)
         best = self._compared(integers) if asked.method == "auto" else self.make(named)
+        best = self._on_all(best) if best.drop > asked.allowed else best
         return best if best.drop <= asked.allowed else self._mixed(best)
 
     def _compared(self, integers: bool) -> Made:
@@ -132,21 +134,32 @@ class Search:
         return floats if loses or far else integers
 
     def make(self, way: Way) -> Made:
-        """The file that is made this way, measured."""
-        asked = self._asked
+        """The file that is made this way, measured on some images."""
         layout = self._layout(way)
-        data = self._data(way, layout)
-        logits = self._logits(data, layout, RANKED)
-        count = len(logits)
-        reference, labels = asked.logits[:count], asked.labels[:count]
-        drop = top1(reference, labels) - top1(logits, labels)
-        made = Made(way, data, layout, divergence(reference, logits), drop)
+        made = self._measured(way, self._data(way, layout), layout, self._rows(RANKED))
         self.tried.append(made)
         self._face.detail(
             f"INT8, {way.words(self.products)}: divergence {made.divergence:.2g}, "
             f"{100 * made.drop:+.1f} points lost"
         )
         return made
+
+    def _on_all(self, made: Made) -> Made:
+        """The same file measured on all images, so that a few that turn by chance do not count as a loss."""
+        if len(self._asked.pixels) <= RANKED:
+            return made
+        return self._measured(made.way, made.data, made.layout, self._rows(None))
+
+    def _rows(self, most: int | None) -> Rows:
+        """Validation images, at most so many of them, from first to last: they may be in the order of their classes."""
+        count = len(self._asked.pixels)
+        return np.linspace(0, count - 1, min(most or count, count)).round().astype(np.int64)
+
+    def _measured(self, way: Way, data: bytes, layout: str, rows: Rows) -> Made:
+        asked, logits = self._asked, self._logits(data, layout, rows)
+        reference, labels = asked.logits[rows], asked.labels[rows]
+        drop = top1(reference, labels) - top1(logits, labels)
+        return Made(way, data, layout, divergence(reference, logits), drop)
 
     def _data(self, way: Way, layout: str) -> bytes:
         model, seen = self._graph(way)
@@ -182,9 +195,9 @@ class Search:
             self._graphs[key] = model, observe(model, fed)
         return self._graphs[key]
 
-    def _logits(self, data: bytes, layout: str, most: int) -> npt.NDArray[np.float32]:
+    def _logits(self, data: bytes, layout: str, rows: Rows) -> npt.NDArray[np.float32]:
         item = packed("int8", data, self._asked.shape, layout=layout)
-        return kit_logits(item, self._asked.pixels[:most], self._asked.shape, self._work)
+        return kit_logits(item, self._asked.pixels[rows], self._asked.shape, self._work)
 
     def _mixed(self, best: Made) -> Made:
         """The fewest products back to float with which the file loses no more than is allowed."""
@@ -192,14 +205,14 @@ class Search:
         most = max(1, int(MOST_IN_FLOAT * len(order)))
         low, high, good = 0, 1, None
         while good is None and high <= most:
-            made = self.make(replace(best.way, float_nodes=tuple(order[:high])))
+            made = self._on_all(self.make(replace(best.way, float_nodes=tuple(order[:high]))))
             good = made if made.drop <= self._asked.allowed else None
             low, high = (low, high) if good else (high, 2 * high)
         if good is None:
             return best
         while high - low > 1:
             middle = (low + high) // 2
-            made = self.make(replace(best.way, float_nodes=tuple(order[:middle])))
+            made = self._on_all(self.make(replace(best.way, float_nodes=tuple(order[:middle]))))
             if made.drop <= self._asked.allowed:
                 good, high = made, middle
             else:
@@ -213,12 +226,12 @@ class Search:
         layout = self._layout(way)
         kept = kept_in_float(model)
         names = [node.name for node in products(model.graph) if node.name not in kept]
-        loss = {}
+        loss, rows = {}, self._rows(PROBED)
         with self._face.bar("INT8 loses too much: what each product loses", len(names)) as advance:
             for name in names:
                 data = quantized(model, limits, flavour, self._asked.metadata(layout), only=[name])
-                logits = self._logits(data, layout, PROBED)
-                loss[name] = divergence(self._asked.logits[: len(logits)], logits)
+                logits = self._logits(data, layout, rows)
+                loss[name] = divergence(self._asked.logits[rows], logits)
                 advance(1)
         return sorted(names, key=lambda name: -loss[name])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,31 @@ def test_a_file_that_nothing_helps_is_the_one_that_loses_least_and_says_so(work:
     best = search.best()
     assert best.drop > -1.0 and not best.way.float_nodes
     assert max(len(made.way.float_nodes) for made in search.tried) <= 2
+
+
+def test_ways_are_compared_on_images_of_all_classes_and_a_loss_is_looked_at_on_every_image(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images lie in the order of their classes; 8 of them hold each class, and all 80 are scored in the end."""
+    order = np.argsort(np.arange(80) % 4, kind="stable")
+    pixels = pictures(80, 99)[order]
+    seen: list[np.ndarray] = []
+
+    def scored(item: Any, images: np.ndarray, *rest: Any) -> np.ndarray:
+        seen.append(images)
+        return kit_logits(item, images, *rest)
+
+    question = asked(work, plain(), method="minmax", allowed=-1.0)
+    logits = kit_logits(
+        packed("float32", question.float32, question.shape), pixels, question.shape, work
+    )
+    question = replace(question, pixels=pixels, labels=order % 4, logits=logits)
+    monkeypatch.setattr("edgedistill.deploy.search.RANKED", 8)
+    monkeypatch.setattr("edgedistill.deploy.search.kit_logits", scored)
+    Search(question, work, Face(0)).best()
+    places = [next(k for k in range(80) if np.array_equal(pixels[k], one)) for one in seen[0]]
+    assert {int(order[k] % 4) for k in places} == {0, 1, 2, 3} and len(places) == 8
+    assert len(seen[1]) == 80
 
 
 def test_the_divergence_of_the_same_logits_is_0_and_of_others_what_the_formula_says() -> None:
