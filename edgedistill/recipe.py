@@ -248,7 +248,7 @@ def replace(layered: Layered, values: Mapping[str, tuple[Any, str]]) -> Layered:
     return Layered(Recipe.model_validate(tree), reasons)
 
 
-DECIDED_LATER = ("teacher.adapt",)
+DECIDED_LATER = ("teacher.adapt", "quantize.method")
 """What says `auto` in a run too: validation images decide it, when the rest is long resolved."""
 
 

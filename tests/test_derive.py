@@ -248,14 +248,15 @@ def test_what_was_said_is_not_derived() -> None:
     assert student_values(said, _plan(True, 224)) == {}
 
 
-def test_nothing_but_how_the_teacher_adapts_is_auto_after_resolving() -> None:
+def test_nothing_but_how_the_teacher_adapts_and_int8_is_made_is_auto_after_resolving() -> None:
     recipe = Recipe()
     values = {
         **student_values(recipe, _plan()), **_effort(recipe), **method_values(recipe, 9_000),
         **synth_values(recipe, 9_000, 10),
     }  # fmt: skip
     resolved = resolve(Layered(recipe, {"seed": "said"}), values)
-    assert autos(resolved.recipe) == [] and resolved.recipe.teacher.adapt == "auto"
+    assert autos(resolved.recipe) == []
+    assert (resolved.recipe.teacher.adapt, resolved.recipe.quantize.method) == ("auto", "auto")
     assert all(reason for _, reason in values.values())
     assert resolved.reasons["seed"] == "said"
     assert resolved.reasons["student.model"] == "planned: it fits best"
