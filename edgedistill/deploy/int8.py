@@ -12,7 +12,7 @@ from torch import nn
 
 from edgedistill.deploy.bundle import Packed
 from edgedistill.deploy.onnx import export_float32
-from edgedistill.deploy.search import Asked, Made, Pixels, Search, rows
+from edgedistill.deploy.search import Asked, Made, Pixels, Search, told
 from edgedistill.deploy.stage import Shape, kit_logits, packed
 from edgedistill.deploy.tuning import tuned
 from edgedistill.nets import Look
@@ -55,17 +55,9 @@ def asked(
     """The question for an INT8 file of a float32 one; see `Asked`."""
     logits = kit_logits(float32, pixels, shape, work)
     return Asked(
-        float32.data,
-        shape,
-        metadata,
-        calibration,
-        pixels,
-        labels,
-        logits,
-        method,
-        integers,
+        float32.data, shape, metadata, calibration, pixels, labels, logits, method, integers,
         allowed,
-    )
+    )  # fmt: skip
 
 
 def expected(int8: float | None, float32: float | None, found: Found) -> float | None:
@@ -95,7 +87,7 @@ def find(question: Asked, pupil: Pupil | None, work: Work, face: Face) -> Found:
             "images": len(question.calibration),
             "divergence": made.divergence,
             "drop": made.drop,
-            "tried": rows(search.tried, search.products),
+            "tried": told(search.tried, search.products),
         },
     )
 

@@ -107,7 +107,7 @@ class Search:
         integers = asked.integers and takes_integers(onnx.load_model_from_string(asked.float32))
         named = Way(asked.method, integers=integers)
         best = self._compared(integers) if asked.method == "auto" else self.make(named)
-        best = self._on_all(best) if best.drop > asked.allowed else best
+        best = self._on_all(best)
         return best if best.drop <= asked.allowed else self._mixed(best)
 
     def _compared(self, integers: bool) -> Made:
@@ -145,7 +145,7 @@ class Search:
         return made
 
     def _on_all(self, made: Made) -> Made:
-        """The same file measured on all images, so that a few that turn by chance do not count as a loss."""
+        """The same file measured on all images: few tell which way is nearest, not what top-1 is lost."""
         if len(self._asked.pixels) <= RANKED:
             return made
         return self._measured(made.way, made.data, made.layout, self._rows(None))
@@ -204,10 +204,12 @@ class Search:
         order = self._by_loss(best.way)
         most = max(1, int(MOST_IN_FLOAT * len(order)))
         low, high, good = 0, 1, None
-        while good is None and high <= most:
+        while good is None and low < high:
             made = self._on_all(self.make(replace(best.way, float_nodes=tuple(order[:high]))))
-            good = made if made.drop <= self._asked.allowed else None
-            low, high = (low, high) if good else (high, 2 * high)
+            if made.drop <= self._asked.allowed:
+                good = made
+            else:
+                low, high = high, min(2 * high, most)
         if good is None:
             return best
         while high - low > 1:
@@ -252,7 +254,7 @@ def _loss(made: Made) -> float:
     return made.divergence
 
 
-def rows(tried: Sequence[Made], products: int) -> list[dict[str, Any]]:
+def told(tried: Sequence[Made], products: int) -> list[dict[str, Any]]:
     """What was tried, for the result."""
     return [
         {"way": made.way.words(products), "divergence": made.divergence, "drop": made.drop}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -82,24 +83,25 @@ def _limits(
 ) -> Mapping[str, tuple[float, float]]:
     """The range of the input of each layer."""
     seen: dict[str, Seen] = {}
-    fed: dict[str, Any] = {}
-    hooks = [
-        layer.register_forward_pre_hook(lambda _, args, at=name: fed.update({at: args[0].numpy()}))
-        for name, layer in _layers(net).items()
-    ]
     parts = np.array_split(pixels, max(1, len(pixels) // 8))
-    for filling in (False, True):
-        for part in parts:
-            with torch.no_grad():
+    for take in (partial(widen, share=1 / len(parts)), fill):
+        hooks = [
+            layer.register_forward_pre_hook(partial(_watch, seen, name, take))
+            for name, layer in _layers(net).items()
+        ]
+        with torch.no_grad():
+            for part in parts:
                 net(look.tensor(part, torch.device("cpu")))
-            for name, value in fed.items():
-                if filling:
-                    fill(seen, name, value)
-                else:
-                    widen(seen, name, value, 1 / len(parts))
-    for hook in hooks:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
     return ranges(seen, method)
+
+
+def _watch(
+    seen: dict[str, Seen], name: str, take: Callable[..., None], _: nn.Module, args: tuple[Tensor]
+) -> None:
+    """Take in the input of a layer at once: what comes after may write over it."""
+    take(seen, name, args[0].numpy())
 
 
 def _rounding(low: float, high: float, symmetric: bool) -> Any:
