@@ -153,7 +153,7 @@ def choose(
         if option is base:
             continue
         why = _against(option, base, runs, max_drop, size_limit)
-        if option.precision in refused:
+        if option.precision in refused and option.precision in runs:
             why = f"TensorRT's parser or builder refuses it ({refused[option.precision]})"
         if why is None and option.precision == "int8":
             chosen = "int8"

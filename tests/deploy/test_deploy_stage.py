@@ -152,6 +152,12 @@ def test_a_natural_precision_that_was_not_made_falls_back_to_float32() -> None:
     assert chosen == "float32" and set(reasons) == {"float32", "float16"}
 
 
+def test_a_refused_file_that_the_device_does_not_run_fast_is_no_matter_of_the_builder() -> None:
+    made = [FLOAT32, FLOAT16, replace(FLOAT16, precision="int8", size_bytes=1)]
+    _, reasons = choose(made, "float16", ("float16", "float32"), 0.01, {"int8": "a zero point"})
+    assert reasons["int8"] == "the device has no fast int8"
+
+
 # Real files
 
 
