@@ -1,15 +1,19 @@
 """The worth of synthetic images over the number of real ones: a chart and a table from the studies worth_*.yaml.
 
-python -m benchmarks.worth_chart runs/worth-20 runs/worth-50 ... --out docs/worth.svg
+python -m benchmarks.worth_chart runs/worth-20 runs/worth-50 ... --out docs/worth.svg [--table docs/results.md]
+
+With --table, studies that are not given keep the rows that they have in that file.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
-from typing import Any
 
+from edgedistill.accuracy import Gain, SeedGain
 from edgedistill.evidence import svg
 from edgedistill.evidence.report import style
 from edgedistill.studyresult import StudyArm, StudyResult
@@ -18,45 +22,82 @@ CLASSES = 10
 ARMS = ("plain", "1x", "2x", "5x", "own_1x", "own_2x", "own_5x")
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 860.0, 380.0, 44.0, 850.0, 46.0, 330.0
 STEP, GAP = 26.0, 34.0
+HEAD = """| real a class | teacher | arm | test top-1 | validation | gain by seed | gain by image |
+|---|---|---|---|---|---|---|"""
+GAIN = re.compile(r"([+-][\d.]+)(?: \(([+-][\d.]+) to ([+-][\d.]+)\))?$")
+BASELINE = "baseline"
 
 
 @dataclass(frozen=True)
-class Point:
-    """An arm of a study: points gained over `distilled`, with the intervals by seed and by image."""
+class Row:
+    """An arm of a study: the cells of its row in the table, from the number of real images of a class on."""
 
+    real: int
+    teacher: str
     arm: str
-    gain: float
-    by_seed: tuple[float, float] | None
-    by_image: tuple[float, float] | None
+    top1: str
+    val: str
+    by_seed: str
+    by_image: str
+
+    def __str__(self) -> str:
+        cells = (self.teacher, self.arm, self.top1, self.val, self.by_seed, self.by_image)
+        return "| " + " | ".join((str(self.real), *cells)) + " |"
+
+    def gain(self) -> tuple[float, float, float] | None:
+        """Points gained over `distilled` and the interval, by seed where there is one. None for `distilled` itself."""
+        for cell in (self.by_seed, self.by_image):
+            if (found := GAIN.match(cell)) and found[2]:
+                value, low, high = map(float, found.groups())
+                return value, low, high
+        return None
 
 
-def read(folder: Path) -> StudyResult:
-    """A study that has run."""
-    return StudyResult.model_validate_json((folder / "study.json").read_text("utf-8"))
+def rows_of(study: StudyResult) -> list[Row]:
+    """A row for each arm that has run in all seeds."""
+    whole = [arm for arm in study.arms if len(arm.runs) == len(study.seeds)]
+    real = max(arm.train_images or 0 for arm in study.arms if arm.name == "plain") // CLASSES
+    return [_row(arm, real) for arm in whole if arm.top1 is not None]
 
 
-def points(study: StudyResult) -> list[Point]:
-    """The arms that have run in all seeds, in the order of the chart."""
-    arms = {arm.name: arm for arm in study.arms}
-    done = [arms[n] for n in ARMS if n in arms and len(arms[n].runs) == len(study.seeds)]
-    return [_point(arm) for arm in done if arm.image_gain is not None]
-
-
-def _point(arm: StudyArm) -> Point:
-    gain: Any = arm.image_gain
-    seeds = arm.seed_gain.ci95 if arm.seed_gain is not None else None
-    return Point(
-        arm.name, 100 * gain.value,
-        (100 * seeds[0], 100 * seeds[1]) if seeds else None,
-        (100 * gain.ci95[0], 100 * gain.ci95[1]) if gain.ci95 else None,
+def _row(arm: StudyArm, real: int) -> Row:
+    teacher = arm.teacher.top1.value if arm.teacher is not None and arm.teacher.top1 else None
+    top1, val = arm.top1, arm.val_top1
+    assert top1 is not None
+    spread = f" ({100 * top1.ci95[0]:.1f} to {100 * top1.ci95[1]:.1f})" if top1.ci95 else ""
+    return Row(
+        real, "" if teacher is None else f"{100 * teacher:.1f}", arm.name, f"{100 * top1.value:.2f}{spread}",
+        "" if val is None else f"{100 * val.value:.1f}", _gain(arm.seed_gain), _gain(arm.image_gain),
     )  # fmt: skip
 
 
-def chart(studies: list[StudyResult]) -> str:
+def _gain(value: SeedGain | Gain | None) -> str:
+    if value is None:
+        return BASELINE
+    spread = (
+        " ({:+.2f} to {:+.2f})".format(*(100 * end for end in value.ci95)) if value.ci95 else ""
+    )
+    return f"{100 * value.value:+.2f}{spread}"
+
+
+def rows_in(text: str) -> list[Row]:
+    """The rows of the table in a document."""
+    if HEAD not in text:
+        return []
+    lines = text.split(HEAD, 1)[1].strip().split("\n\n")[0].splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return [Row(int(real), *rest) for real, *rest in cells]
+
+
+def chart(rows: list[Row]) -> str:
     """Gains over `distilled`, a group for each number of real images: filled dots are of the shipped generator."""
-    every = [(_images(study), points(study)) for study in studies]
-    groups = [(images, group) for images, group in every if group]
-    ends = [v for _, group in groups for p in group for v in (p.by_seed or p.by_image or (0, 0))]
+    shown = [
+        (row, gain)
+        for _, group in groupby(rows, lambda row: row.real)
+        for row in sorted((r for r in group if r.arm in ARMS), key=lambda r: ARMS.index(r.arm))
+        if (gain := row.gain()) is not None
+    ]
+    ends = [end for _, gain in shown for end in gain]
     low, high = min([*ends, 0.0]), max([*ends, 0.0])
     margin = 0.06 * (high - low)
     low, high = low - margin, high + margin
@@ -72,87 +113,43 @@ def chart(studies: list[StudyResult]) -> str:
             svg.text("tick", LEFT - 6, y(tick) + 4, f"{tick:+g}", "end"),
         )
     ]
-    body.append(
-        svg.text(
-            "tick", LEFT - 36, 18, "points of top-1 gained over distilled without them, equal steps"
-        )
-    )
-    body.append(
-        svg.text(
-            "tick",
-            RIGHT,
-            18,
-            "filled: shipped generator; open: trained on the real images alone",
-            "end",
-        )
-    )
+    told = "points of top-1 gained over distilled without them, equal steps"
+    key = "filled: shipped generator; open: trained on the real images alone"
+    body.append(svg.text("tick", LEFT - 36, 18, told))
+    body.append(svg.text("tick", RIGHT, 18, key, "end"))
     x, words = LEFT + GAP, []
-    for images, group in groups:
+    for real, group in groupby(shown, lambda pair: pair[0].real):
         start = x
-        for point in group:
-            own = point.arm.startswith("own")
-            css = "quiet" if point.arm == "plain" else "" if own else "strong"
-            if point.by_seed is not None:
-                a, b = (y(v) for v in point.by_seed)
-                body.append(svg.rule(f"whisker {css}", x, a, x, b))
-            body.append(svg.circle(f"dot {css}", x, y(point.gain), 5))
-            body.append(svg.text("tick", x, BOTTOM + 16, point.arm.removeprefix("own_"), "middle"))
+        for row, (value, *interval) in group:
+            css = "quiet" if row.arm == "plain" else "" if row.arm.startswith("own") else "strong"
+            a, b = (y(end) for end in interval)
+            body.append(svg.rule(f"whisker {css}", x, a, x, b))
+            body.append(svg.circle(f"dot {css}", x, y(value), 5))
+            body.append(svg.text("tick", x, BOTTOM + 16, row.arm.removeprefix("own_"), "middle"))
+            words.append(f"{real} a class, {row.arm}: {value:+.2f}")
             x += STEP
         middle = (start + x - STEP) / 2
-        body.append(
-            svg.text("label", middle, BOTTOM + 38, f"{images} real images a class", "middle")
-        )
-        words += [f"{images} a class, {p.arm}: {p.gain:+.2f}" for p in group]
+        body.append(svg.text("label", middle, BOTTOM + 38, f"{real} real images a class", "middle"))
         x += GAP
     title = "What synthetic images are worth"
     made = svg.svg("worth", title, "; ".join(words), HEIGHT, body, max(WIDTH, x))
     return svg.alone(made, style("chart"))
 
 
-def _images(study: StudyResult) -> int:
-    return max(arm.train_images or 0 for arm in study.arms if arm.name == "plain") // CLASSES
-
-
-def table(studies: list[StudyResult]) -> str:
-    """A row for each arm and number of real images."""
-    lines = [
-        "| real a class | teacher | arm | test top-1 | validation | gain by seed | gain by image |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for study in studies:
-        found = {p.arm: p for p in points(study)}
-        for arm in study.arms:
-            if len(arm.runs) < len(study.seeds) or arm.top1 is None:
-                continue
-            p = found.get(arm.name) or (_point(arm) if arm.image_gain is not None else None)
-            top1, val = arm.top1, arm.val_top1
-            spread = f" ({100 * top1.ci95[0]:.1f} to {100 * top1.ci95[1]:.1f})" if top1.ci95 else ""
-            gains = [
-                "baseline"
-                if p is None
-                else f"{p.gain:+.2f} ({i[0]:+.2f} to {i[1]:+.2f})"
-                if i
-                else f"{p.gain:+.2f}"
-                for i in ((p.by_seed, p.by_image) if p is not None else (None, None))
-            ]
-            told = arm.teacher.top1.value if arm.teacher is not None and arm.teacher.top1 else None
-            cells = [
-                str(_images(study)), "" if told is None else f"{100 * told:.1f}", arm.name,
-                f"{100 * top1.value:.2f}{spread}", "" if val is None else f"{100 * val.value:.1f}", *gains,
-            ]  # fmt: skip
-            lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
 def main() -> None:
     """Draw the chart and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("studies", type=Path, nargs="+", help="folders of the studies")
+    parser.add_argument("studies", type=Path, nargs="*", help="folders of the studies")
     parser.add_argument("--out", type=Path, required=True, help="the chart to write")
+    parser.add_argument("--table", type=Path, help="a document with rows of earlier studies")
     given = parser.parse_args()
-    studies = [read(folder) for folder in given.studies]
-    given.out.write_text(chart(studies), "utf-8")
-    print(table(studies))
+    files = [(folder / "study.json").read_text("utf-8") for folder in given.studies]
+    new = [row for file in files for row in rows_of(StudyResult.model_validate_json(file))]
+    run = {row.real for row in new}
+    kept = rows_in(given.table.read_text("utf-8")) if given.table is not None else []
+    rows = sorted([*new, *(r for r in kept if r.real not in run)], key=lambda row: row.real)
+    given.out.write_text(chart(rows), "utf-8")
+    print(HEAD, *rows, sep="\n")
 
 
 if __name__ == "__main__":
