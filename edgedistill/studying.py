@@ -158,7 +158,7 @@ def run_study(request: StudyRequest, face: Face) -> StudyResult:
     """
     study = request.study
     chosen = study.chosen(request.only)
-    for entry in study.arms:
+    for entry in chosen:
         with _naming(f"arm {entry.name}"):
             check(entry.layered)
     with resumable(request.out, request.command), RunDir(request.out, shared=True) as run:
@@ -182,7 +182,7 @@ def _work(
 ) -> StudyResult:
     study = request.study
     units = [Unit(entry.name, entry.kind, seed) for seed in study.seeds for entry in study.arms]
-    found = _done_before(units, builds, run)
+    found = _done_before(units, chosen, builds, run)
     todo = [u for u in units if u.name in chosen and u not in found]
     for name in dict.fromkeys(unit.name for unit in todo):
         with _naming(f"arm {name}"):
@@ -207,13 +207,17 @@ def _work(
 
 
 def _done_before(
-    units: Sequence[Unit], builds: Mapping[str, StudyBuild], run: RunDir
+    units: Sequence[Unit],
+    chosen: Sequence[str],
+    builds: Mapping[str, StudyBuild],
+    run: RunDir,
 ) -> dict[Unit, Run]:
-    """The runs that are in the folder already; nothing is made."""
+    """The runs that are in the folder already; nothing is made. An arm that is not chosen may lack what it needs."""
     found = {}
     with _looking(run):
         for unit in units:
-            with contextlib.suppress(NotDone):
+            lacks = () if unit.name in chosen else (EdgedistillError,)
+            with contextlib.suppress(NotDone, *lacks):
                 found[unit] = builds[unit.name].finish(unit.seed)
     return found
 

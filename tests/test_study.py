@@ -204,6 +204,27 @@ def test_an_arm_alone_then_another_seed_do_only_what_is_new(data: Path, tmp_path
     assert "4 of 6 runs are finished; the same command goes on." in study.remarks
 
 
+def test_an_arm_whose_generator_is_not_made_yet_holds_up_no_other(
+    data: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "generator").mkdir()
+    late = {
+        "arm": "distilled+synthetic",
+        "synth": {"images": 20, "generator": str(tmp_path / "generator")},
+    }
+    arms = {"plain": {"arm": "plain"}, "au": None, "late": late}
+    file, out = study_file(tmp_path, data, arms=arms, seeds=1), tmp_path / "out"
+    for done, name in enumerate(("plain", "au"), start=1):
+        ran = tool("study", file, "--out", out, "--only", name)
+        assert ran.code == 0, ran.err
+        assert f"{done} of 3 runs are finished" in ran.text
+    ran = tool("study", file, "--out", out)
+    assert ran.code == 2
+    assert "edgedistill: arm late: " in ran.err
+    assert "is no generator" in ran.err
+    assert [len(arm.runs) for arm in load(out).arms] == [1, 1, 0]
+
+
 def test_a_study_keeps_out_of_the_folder_of_a_build_and_of_anybody_else(
     done: tuple[Path, Path], data: Path, tmp_path: Path
 ) -> None:
