@@ -24,8 +24,10 @@ from edgedistill.data.sources import open_source
 from edgedistill.deploy.archive import require_place
 from edgedistill.derive import export_values, limits_from, resolve
 from edgedistill.errors import DocumentError, EdgedistillError, UsageError
+from edgedistill.evidence.bench import Here
 from edgedistill.exported import Exported, Row
 from edgedistill.files import remove, replace_folder
+from edgedistill.measuring import time_files
 from edgedistill.progress import Face
 from edgedistill.provenance import made_utc
 from edgedistill.recipe import DataSection, Layered, Recipe
@@ -138,7 +140,7 @@ class _Making:
         shape = self._shape(names.outputs)
         items, parity = self._files(shape, images, partial(self._about, shape, licences))
         scores = self._scores(items, images, shape)
-        chosen, reasons = self._choice(items, scores)
+        chosen, reasons = self._choice(items, scores, shape, images.parity)
         batch = self.recipe.export.batch
         facts = pack(
             self.work, name=self.found.title, device=self.device.name, created_utc=created_utc,
@@ -285,7 +287,11 @@ class _Making:
         return evaluate_options(items, images.val, images.val_labels, shape, self.work)
 
     def _choice(
-        self, items: Sequence[Packed], scores: Mapping[str, float]
+        self,
+        items: Sequence[Packed],
+        scores: Mapping[str, float],
+        shape: Shape,
+        pixels: Pixels,
     ) -> tuple[Precision, dict[str, str]]:
         """Which file ships and why, as a build decides it."""
         from edgedistill.deploy.stage import Option, choose
@@ -293,9 +299,14 @@ class _Making:
 
         if len(items) == 1:
             return items[0].name, {items[0].name: "the only file"}
+        timed = time_files(items, shape, pixels, self.device, Here(), self.face)
         options = [
-            Option(i.name, len(i.data), scores.get(i.name), self._predicted(i.name)) for i in items
-        ]
+            Option(
+                i.name, len(i.data), scores.get(i.name),
+                timed.get(i.name, self._predicted(i.name)), i.name in timed,
+            )
+            for i in items
+        ]  # fmt: skip
         answers = ask_device(self.device, items, self.face)
         made = [i.name for i in items]
         natural = self.device.natural_precision

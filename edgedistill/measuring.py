@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from edgedistill.errors import StoppedError, UsageError
 from edgedistill.evidence.bench import Target, same_class
 from edgedistill.progress import Face
 from edgedistill.result import Candidate, Limits, Plan, Precision
-from edgedistill.rundir import now_utc
+from edgedistill.rundir import Work, now_utc
 from edgedistill.target.attribute import timed_kernels
 from edgedistill.target.device import Device
 from edgedistill.target.fit import Anchor, Fit, fit
@@ -33,6 +33,10 @@ from edgedistill.target.measured import (
     user_place,
 )
 from edgedistill.target.students import find_student
+
+if TYPE_CHECKING:
+    from edgedistill.deploy.bundle import Packed
+    from edgedistill.deploy.stage import Pixels, Shape
 
 ANCHORS = (
     *(("semnasnet_100", 128), ("tf_efficientnet_es", 128), ("repghostnet_111", 128)),
@@ -128,6 +132,34 @@ def time_candidates(
     return plan.model_copy(
         update={"chosen": kept[0], "runners_up": kept[1:], "rejected": [*missed, *plan.rejected]}
     )
+
+
+def time_files(
+    items: Sequence[Packed],
+    shape: Shape,
+    images: Pixels,
+    device: Device,
+    target: Target,
+    face: Face,
+) -> dict[Precision, float]:
+    """Seconds an image of each file that the device computes, on one thread of `target`; in turns, round by round.
+
+    Empty but on `host`: only there is this machine the device, and what was measured says more than a prediction.
+    """
+    from edgedistill.deploy.stage import pack
+
+    items = [item for item in items if item.precision in device.precisions]
+    if device.name != HOST or len(items) < 2:
+        return {}
+    with tempfile.TemporaryDirectory(prefix="edgedistill-files-") as name:
+        folder = Path(name)
+        pack(
+            Work(folder), name="files", device=device.name, created_utc=now_utc(), shape=shape,
+            models=items, chosen=items[0].name, golden=images[:1], licences={}, evalset=None,
+        )  # fmt: skip
+        bundles = {("files", shape.preprocess.crop): folder / "bundle"}
+        timed, _ = time_networks(bundles, target, 1, folder, face)
+    return {precision: one.latency_s for (_, _, precision), one in timed.items()}
 
 
 def _with_time(

@@ -10,7 +10,9 @@ import numpy as np
 
 from edgedistill.data.pixels import golden_pixels, train_pixels
 from edgedistill.data.split import cap
+from edgedistill.evidence.bench import Here
 from edgedistill.learning import Build
+from edgedistill.measuring import time_files
 from edgedistill.result import Precision
 from edgedistill.rundir import Done, Work, made_utc
 from edgedistill.target.latency import Prediction, predict
@@ -90,10 +92,14 @@ class Packing:
             scores = evaluate_options(
                 items, np.asarray(learn.arrays.val), learn.arrays.val_labels, shape, folder
             )
+            timed = time_files(items, shape, learn.arrays.val, self.device, Here(), self.face)
             options = [
-                Option(p.name, len(p.data), scores[p.name], self._expected(p.name, found))
+                Option(
+                    p.name, len(p.data), scores[p.name],
+                    timed.get(p.name, self._expected(p.name, found)), p.name in timed,
+                )
                 for p in items
-            ]
+            ]  # fmt: skip
             answers = self._asked(items)
             chosen, reasons = choose(
                 options, self._natural(), self._runs(),
@@ -124,7 +130,7 @@ class Packing:
             "builder": self._builder,
         }
         inputs = [self.export, self.learn.pixels]
-        return self.learn.stage("11-quantize", 5, key, inputs, work)
+        return self.learn.stage("11-quantize", 6, key, inputs, work)
 
     def _int8(self, folder: Work) -> Found:
         """The INT8 file for the device's runtime: ranges from training images, ways compared on validation images."""

@@ -6,13 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import timm
+import torch
 from ontarget.machine import machine
 
 from edgedistill import measuring
+from edgedistill.deploy.bundle import Packed
+from edgedistill.deploy.files import float_files
+from edgedistill.deploy.quantize import quantize
+from edgedistill.deploy.stage import Pixels, Shape, model_inputs, packed, preprocess_of
 from edgedistill.errors import UsageError
 from edgedistill.evidence.bench import FakeTarget, Here
-from edgedistill.measuring import Timed, measure_device, time_candidates
+from edgedistill.measuring import Timed, measure_device, time_candidates, time_files
 from edgedistill.progress import silent
 from edgedistill.result import Limits
 from edgedistill.target.device import load_device
@@ -116,3 +123,29 @@ def test_the_shipped_anchors_hold(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(set(names)) == len(names) == 26
     assert len({find_student(name).family for name in names}) >= 20
     assert all(size in find_student(name).sizes for name, size in measuring.ANCHORS)
+
+
+def _files() -> tuple[list[Packed], Shape, Pixels]:
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    preprocess = preprocess_of(32, (0.5, 0.4, 0.3), (0.5, 0.25, 0.2))
+    shape = Shape("uint8_nhwc", ("bag", "boot"), preprocess, 17, "onnxruntime", "x86")
+    torch.manual_seed(0)
+    items = float_files(timm.create_model("test_resnet", num_classes=2).eval(), shape, {})
+    int8 = quantize(items[0].data, model_inputs(items[0], pixels, shape), "x86", "minmax", {})
+    return [*items, packed("int8", int8, shape)], shape, pixels
+
+
+def test_the_files_that_this_machine_computes_are_timed_here() -> None:
+    items, shape, pixels = _files()
+    timed = time_files(items, shape, pixels, load_device("host"), Here(), silent())
+    assert set(timed) == {"float32", "int8"}
+    assert all(0 < seconds < 1 for seconds in timed.values())
+
+
+def test_files_for_another_device_are_not_timed_here() -> None:
+    items, shape, pixels = _files()
+    target = FakeTarget(_answer(0.001))
+    for name in ("x86-cpu", "raspberry-pi-5"):
+        assert time_files(items, shape, pixels, load_device(name), target, silent()) == {}
+    assert time_files(items[:2], shape, pixels, load_device("host"), target, silent()) == {}
+    assert target.calls == []

@@ -121,12 +121,20 @@ def check_parity(item: Packed, logits: Floats, reference: Floats) -> dict[str, A
 
 @dataclass(frozen=True)
 class Option:
-    """A file that could ship: size, and where they are known validation top-1 and the device's predicted latency."""
+    """A file that could ship: size, and where they are known validation top-1 and the latency on the device, which is
+    predicted where it was not `measured`.
+    """
 
     precision: Precision
     size_bytes: int
     val_top1: float | None
     latency_s: float | None
+    measured: bool = False
+
+    def latency(self) -> str:
+        """The latency in words."""
+        assert self.latency_s is not None
+        return f"{1e3 * self.latency_s:.2f} ms {'measured here' if self.measured else 'predicted'}"
 
 
 def choose(
@@ -137,7 +145,7 @@ def choose(
     refused: Mapping[Precision, str] = NOTHING,
     size_limit: int | None = None,
 ) -> tuple[Precision, dict[str, str]]:
-    """Which file ships, and a reason for each, from validation images and predictions alone.
+    """Which file ships, and a reason for each, from validation images and latencies.
 
     The device's natural precision stands, or float32 where its builder `refused` that; INT8 takes its place when it is
     smaller, loses no more than `max_drop` on validation, and pays: it is expected to be faster on the device, or no
@@ -199,14 +207,12 @@ def _against(
     if option.latency_s is None or base.latency_s is None:
         return f"no latency prediction for {option.precision} on this device: measure it there"
     if option.latency_s > base.latency_s:
-        return (
-            f"expected to be slower: {1e3 * option.latency_s:.2f} ms predicted, "
-            f"{1e3 * base.latency_s:.2f} ms in {base.precision}"
-        )
+        slower = "slower" if option.measured else "expected to be slower"
+        return f"{slower}: {option.latency()}, {1e3 * base.latency_s:.2f} ms in {base.precision}"
     small = size_limit is None or base.size_bytes <= size_limit
     if small and option.latency_s > PAYS * base.latency_s:
         return (
-            f"does not pay: {1e3 * option.latency_s:.2f} ms predicted, "
+            f"does not pay: {option.latency()}, "
             f"{1e3 * base.latency_s:.2f} ms in {base.precision}, which keeps the size limit"
         )
     return None
@@ -222,10 +228,10 @@ def _lost(option: Option, base: Option) -> float:
 def _won(option: Option, base: Option) -> str:
     lost = _lost(option, base)
     words = f"loses {100 * lost:.1f} points" if lost > 0 else "loses nothing"
-    assert option.latency_s is not None and base.latency_s is not None
+    assert base.latency_s is not None
     return (
         f"{option.size_bytes / 1e6:.1f} MB instead of {base.size_bytes / 1e6:.1f} MB, {words} on "
-        f"validation, {1e3 * option.latency_s:.2f} ms predicted instead of {1e3 * base.latency_s:.2f} ms"
+        f"validation, {option.latency()} instead of {1e3 * base.latency_s:.2f} ms"
     )
 
 

@@ -131,6 +131,16 @@ def test_the_whole_allowed_drop_is_allowed() -> None:
     assert choose([FLOAT32, natural, int8], "float16", ALL, 0.0624)[0] == "float16"
 
 
+def test_what_was_measured_is_told_as_measured() -> None:
+    files = [replace(FLOAT32, measured=True), replace(INT8, measured=True)]
+    chosen, reasons = choose(files, "float32", ("float32", "int8"), 0.01)
+    assert chosen == "int8" and "3.00 ms measured here instead of 8.00 ms" in reasons["int8"]
+    slow = replace(files[1], latency_s=0.009)
+    chosen, reasons = choose([files[0], slow], "float32", ("float32", "int8"), 0.01)
+    assert chosen == "float32"
+    assert reasons["int8"] == "slower: 9.00 ms measured here, 8.00 ms in float32"
+
+
 def test_equal_speed_pays_only_where_the_natural_file_is_too_large() -> None:
     options = [FLOAT32, FLOAT16, replace(INT8, latency_s=0.0039)]
     for limit, chosen in ((None, "float16"), (520, "float16"), (519, "int8")):
