@@ -6,6 +6,8 @@
     tensorrt    int8 both, symmetric, no quantized bias, convolutions and matrix products only
                 (its parser refuses DequantizeLinear on an int32 bias)
 
+For onnxruntime means over maps and hard gates are written as what it has INT8 kernels for (`kernels.py`).
+
 The classifier stays in float where that costs little: one weight that is large for a feature that is nearly always 0
 takes the precision of all others of its class. Calibration images come from the training split only.
 """
@@ -25,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from edgedistill.deploy.kernels import add_gates, pool_maps
 from edgedistill.deploy.onnx import sealed
 from edgedistill.deploy.ranges import MERGED, observe, ranges
 from edgedistill.target.students import HEAD_SHARE
@@ -121,6 +124,8 @@ def quantized(
 
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
+    if flavour != "tensorrt":
+        pool_maps(copy)
     kept = [*kept_in_float(copy), *float_nodes]
     options = options_for(flavour)
     found = {
@@ -140,6 +145,8 @@ def quantized(
         quantizer.quantize_model()
         quantizer.model.topological_sort()
     proto = quantizer.model.model
+    if flavour != "tensorrt":
+        add_gates(proto)
     proto.producer_name, proto.producer_version = "edgedistill", ""
     return sealed(proto, metadata)
 

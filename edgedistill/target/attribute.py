@@ -30,7 +30,7 @@ _SUFFIX = re.compile(
 
 
 INSERTED = {
-    "hard": ("HardSigmoid", "HardSwish", "QLinearMul", "QuantizeLinear"),
+    "hard": ("HardSigmoid", "HardSwish", "QLinearAdd", "QLinearMul", "QuantizeLinear"),
     "smooth": ("Gelu", "QuickGelu", "FastGelu", "BiasGelu", "Erf", "Sigmoid", "QLinearSigmoid"),
 }
 """Operators that runtimes make of gates and smooth functions under names of their own."""

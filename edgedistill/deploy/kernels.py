@@ -1,0 +1,131 @@
+"""INT8 graphs in terms of what onnxruntime has INT8 kernels for: no tensor goes back to float on the way.
+
+Squeeze-and-excitation takes a mean over the map, for which there is a kernel only as GlobalAveragePool. A hard gate,
+clip(alpha x + beta, 0, 1), has none: the sum of the quantized x with a scale of alpha times its own and of beta,
+written down in steps of 1/255 from 0 on, is the same, as quantizing saturates at 0 and at 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+import onnx.helper
+import onnx.numpy_helper
+
+LEVELS = 255
+MAP = ([2, 3], [-2, -1])
+"""How the axes of a map (N, C, H, W) are written."""
+
+
+def pool_maps(model: onnx.ModelProto) -> None:
+    """Write each mean over a map as GlobalAveragePool, in place; tensors and nodes keep their names."""
+    known = onnx.shape_inference.infer_shapes(model).graph
+    ranks = {v.name: len(v.type.tensor_type.shape.dim) for v in (*known.value_info, *known.input)}
+    for node in model.graph.node:
+        about = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        if (
+            node.op_type == "ReduceMean"
+            and list(about.get("axes", ())) in MAP
+            and about.get("keepdims", 1)
+            and ranks.get(node.input[0]) == 4
+        ):
+            node.op_type = "GlobalAveragePool"
+            del node.attribute[:]
+
+
+def add_gates(model: onnx.ModelProto) -> None:
+    """Write each hard gate between quantized tensors of uint8 as a sum, in place; alpha and beta are over 0."""
+    graph = model.graph
+    values = {t.name: t for t in graph.initializer}
+    makers = {name: node for node in graph.node for name in node.output}
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        source, users = (
+            makers.get(node.input[0]) if node.input else None,
+            readers.get(node.output[0], []),
+        )
+        gate = (
+            node.op_type == "HardSigmoid"
+            and min(_slope(node)) > 0
+            and source is not None
+            and source.op_type == "DequantizeLinear"
+            and _is_uint8(source, values)
+            and [user.op_type for user in users] == ["QuantizeLinear"]
+            and _is_uint8(users[0], values)
+            and all(r.op_type == "DequantizeLinear" for r in readers.get(users[0].output[0], []))
+        )
+        if gate:
+            assert source is not None
+            nodes.extend(_sum(node, source, graph, values))
+            for end in (users[0], *readers[users[0].output[0]]):
+                end.input[1:] = [_number(graph, "gate_scale", 1 / LEVELS), _zero(graph)]
+        else:
+            nodes.append(node)
+    del graph.node[:]
+    graph.node.extend(_read(nodes, {output.name for output in graph.output}))
+
+
+def _slope(gate: onnx.NodeProto) -> tuple[float, float]:
+    """Alpha and beta; the operator's defaults are those of ONNX."""
+    about = {a.name: a.f for a in gate.attribute}
+    return about.get("alpha", 0.2), about.get("beta", 0.5)
+
+
+def _is_uint8(node: onnx.NodeProto, values: dict[str, onnx.TensorProto]) -> bool:
+    """Whether a tensor is quantized to uint8 with one scale."""
+    scale, zero = (values.get(name) for name in node.input[1:3])
+    return (
+        scale is not None
+        and zero is not None
+        and not scale.dims
+        and zero.data_type == onnx.TensorProto.UINT8
+    )
+
+
+def _sum(
+    gate: onnx.NodeProto,
+    source: onnx.NodeProto,
+    graph: onnx.GraphProto,
+    values: dict[str, onnx.TensorProto],
+) -> Iterator[onnx.NodeProto]:
+    """What stands in the place of a gate whose input is dequantized by `source`."""
+    alpha, beta = _slope(gate)
+    scale = float(onnx.numpy_helper.to_array(values[source.input[1]]))
+    name = gate.output[0]
+    steeper = _number(graph, f"{name}_steeper_scale", alpha * scale)
+    middle = [_full(graph), _number(graph, f"{name}_middle_scale", beta / LEVELS), _zero(graph)]
+    make = onnx.helper.make_node
+    yield make("DequantizeLinear", [source.input[0], steeper, source.input[2]], [f"{name}_steeper"])
+    yield make("DequantizeLinear", middle, [f"{name}_middle"])
+    yield make("Add", [f"{name}_steeper", f"{name}_middle"], [name], name=gate.name or name)
+
+
+def _number(graph: onnx.GraphProto, name: str, value: float) -> str:
+    return _constant(graph, name, np.array(value, np.float32))
+
+
+def _zero(graph: onnx.GraphProto) -> str:
+    return _constant(graph, "gate_zero", np.array(0, np.uint8))
+
+
+def _full(graph: onnx.GraphProto) -> str:
+    return _constant(graph, "gate_full", np.array(LEVELS, np.uint8))
+
+
+def _constant(graph: onnx.GraphProto, name: str, value: np.ndarray) -> str:
+    """The name of a constant, which is written down once."""
+    if all(tensor.name != name for tensor in graph.initializer):
+        graph.initializer.append(onnx.numpy_helper.from_array(value, name))
+    return name
+
+
+def _read(nodes: list[onnx.NodeProto], outputs: set[str]) -> list[onnx.NodeProto]:
+    """The nodes that something reads."""
+    wanted = outputs | {name for node in nodes for name in node.input}
+    return [node for node in nodes if any(name in wanted for name in node.output)]

@@ -1,0 +1,159 @@
+"""Means over maps and hard gates as what onnxruntime has INT8 kernels for: the same values, and no float between."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import timm
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+from edgedistill.deploy.kernels import add_gates, pool_maps
+from edgedistill.deploy.onnx import export_float32
+from edgedistill.deploy.quantize import quantize
+from edgedistill.nets import bn_layers
+from tests.deploy_parts import CPU, LOOK, pictures
+
+LEVELS = np.arange(256, dtype=np.uint8)
+
+
+def gated(
+    scale: float, zero: int, alpha: float, beta: float, kind: int = TensorProto.UINT8
+) -> onnx.ModelProto:
+    """A quantized tensor, a hard gate, and the gate quantized in steps of 1/200, which nothing but it may keep."""
+    numpy_type = helper.tensor_dtype_to_np_dtype(kind)
+    numbers = {
+        "s": np.float32(scale), "z": np.array(zero, numpy_type),
+        "t": np.float32(1 / 200), "u": np.array(0, numpy_type),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["x"]),
+        helper.make_node("HardSigmoid", ["x"], ["g"], name="gate", alpha=alpha, beta=beta),
+        helper.make_node("QuantizeLinear", ["g", "t", "u"], ["h"]),
+        helper.make_node("DequantizeLinear", ["h", "t", "u"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes, "gate",
+        [helper.make_tensor_value_info("q", kind, [256])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [256])],
+        [numpy_helper.from_array(np.asarray(v), k) for k, v in numbers.items()],
+    )  # fmt: skip
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def run(model: onnx.ModelProto, inputs: np.ndarray, fast: bool = True) -> np.ndarray:
+    """The first output, with the runtime's own rewriting or as written."""
+    onnx.checker.check_model(model, full_check=True)
+    options = onnxruntime.SessionOptions()
+    if not fast:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    found: np.ndarray = session.run(None, {session.get_inputs()[0].name: inputs})[0]
+    return found
+
+
+def kinds(model: onnx.ModelProto) -> Counter[str]:
+    return Counter(node.op_type for node in model.graph.node)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    scale=st.floats(1e-4, 1.0), zero=st.integers(0, 255),
+    alpha=st.sampled_from([1 / 6, 0.2, 1.0]), beta=st.floats(0.1, 1.0), fast=st.booleans(),
+)  # fmt: skip
+def test_a_gate_as_a_sum_has_the_same_value_within_half_a_step(
+    scale: float, zero: int, alpha: float, beta: float, fast: bool
+) -> None:
+    model = gated(scale, zero, alpha, beta)
+    add_gates(model)
+    assert kinds(model) == {"DequantizeLinear": 3, "Add": 1, "QuantizeLinear": 1}
+    want = np.clip(alpha * scale * (LEVELS.astype(np.float64) - zero) + beta, 0, 1)
+    assert np.abs(run(model, LEVELS, fast) - want).max() <= 0.5 / 255 + 1e-5
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        gated(0.1, 3, -0.2, 0.5),
+        gated(0.1, 3, 0.2, 0.0),
+        gated(0.1, 3, 0.2, 0.5, TensorProto.INT8),
+    ],
+    ids=["falls", "starts at 0", "is signed"],
+)
+def test_a_gate_that_no_sum_of_uint8_is_stays(odd: onnx.ModelProto) -> None:
+    before = odd.SerializeToString()
+    add_gates(odd)
+    assert odd.SerializeToString() == before
+
+
+def test_a_gate_that_is_read_in_float_too_stays() -> None:
+    model = gated(0.1, 3, 0.2, 0.5)
+    model.graph.output.append(helper.make_tensor_value_info("r", TensorProto.FLOAT, [256]))
+    model.graph.node.append(helper.make_node("Relu", ["g"], ["r"]))
+    add_gates(model)
+    assert kinds(model)["HardSigmoid"] == 1
+
+
+@pytest.mark.parametrize(
+    ("axes", "keep", "shape", "pooled"),
+    [
+        ([2, 3], 1, (2, 4, 5, 6), True),
+        ([-2, -1], 1, (2, 4, 5, 6), True),
+        ([2, 3], 0, (2, 4, 5, 6), False),
+        ([1, 2], 1, (2, 4, 5, 6), False),
+        ([2, 3], 1, (2, 4, 5, 6, 7), False),
+    ],
+)
+def test_only_a_mean_over_a_map_is_a_pool(
+    axes: list[int], keep: int, shape: tuple[int, ...], pooled: bool
+) -> None:
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    want = x.mean(tuple(axes), keepdims=bool(keep))
+    graph = helper.make_graph(
+        [helper.make_node("ReduceMean", ["x"], ["y"], name="mean", axes=axes, keepdims=keep)], "mean",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, want.shape)],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    pool_maps(model)
+    assert kinds(model) == {"GlobalAveragePool" if pooled else "ReduceMean": 1}
+    np.testing.assert_allclose(run(model, x), want, rtol=1e-5, atol=1e-6)
+
+
+def _gates_and_means() -> bytes:
+    torch.manual_seed(0)
+    net = timm.create_model("mobilenetv3_small_050", num_classes=4, exportable=True).train()
+    for layer in bn_layers(net):
+        layer.momentum = None
+    with torch.no_grad():
+        net(LOOK.tensor(pictures(16), CPU))
+    return export_float32(net.eval(), LOOK, "uint8_nhwc", 17, {})
+
+
+def test_no_float_is_left_between_the_products_of_a_network_with_gates_and_means(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    float32, flavours = _gates_and_means(), ("x86", "arm")
+    made = {f: _int8(float32, f) for f in flavours}
+    assert {"HardSigmoid", "ReduceMean"} <= set(kinds(_int8(float32, "tensorrt")))
+    want = run(onnx.load_model_from_string(float32), pictures(64, 1))
+    for step in ("pool_maps", "add_gates"):
+        monkeypatch.setattr(f"edgedistill.deploy.quantize.{step}", lambda model: None)
+    for flavour in flavours:
+        assert not {"HardSigmoid", "HardSwish", "ReduceMean"} & set(kinds(made[flavour]))
+        names = [node.name for node in made[flavour].graph.node if node.op_type == "Add"]
+        assert len(names) == len(set(names)) and all(names)
+        before = np.abs(run(_int8(float32, flavour), pictures(64, 1), False) - want).mean()
+        assert np.abs(run(made[flavour], pictures(64, 1), False) - want).mean() < 1.1 * before
+
+
+def _int8(float32: bytes, flavour: str) -> onnx.ModelProto:
+    return onnx.load_model_from_string(quantize(float32, pictures(16), flavour, "minmax", {}))
