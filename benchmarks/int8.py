@@ -184,7 +184,7 @@ def made(name: str, size: int, given: argparse.Namespace, way: Any) -> tuple[dic
         if out.exists():
             files["NNCF, by onnxruntime" if kind == "nncf-onnx" else "NNCF, by OpenVINO"] = out
     if given.other:
-        files["float32, by OpenVINO"] = files["float32"]
+        files |= {"ours, by OpenVINO": ours, "float32, by OpenVINO": files["float32"]}
     return files, chosen
 
 
