@@ -15,6 +15,9 @@ import onnx.helper
 import onnx.numpy_helper
 
 LEVELS = 255
+OFF_TIES = 1 + 1e-4
+"""What beta is multiplied by: 0.5 of 255 steps lies halfway between two, and every x of 0 would be rounded up on one
+machine and down on another."""
 MAP = ([2, 3], [-2, -1])
 """How the axes of a map (N, C, H, W) are written."""
 
@@ -99,7 +102,11 @@ def _sum(
     scale = float(onnx.numpy_helper.to_array(values[source.input[1]]))
     name = gate.output[0]
     steeper = _number(graph, f"{name}_steeper_scale", alpha * scale)
-    middle = [_full(graph), _number(graph, f"{name}_middle_scale", beta / LEVELS), _zero(graph)]
+    middle = [
+        _full(graph),
+        _number(graph, f"{name}_middle_scale", OFF_TIES * beta / LEVELS),
+        _zero(graph),
+    ]
     make = onnx.helper.make_node
     yield make("DequantizeLinear", [source.input[0], steeper, source.input[2]], [f"{name}_steeper"])
     yield make("DequantizeLinear", middle, [f"{name}_middle"])
