@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from typing import Any
 
 import torch
@@ -10,6 +11,8 @@ import torch.nn.functional as F
 from timm.layers import Conv2dSame
 from timm.utils import reparameterize_model
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from edgedistill.pointwise import as_products
 
@@ -29,25 +32,45 @@ class _Padded(nn.Module):
         return padded
 
 
+class _Reads(TorchFunctionMode):
+    """How many operations compute something from a tensor, by its id while it lives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[int] = Counter()
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if any(isinstance(leaf, Tensor) for leaf in tree_leaves(out)):
+            read = {id(a) for a in tree_leaves((args, kwargs or {})) if isinstance(a, Tensor)}
+            self.counts.update(read)
+        return out
+
+
 def folded(model: nn.Module, size: int) -> nn.Module:
     """A copy on the CPU in evaluation mode: branches merged, BatchNorm folded, padding fixed to input `size`.
 
-    Right where each BatchNorm alone reads the convolution before it; the caller checks the outputs.
+    A BatchNorm stays where something else reads the convolution before it too, as in attention blocks that add what
+    they normalise; the caller checks the outputs.
     """
     net: nn.Module = reparameterize_model(copy.deepcopy(model).cpu().eval())
     sides: dict[str, tuple[int, int]] = {}
     made_by: dict[int, str] = {}
-    pairs: list[tuple[str, str]] = []
+    pairs: list[tuple[int, str, str]] = []
     alive: list[Tensor] = []
+    reads = _Reads()
 
     def seen(name: str) -> Any:
         def hook(module: nn.Module, args: tuple[Tensor, ...], out: Tensor) -> None:
             alive.append(out)
             if isinstance(module, nn.Conv2d):
                 made_by[id(out)] = name
+                reads.counts[id(out)] = 0  # the id may have been that of a tensor which is no more
                 sides[name] = (int(args[0].shape[-2]), int(args[0].shape[-1]))
             elif id(args[0]) in made_by:
-                pairs.append((made_by[id(args[0])], name))
+                pairs.append((id(args[0]), made_by[id(args[0])], name))
 
         return hook
 
@@ -57,12 +80,13 @@ def folded(model: nn.Module, size: int) -> nn.Module:
         for name, module in net.named_modules()
         if isinstance(module, kinds)
     ]
-    with torch.inference_mode():
+    with torch.inference_mode(), reads:
         net(torch.zeros(1, 3, size, size))
     for hook in hooks:
         hook.remove()
-    for conv, norm in pairs:
-        _fold_norm(net, conv, norm)
+    for out, conv, norm in pairs:
+        if reads.counts[out] == 1:
+            _fold_norm(net, conv, norm)
     for name, shape in sides.items():
         layer = net.get_submodule(name)
         if isinstance(layer, Conv2dSame):
@@ -73,8 +97,7 @@ def folded(model: nn.Module, size: int) -> nn.Module:
 def quick(model: nn.Module, size: int) -> nn.Module:
     """What gives a network's outputs fastest: on the CPU a folded copy where that is the same function, else itself.
 
-    A net whose convolution is read by more than a BatchNorm (pre-activation ResNets) folds wrongly: two random
-    images tell.
+    A net that folds wrongly all the same (a BatchNorm that two convolutions share): two random images tell.
     """
     if next(model.parameters()).device.type != "cpu":
         return model

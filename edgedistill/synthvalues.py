@@ -14,8 +14,8 @@ from edgedistill.synth.prompts import book_for
 
 FEW, TIMES = 200, 2
 """Real images of a class below which synthetic ones are added where nobody says how many, and how many times as many.
-With 20, 50 and 100 images of a class twice as many added 4.6, 2.0 and 0.4 points (docs/results.md); with 500 it is not
-measured yet."""
+With 20, 50 and 100 images of a class twice as many added 4.6, 2.0 and 0.4 points, with 500 they took 0.4
+(docs/results.md)."""
 MOST_SHARE = 0.5
 """Of a batch: beyond it a student sees too little of the real images."""
 

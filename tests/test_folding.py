@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import timm
 import torch
 from torch import Tensor, nn
@@ -54,22 +55,61 @@ def test_a_copy_made_during_a_training_is_right_too() -> None:
 
 
 class PreActivation(nn.Module):
-    """A convolution that a BatchNorm and a shortcut both read: folding the BatchNorm changes the shortcut."""
+    """A convolution that a BatchNorm and a shortcut both read: folding changes the shortcut. And one that folds."""
 
-    def __init__(self) -> None:
+    def __init__(self, shortcut: str) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(3, 5, 3, padding=1, bias=False)
-        self.norm = nn.BatchNorm2d(5)
+        self.shortcut = shortcut
+        self.first, self.second = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 5, 3, padding=1, bias=False)
+        self.before, self.norm = nn.BatchNorm2d(3), nn.BatchNorm2d(5)
         nn.init.constant_(self.norm.bias, 3.0)
+        nn.init.constant_(self.before.bias, -2.0)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv(x)
-        out: Tensor = (y + self.norm(y).relu()).mean((2, 3))
+        y = self.second(self.before(self.first(x)))
+        z = self.norm(y).relu()
+        if self.shortcut == "a method":
+            return z.add(y).mean((2, 3))
+        if self.shortcut == "a list":
+            return torch.cat([z, y], 1).mean((2, 3))
+        out: Tensor = (y + z).mean((2, 3))
         return out
 
 
-def test_a_network_whose_batchnorm_is_not_alone_is_used_as_it_is() -> None:
-    model = PreActivation().eval()
+@pytest.mark.parametrize("shortcut", ["a sum", "a method", "a list"])
+def test_a_batchnorm_stays_where_something_else_reads_the_convolution_too(shortcut: str) -> None:
+    model = PreActivation(shortcut).eval()
+    copied = quick(model, 16)
+    x = torch.randn(2, 3, 16, 16)
+    assert copied is not model and norms(copied) == 1
+    with torch.inference_mode():
+        torch.testing.assert_close(copied(x), model(x))
+
+
+def test_an_attention_block_that_adds_what_it_normalises_is_exported_right() -> None:
+    model = lived_in("fastvit_sa12")
+    x = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        want, got = model(x), folded(model, 64)(x)
+    assert float((got - want).abs().max()) <= 1e-4 * float(want.abs().max())
+
+
+class Twice(nn.Module):
+    """A BatchNorm that two convolutions share folds into neither."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+        self.norm = nn.BatchNorm2d(3)
+        nn.init.constant_(self.norm.weight, 0.3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.norm(self.second(self.norm(self.first(x)))).mean((2, 3))
+        return out
+
+
+def test_a_network_that_does_not_fold_is_used_as_it_is() -> None:
+    model = Twice().eval()
     assert quick(model, 16) is model
 
 
