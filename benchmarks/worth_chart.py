@@ -97,6 +97,8 @@ def chart(rows: list[Row]) -> str:
         for row in sorted((r for r in group if r.arm in ARMS), key=lambda r: ARMS.index(r.arm))
         if (gain := row.gain()) is not None
     ]
+    groups = len({row.real for row, _ in shown})
+    right = max(RIGHT, LEFT + STEP * len(shown) + GAP * groups)
     ends = [end for _, gain in shown for end in gain]
     low, high = min([*ends, 0.0]), max([*ends, 0.0])
     margin = 0.06 * (high - low)
@@ -109,14 +111,14 @@ def chart(rows: list[Row]) -> str:
         part
         for tick in svg.ticks(low, high, 6)
         for part in (
-            svg.rule("zero-line" if abs(tick) < 1e-9 else "grid", LEFT, y(tick), RIGHT, y(tick)),
+            svg.rule("zero-line" if abs(tick) < 1e-9 else "grid", LEFT, y(tick), right, y(tick)),
             svg.text("tick", LEFT - 6, y(tick) + 4, f"{tick:+g}", "end"),
         )
     ]
     told = "points of top-1 gained over distilled without them, equal steps"
     key = "filled: shipped generator; open: trained on the real images alone"
     body.append(svg.text("tick", LEFT - 36, 18, told))
-    body.append(svg.text("tick", RIGHT, 18, key, "end"))
+    body.append(svg.text("tick", right, 18, key, "end"))
     x, words = LEFT + GAP, []
     for real, group in groupby(shown, lambda pair: pair[0].real):
         start = x
@@ -132,7 +134,7 @@ def chart(rows: list[Row]) -> str:
         body.append(svg.text("label", middle, BOTTOM + 38, f"{real} real images a class", "middle"))
         x += GAP
     title = "What synthetic images are worth"
-    made = svg.svg("worth", title, "; ".join(words), HEIGHT, body, max(WIDTH, x))
+    made = svg.svg("worth", title, "; ".join(words), HEIGHT, body, right + WIDTH - RIGHT)
     return svg.alone(made, style("chart"))
 
 
