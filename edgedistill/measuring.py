@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgedistill import __version__
-from edgedistill.errors import StoppedError, UsageError
+from edgedistill.errors import EdgedistillError, StoppedError, UsageError
 from edgedistill.evidence.bench import Target, same_class
 from edgedistill.progress import Face
 from edgedistill.result import Candidate, Limits, Plan, Precision
@@ -72,6 +72,14 @@ class Timed:
         samples = np.sort(self.samples_s)
         edge = len(samples) // 10
         return float(samples[edge : len(samples) - edge].mean())
+
+
+def machine_key() -> list[Any]:
+    """What tells this machine from another in the keys of stages: processor, cores, memory."""
+    from ontarget.machine import machine
+
+    here = machine()
+    return [here.get("cpu"), here.get("cores"), here.get("memory_bytes")]
 
 
 def measure_device(
@@ -145,20 +153,25 @@ def time_files(
     """Seconds an image of each file that the device computes, on one thread of `target`; in turns, round by round.
 
     Empty but on `host`: only there is this machine the device, and what was measured says more than a prediction.
+    Empty, and said, where they cannot be timed: what was made so far is not lost for that.
     """
     from edgedistill.deploy.stage import pack
 
     items = [item for item in items if item.precision in device.precisions]
     if device.name != HOST or len(items) < 2:
         return {}
-    with tempfile.TemporaryDirectory(prefix="edgedistill-files-") as name:
-        folder = Path(name)
-        pack(
-            Work(folder), name="files", device=device.name, created_utc=now_utc(), shape=shape,
-            models=items, chosen=items[0].name, golden=images[:1], licences={}, evalset=None,
-        )  # fmt: skip
-        bundles = {("files", shape.preprocess.crop): folder / "bundle"}
-        timed, _ = time_networks(bundles, target, 1, folder, face)
+    try:
+        with tempfile.TemporaryDirectory(prefix="edgedistill-files-") as name:
+            folder = Path(name)
+            pack(
+                Work(folder), name="files", device=device.name, created_utc=now_utc(), shape=shape,
+                models=items, chosen=items[0].name, golden=images[:1], licences={}, evalset=None,
+            )  # fmt: skip
+            bundles = {("files", shape.preprocess.crop): folder / "bundle"}
+            timed, _ = time_networks(bundles, target, 1, folder, face)
+    except (EdgedistillError, OSError) as error:
+        face.say(f"the files cannot be timed here ({error}); what is predicted decides")
+        return {}
     return {precision: one.latency_s for (_, _, precision), one in timed.items()}
 
 

@@ -12,10 +12,11 @@ from edgedistill.data.pixels import golden_pixels, train_pixels
 from edgedistill.data.split import cap
 from edgedistill.evidence.bench import Here
 from edgedistill.learning import Build
-from edgedistill.measuring import time_files
+from edgedistill.measuring import machine_key, time_files
 from edgedistill.result import Precision
 from edgedistill.rundir import Done, Work, made_utc
 from edgedistill.target.latency import Prediction, predict
+from edgedistill.target.measured import HOST
 from edgedistill.target.students import find_student
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ class Packing:
             "predicted": [self._predicted(p) for p in (*FLOATS, "int8")],
             "seed": self.learn.recipe.seed,
             "builder": self._builder,
+            "machine": machine_key() if self.device.name == HOST else None,
         }
         inputs = [self.export, self.learn.pixels]
         return self.learn.stage("11-quantize", 6, key, inputs, work)
@@ -254,6 +256,7 @@ class Packing:
             "seed": learn.recipe.seed,
             "eval_images": learn.recipe.export.eval_images,
             "batch": learn.recipe.export.batch,
+            "chosen": self.quantize.facts["chosen"],
             "licences": learn.licences,
             "kit": kit_hash(),
         }

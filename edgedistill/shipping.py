@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edgedistill.arms import Arm
 from edgedistill.attempts import missed
 from edgedistill.data.dataset import labels
+from edgedistill.measuring import machine_key
 from edgedistill.packing import Packing
 from edgedistill.result import Result
 from edgedistill.rundir import Done, Work, write_atomic
@@ -43,13 +44,7 @@ class Shipping(Packing):
                 f"with {fastest['threads']} thread{'s' if fastest['threads'] != 1 else ''}",
             }
 
-        from ontarget.machine import machine
-
-        here = machine()
-        key = {
-            "bench": self.learn.recipe.bench.model_dump(),
-            "machine": [here.get("cpu"), here.get("cores"), here.get("memory_bytes")],
-        }
+        key = {"bench": self.learn.recipe.bench.model_dump(), "machine": machine_key()}
         return self.learn.stage("13-bench", 1, key, [self.bundle], work)
 
     def missed(self) -> list[str]:

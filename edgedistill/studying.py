@@ -8,7 +8,7 @@ each run answers the test images, and so does each teacher; `study.json` and its
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -182,7 +182,7 @@ def _work(
 ) -> StudyResult:
     study = request.study
     units = [Unit(entry.name, entry.kind, seed) for seed in study.seeds for entry in study.arms]
-    found = _done_before(units, chosen, builds, run)
+    found = _done_before(units, {*chosen, *_told(request.out)}, builds, run)
     todo = [u for u in units if u.name in chosen and u not in found]
     for name in dict.fromkeys(unit.name for unit in todo):
         with _naming(f"arm {name}"):
@@ -206,18 +206,22 @@ def _work(
     return _write(request, builds, found, run)
 
 
+def _told(out: Path) -> list[str]:
+    """Arms of which the study's document has runs, which must not get lost."""
+    with contextlib.suppress(EdgedistillError):
+        return [arm.name for arm in load(out / FILE).arms if arm.runs]
+    return []
+
+
 def _done_before(
-    units: Sequence[Unit],
-    chosen: Sequence[str],
-    builds: Mapping[str, StudyBuild],
-    run: RunDir,
+    units: Sequence[Unit], needed: Collection[str], builds: Mapping[str, StudyBuild], run: RunDir
 ) -> dict[Unit, Run]:
-    """The runs that are in the folder already; nothing is made. An arm that is not chosen may lack what it needs."""
+    """The runs that are in the folder already; nothing is made. An arm that is not `needed` may lack what it takes."""
     found = {}
     with _looking(run):
         for unit in units:
-            lacks = () if unit.name in chosen else (EdgedistillError,)
-            with contextlib.suppress(NotDone, *lacks):
+            lacks = () if unit.name in needed else (EdgedistillError,)
+            with contextlib.suppress(NotDone, *lacks), _naming(f"arm {unit.name}"):
                 found[unit] = builds[unit.name].finish(unit.seed)
     return found
 

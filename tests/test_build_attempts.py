@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ def _optimistic_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A measurement of this machine that promises what no machine keeps."""
     monkeypatch.setenv("EDGEDISTILL_HOME", str(tmp_path / "home"))
     keep(make_measured("host", 1e-9, ("float32", "int8")), user_place())
+    monkeypatch.setattr("edgedistill.packing.time_files", lambda *_: {})
 
 
 @pytest.mark.usefixtures("_optimistic_host")
@@ -45,3 +47,18 @@ def test_a_file_that_is_too_slow_here_gives_way_to_the_next_candidate(tmp_path: 
     again = tool(*command)
     assert again.code == 1 and worked(tmp_path / "run") == []
     assert load(tmp_path / "run") == result
+
+
+def test_a_choice_by_time_that_is_made_again_changes_the_bundle_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, run = make_images(tmp_path / "data", per_class=12), tmp_path / "run"
+    options = ["host" if word == "x86-cpu" else word for word in SMALL]
+    for fast, slow in (("int8", "float32"), ("float32", "int8")):
+        times = {fast: 0.001, slow: 0.002}
+        monkeypatch.setattr("edgedistill.packing.time_files", lambda *_, t=times: t)
+        tool("build", *options, "--data", data, "--out", run, "--set", "quantize.max_drop=1")
+        manifest = json.loads((run / "bundle" / "manifest.json").read_text("utf-8"))
+        assert load(run).chosen == manifest["chosen"] == fast
+        assert "ms measured here" in load(run).artifact("int8").reason
+        (run / "stages" / "11-quantize" / "model.int8.onnx").unlink()

@@ -17,10 +17,10 @@ from edgedistill.deploy.bundle import Packed
 from edgedistill.deploy.files import float_files
 from edgedistill.deploy.quantize import quantize
 from edgedistill.deploy.stage import Pixels, Shape, model_inputs, packed, preprocess_of
-from edgedistill.errors import UsageError
+from edgedistill.errors import StoppedError, UsageError
 from edgedistill.evidence.bench import FakeTarget, Here
 from edgedistill.measuring import Timed, measure_device, time_candidates, time_files
-from edgedistill.progress import silent
+from edgedistill.progress import Face, silent
 from edgedistill.result import Limits
 from edgedistill.target.device import load_device
 from edgedistill.target.plan import plan
@@ -149,3 +149,20 @@ def test_files_for_another_device_are_not_timed_here() -> None:
         assert time_files(items, shape, pixels, load_device(name), target, silent()) == {}
     assert time_files(items[:2], shape, pixels, load_device("host"), target, silent()) == {}
     assert target.calls == []
+
+
+def test_files_that_cannot_be_timed_lose_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    items, shape, pixels = _files()
+
+    def full(bundle: Path, arguments: Sequence[str]) -> dict[str, Any]:
+        raise OSError(28, "No space left on device")
+
+    def ended(bundle: Path, arguments: Sequence[str]) -> dict[str, Any]:
+        raise StoppedError("the kit could not bench: killed")
+
+    for answer in (full, ended):
+        target = FakeTarget(answer)
+        assert time_files(items, shape, pixels, load_device("host"), target, Face(1)) == {}
+    said = capsys.readouterr().err
+    assert said.count("the files cannot be timed here") == 2
+    assert "No space left on device" in said and "what is predicted decides" in said

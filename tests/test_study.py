@@ -15,7 +15,10 @@ import pytest
 import yaml
 
 from edgedistill import metrics
+from edgedistill.errors import UsageError
 from edgedistill.seeds import student_t
+from edgedistill.studying import StudyBuild
+from edgedistill.studyproof import Run
 from edgedistill.studyresult import StudyResult, load
 from tests.build_parts import SMALL, events, make_images, tool
 
@@ -223,6 +226,24 @@ def test_an_arm_whose_generator_is_not_made_yet_holds_up_no_other(
     assert "edgedistill: arm late: " in ran.err
     assert "is no generator" in ran.err
     assert [len(arm.runs) for arm in load(out).arms] == [1, 1, 0]
+
+
+def test_finished_runs_of_an_arm_that_lost_what_it_needs_are_not_dropped(
+    done: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, out = done
+    before, finish = (out / "study.json").read_bytes(), StudyBuild.finish
+
+    def lost(build: StudyBuild, seed: int) -> Run:
+        if build.entry.name == "au":
+            raise UsageError("the folder generator is no generator")
+        return finish(build, seed)
+
+    monkeypatch.setattr(StudyBuild, "finish", lost)
+    ran = tool("study", file, "--out", out, "--only", "plain")
+    assert ran.code == 2
+    assert "edgedistill: arm au: the folder generator is no generator" in ran.err
+    assert (out / "study.json").read_bytes() == before
 
 
 def test_a_study_keeps_out_of_the_folder_of_a_build_and_of_anybody_else(

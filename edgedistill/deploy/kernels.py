@@ -2,12 +2,12 @@
 
 Squeeze-and-excitation takes a mean over the map, for which there is a kernel only as GlobalAveragePool. A hard gate,
 clip(alpha x + beta, 0, 1), has none: the sum of the quantized x with a scale of alpha times its own and of beta,
-written down in steps of 1/255 from 0 on, is the same, as quantizing saturates at 0 and at 1.
+quantized from 0 to at most 1, is the same, as quantizing saturates where the gate does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import onnx
@@ -26,16 +26,27 @@ def pool_maps(model: onnx.ModelProto) -> None:
     """Write each mean over a map as GlobalAveragePool, in place; tensors and nodes keep their names."""
     known = onnx.shape_inference.infer_shapes(model).graph
     ranks = {v.name: len(v.type.tensor_type.shape.dim) for v in (*known.value_info, *known.input)}
+    axes = {
+        tensor.name: onnx.numpy_helper.to_array(tensor).tolist()
+        for tensor in model.graph.initializer
+        if tensor.data_type == onnx.TensorProto.INT64 and len(tensor.dims) == 1
+    }
     for node in model.graph.node:
         about = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         if (
             node.op_type == "ReduceMean"
-            and list(about.get("axes", ())) in MAP
+            and list(about.get("axes", axes.get(node.input[-1], ()))) in MAP
             and about.get("keepdims", 1)
             and ranks.get(node.input[0]) == 4
         ):
             node.op_type = "GlobalAveragePool"
             del node.attribute[:]
+            del node.input[1:]  # axes, from opset 18 on
+
+
+def gates(model: onnx.ModelProto) -> list[str]:
+    """The outputs of hard gates; quantized from 0 to 1 they can be written as sums."""
+    return [node.output[0] for node in model.graph.node if node.op_type == "HardSigmoid"]
 
 
 def add_gates(model: onnx.ModelProto) -> None:
@@ -49,29 +60,25 @@ def add_gates(model: onnx.ModelProto) -> None:
             readers.setdefault(name, []).append(node)
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
-        source, users = (
-            makers.get(node.input[0]) if node.input else None,
-            readers.get(node.output[0], []),
-        )
-        gate = (
+        source = makers.get(node.input[0]) if node.input else None
+        users = readers.get(node.output[0], [])
+        if (
             node.op_type == "HardSigmoid"
             and min(_slope(node)) > 0
             and source is not None
             and source.op_type == "DequantizeLinear"
-            and _is_uint8(source, values)
+            and _levels(source, values) is not None
             and [user.op_type for user in users] == ["QuantizeLinear"]
-            and _is_uint8(users[0], values)
-            and all(r.op_type == "DequantizeLinear" for r in readers.get(users[0].output[0], []))
-        )
-        if gate:
-            assert source is not None
+            and _saturates(users[0], values)
+        ):
             nodes.extend(_sum(node, source, graph, values))
-            for end in (users[0], *readers[users[0].output[0]]):
-                end.input[1:] = [_number(graph, "gate_scale", 1 / LEVELS), _zero(graph)]
         else:
             nodes.append(node)
     del graph.node[:]
     graph.node.extend(_read(nodes, {output.name for output in graph.output}))
+    wanted = {name for node in graph.node for name in node.input}
+    for tensor in [t for t in graph.initializer if t.name not in wanted]:
+        graph.initializer.remove(tensor)
 
 
 def _slope(gate: onnx.NodeProto) -> tuple[float, float]:
@@ -80,22 +87,27 @@ def _slope(gate: onnx.NodeProto) -> tuple[float, float]:
     return about.get("alpha", 0.2), about.get("beta", 0.5)
 
 
-def _is_uint8(node: onnx.NodeProto, values: dict[str, onnx.TensorProto]) -> bool:
-    """Whether a tensor is quantized to uint8 with one scale."""
+def _levels(
+    node: onnx.NodeProto, values: Mapping[str, onnx.TensorProto]
+) -> tuple[float, int] | None:
+    """Scale and zero point of a tensor that is quantized to uint8 with one scale, else `None`."""
     scale, zero = (values.get(name) for name in node.input[1:3])
-    return (
-        scale is not None
-        and zero is not None
-        and not scale.dims
-        and zero.data_type == onnx.TensorProto.UINT8
-    )
+    if scale is None or zero is None or scale.dims or zero.data_type != onnx.TensorProto.UINT8:
+        return None
+    return float(onnx.numpy_helper.to_array(scale)), int(onnx.numpy_helper.to_array(zero))
+
+
+def _saturates(node: onnx.NodeProto, values: Mapping[str, onnx.TensorProto]) -> bool:
+    """Whether quantizing clips at 0 and at 1 or before."""
+    found = _levels(node, values)
+    return found is not None and found[1] == 0 and LEVELS * found[0] <= 1 + 1e-6
 
 
 def _sum(
     gate: onnx.NodeProto,
     source: onnx.NodeProto,
     graph: onnx.GraphProto,
-    values: dict[str, onnx.TensorProto],
+    values: Mapping[str, onnx.TensorProto],
 ) -> Iterator[onnx.NodeProto]:
     """What stands in the place of a gate whose input is dequantized by `source`."""
     alpha, beta = _slope(gate)

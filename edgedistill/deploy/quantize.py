@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from edgedistill.deploy.kernels import add_gates, pool_maps
+from edgedistill.deploy.kernels import add_gates, gates, pool_maps
 from edgedistill.deploy.onnx import sealed
 from edgedistill.deploy.ranges import MERGED, observe, ranges
 from edgedistill.target.students import HEAD_SHARE
@@ -124,7 +124,7 @@ def quantized(
 
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    if flavour != "tensorrt":
+    if onnxruntime := flavour != "tensorrt":
         pool_maps(copy)
     kept = [*kept_in_float(copy), *float_nodes]
     options = options_for(flavour)
@@ -132,6 +132,9 @@ def quantized(
         name: TensorData(lowest=np.float32(low), highest=np.float32(high))
         for name, (low, high) in limits.items()
     }
+    if onnxruntime:
+        whole = TensorData(lowest=np.float32(0), highest=np.float32(1))
+        found |= dict.fromkeys(gates(copy), whole)
     for node in copy.graph.node:
         if node.op_type in MERGED and node.output[0] in found:
             found.setdefault(node.input[0], found[node.output[0]])
@@ -145,7 +148,7 @@ def quantized(
         quantizer.quantize_model()
         quantizer.model.topological_sort()
     proto = quantizer.model.model
-    if flavour != "tensorrt":
+    if onnxruntime:
         add_gates(proto)
     proto.producer_name, proto.producer_version = "edgedistill", ""
     return sealed(proto, metadata)
