@@ -189,14 +189,19 @@ def main() -> None:
     for place, (name, size) in enumerate([] if given.table else todo):
         began = time.monotonic()
         command = [sys.executable, "-m", "benchmarks.coverage", "--out", str(given.out)]
-        ran = subprocess.run(
-            [*command, "--ask", name, str(size)],
-            capture_output=True, text=True, check=False, timeout=PATIENCE_S,
-        )  # fmt: skip
-        if ran.returncode == 0:
-            row = json.loads(ran.stdout.strip().splitlines()[-1])
+        row: dict[str, Any] = {"name": name, "size": size}
+        try:
+            ran = subprocess.run(
+                [*command, "--ask", name, str(size)],
+                capture_output=True, text=True, check=False, timeout=PATIENCE_S,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            row["error"] = f"no answer within {PATIENCE_S} s"
         else:
-            row = {"name": name, "size": size, "error": " ".join(ran.stderr.split())[-300:]}
+            if ran.returncode == 0:
+                row = json.loads(ran.stdout.strip().splitlines()[-1])
+            else:
+                row["error"] = " ".join(ran.stderr.split())[-300:]
         rows.append(row)
         write_atomic(given.out, json.dumps(rows, indent=1) + "\n")
         seconds = time.monotonic() - began
