@@ -294,19 +294,13 @@ class _Making:
         pixels: Pixels,
     ) -> tuple[Precision, dict[str, str]]:
         """Which file ships and why, as a build decides it."""
-        from edgedistill.deploy.stage import Option, choose
+        from edgedistill.deploy.stage import choose, options_of
         from edgedistill.deploy.tensorrt import ask_device
 
         if len(items) == 1:
             return items[0].name, {items[0].name: "the only file"}
         timed = time_files(items, shape, pixels, self.device, Here(), self.face)
-        options = [
-            Option(
-                i.name, len(i.data), scores.get(i.name),
-                timed.get(i.name, self._predicted(i.name)), i.name in timed,
-            )
-            for i in items
-        ]  # fmt: skip
+        options = options_of(items, scores, timed, self._predicted)
         answers = ask_device(self.device, items, self.face)
         made = [i.name for i in items]
         natural = self.device.natural_precision

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -84,7 +84,7 @@ class Packing:
         """11: INT8 for the device's runtime, and the choice of the file that ships, on validation images."""
 
         def work(folder: Work) -> dict[str, Any]:
-            from edgedistill.deploy.stage import Option, choose, evaluate_options
+            from edgedistill.deploy.stage import choose, evaluate_options, options_of
 
             learn, shape = self.learn, self.learn.shape
             found = self._int8(folder)
@@ -94,13 +94,7 @@ class Packing:
                 items, np.asarray(learn.arrays.val), learn.arrays.val_labels, shape, folder
             )
             timed = time_files(items, shape, learn.arrays.val, self.device, Here(), self.face)
-            options = [
-                Option(
-                    p.name, len(p.data), scores[p.name],
-                    timed.get(p.name, self._expected(p.name, found)), p.name in timed,
-                )
-                for p in items
-            ]  # fmt: skip
+            options = options_of(items, scores, timed, partial(self._expected, found=found))
             answers = self._asked(items)
             chosen, reasons = choose(
                 options, self._natural(), self._runs(),

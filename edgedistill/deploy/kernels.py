@@ -14,6 +14,8 @@ import onnx
 import onnx.helper
 import onnx.numpy_helper
 
+from edgedistill.deploy.onnx import drop_unread
+
 LEVELS = 255
 OFF_TIES = 1 + 1e-4
 """What beta is multiplied by: 0.5 of 255 steps lies halfway between two, and every x of 0 would be rounded up on one
@@ -75,10 +77,8 @@ def add_gates(model: onnx.ModelProto) -> None:
         else:
             nodes.append(node)
     del graph.node[:]
-    graph.node.extend(_read(nodes, {output.name for output in graph.output}))
-    wanted = {name for node in graph.node for name in node.input}
-    for tensor in [t for t in graph.initializer if t.name not in wanted]:
-        graph.initializer.remove(tensor)
+    graph.node.extend(nodes)
+    drop_unread(graph)
 
 
 def _slope(gate: onnx.NodeProto) -> tuple[float, float]:
@@ -111,40 +111,19 @@ def _sum(
 ) -> Iterator[onnx.NodeProto]:
     """What stands in the place of a gate whose input is dequantized by `source`."""
     alpha, beta = _slope(gate)
-    scale = float(onnx.numpy_helper.to_array(values[source.input[1]]))
-    name = gate.output[0]
-    steeper = _number(graph, f"{name}_steeper_scale", alpha * scale)
-    middle = [
-        _full(graph),
-        _number(graph, f"{name}_middle_scale", OFF_TIES * beta / LEVELS),
-        _zero(graph),
-    ]
+    scale, name = float(onnx.numpy_helper.to_array(values[source.input[1]])), gate.output[0]
+    constants = {
+        "steeper": np.float32(alpha * scale),
+        "middle": np.float32(OFF_TIES * beta / LEVELS),
+        "full": np.uint8(LEVELS),
+        "zero": np.uint8(0),
+    }
+    steeper, middle, full, zero = (f"{name}_{what}_constant" for what in constants)
+    graph.initializer.extend(
+        onnx.numpy_helper.from_array(np.asarray(value), f"{name}_{what}_constant")
+        for what, value in constants.items()
+    )
     make = onnx.helper.make_node
     yield make("DequantizeLinear", [source.input[0], steeper, source.input[2]], [f"{name}_steeper"])
-    yield make("DequantizeLinear", middle, [f"{name}_middle"])
+    yield make("DequantizeLinear", [full, middle, zero], [f"{name}_middle"])
     yield make("Add", [f"{name}_steeper", f"{name}_middle"], [name], name=gate.name or name)
-
-
-def _number(graph: onnx.GraphProto, name: str, value: float) -> str:
-    return _constant(graph, name, np.array(value, np.float32))
-
-
-def _zero(graph: onnx.GraphProto) -> str:
-    return _constant(graph, "gate_zero", np.array(0, np.uint8))
-
-
-def _full(graph: onnx.GraphProto) -> str:
-    return _constant(graph, "gate_full", np.array(LEVELS, np.uint8))
-
-
-def _constant(graph: onnx.GraphProto, name: str, value: np.ndarray) -> str:
-    """The name of a constant, which is written down once."""
-    if all(tensor.name != name for tensor in graph.initializer):
-        graph.initializer.append(onnx.numpy_helper.from_array(value, name))
-    return name
-
-
-def _read(nodes: list[onnx.NodeProto], outputs: set[str]) -> list[onnx.NodeProto]:
-    """The nodes that something reads."""
-    wanted = outputs | {name for node in nodes for name in node.input}
-    return [node for node in nodes if any(name in wanted for name in node.output)]

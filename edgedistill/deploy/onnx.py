@@ -116,7 +116,7 @@ def fold_padding(graph: onnx.GraphProto) -> int:
         conv.input[0] = pad.input[0]
         graph.node.remove(pad)
         folded += 1
-    _drop_unread(graph)
+    drop_unread(graph)
     return folded
 
 
@@ -145,7 +145,7 @@ def _spatial_pads(pad: onnx.NodeProto, values: Mapping[str, Any]) -> list[int] |
     return [pads[2], pads[3], pads[6], pads[7]]
 
 
-def _drop_unread(graph: onnx.GraphProto) -> None:
+def drop_unread(graph: onnx.GraphProto) -> None:
     """Remove nodes and initialisers that nothing reads, back to front."""
     wanted = {o.name for o in graph.output}
     for node in reversed(list(graph.node)):

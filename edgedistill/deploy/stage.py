@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -135,6 +135,21 @@ class Option:
         """The latency in words."""
         assert self.latency_s is not None
         return f"{1e3 * self.latency_s:.2f} ms {'measured here' if self.measured else 'predicted'}"
+
+
+def options_of(
+    items: Sequence[Packed],
+    scores: Mapping[str, float],
+    timed: Mapping[Precision, float],
+    predicted: Callable[[Precision], float | None],
+) -> list[Option]:
+    """Files as what could ship, with the latency that was measured where there is one."""
+    return [
+        Option(
+            i.name, len(i.data), scores.get(i.name), timed.get(i.name, predicted(i.name)), i.name in timed
+        )
+        for i in items
+    ]  # fmt: skip
 
 
 def choose(
