@@ -78,7 +78,7 @@ def test_the_teacher_sees_what_the_images_hold_and_no_less_than_the_student(
 
 
 @given(st.integers(32, 518), st.integers(32, 512), st.integers(1, 5000))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_a_teacher_that_takes_any_size_is_never_below_the_student_nor_above_both(
     native: int, student: int, side: int
 ) -> None:

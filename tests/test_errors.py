@@ -81,7 +81,7 @@ def test_an_unknown_name_says_what_was_got_the_nearest_and_all_that_is_allowed()
 
 
 @given(st.text(max_size=30), st.lists(st.text(max_size=10), max_size=5))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_any_name_against_any_vocabulary_gives_a_text(name: str, known: list[str]) -> None:
     hint = nearest(name, known)
     assert hint == "" or any(f'"{k}"' in hint for k in known)

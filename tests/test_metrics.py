@@ -63,7 +63,7 @@ def test_wilson_of_81_of_263_is_the_published_interval() -> None:
     assert metrics.wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=5e-5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_wilson_agrees_with_scipy_and_holds_the_estimate(case: tuple[int, int]) -> None:
     hits, n = case
@@ -143,7 +143,7 @@ def test_the_paired_interval_by_hand() -> None:
     assert (low, high) == pytest.approx((0.0569, 0.3404), abs=5e-5)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(cells)
 def test_a_paired_interval_holds_its_estimate_and_turns_with_the_arms(
     case: tuple[int, int, int, int],
@@ -170,7 +170,7 @@ def test_the_paired_interval_covers_the_truth_about_95_times_in_100() -> None:
     assert 0.935 <= inside / rounds <= 0.985
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 400), st.integers(0, 400))
 def test_mcnemar_agrees_with_the_exact_binomial_test(b: int, c: int) -> None:
     expected = stats.binomtest(b, b + c, 0.5).pvalue if b + c else 1.0
@@ -210,7 +210,7 @@ def test_words_say_gain_loss_or_neither() -> None:
     assert "p = 0.59, n = 2000" in small.words
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(cells)
 def test_words_claim_a_gain_only_where_interval_and_test_agree(
     case: tuple[int, int, int, int],

@@ -57,7 +57,7 @@ def test_the_tiniest_size_is_one_byte_and_never_no_limit() -> None:
 
 
 @given(st.sampled_from(list(UNITS)), st.floats())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_any_number_is_a_limit_or_a_usage_error(name: str, value: float) -> None:
     try:
         budget = _limits(**{name: value}).recipe.budget.model_dump()
@@ -150,7 +150,7 @@ def test_the_folder_is_named_after_the_run_or_its_data_and_device(
 
 
 @given(st.text(max_size=100))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_no_name_leads_out_of_the_runs_folder(name: str) -> None:
     folder = out_folder(Recipe(name=name), None)
     assert len(folder.parts) == 2

@@ -34,7 +34,7 @@ side = st.integers(1, 9)
 channels = st.integers(1, 9)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     st.integers(1, 4), channels, channels, side, side, st.booleans(), st.booleans(), st.booleans()
 )

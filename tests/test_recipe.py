@@ -29,9 +29,7 @@ from edgedistill.recipe import (
     validate,
 )
 
-RELAXED = settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+RELAXED = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def _file(folder: Path, text: str | bytes) -> Path:

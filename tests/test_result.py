@@ -22,9 +22,7 @@ from edgedistill.result import Limits, Proportion, Result, load
 sys.path.insert(0, str(Path(__file__).parent / "evidence"))
 from evidence_samples import HOSTILE, make_result
 
-RELAXED = settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+RELAXED = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 TREE: dict[str, Any] = json.loads(make_result().dumps())
 
 

@@ -179,7 +179,7 @@ trees = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(
     tree=st.fixed_dictionaries(
         {}, optional=dict.fromkeys(("name", "recipe", "seeds", "baseline", "arms", "odd"), trees)

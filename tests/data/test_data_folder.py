@@ -376,9 +376,7 @@ def test_progress_reaches_the_total(tmp_path: Path) -> None:
     assert seen == [(k, 8) for k in range(1, 9)]
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.one_of(
         st.binary(max_size=200),

@@ -141,9 +141,7 @@ def test_images_above_the_pixel_limit_are_refused(tmp_path: Path) -> None:
         open_source(section(write(tmp_path), max_pixels=19), seed=0)
 
 
-@settings(
-    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.sampled_from([False, True]),
     st.lists(st.tuples(st.integers(0, 80), st.integers(0, 255)), max_size=4),

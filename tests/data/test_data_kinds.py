@@ -131,7 +131,7 @@ def test_shards_without_a_pattern_need_no_package(
 
 
 @given(st.text(max_size=60) | st.from_regex(r"[a-z0-9]{0,5}://[a-z\[\]{},.@:?/]{0,30}(\.tar)?"))
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, suppress_health_check=list(HealthCheck))
 def test_no_text_is_more_than_a_fault_of_the_user(text: str) -> None:
     short_name(text)
     try:

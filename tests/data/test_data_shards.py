@@ -57,7 +57,7 @@ def test_one_file_is_a_source_of_its_own(tmp_path: Path) -> None:
 
 
 @given(st.text(alphabet="ab./_-\n é", max_size=24))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_samples_are_named_as_the_library_names_them(name: str) -> None:
     theirs, suffix = base_plus_ext(name)
     if "\n" not in name:
@@ -288,7 +288,7 @@ def test_what_is_no_tar_is_refused_and_named(tmp_path: Path, content: bytes) -> 
 
 
 @given(data=st.data())
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 def test_no_bytes_break_the_index(tmp_path: Path, data: st.DataObject) -> None:
     whole = bytearray(tar(tmp_path / "whole.tar", samples(3)).read_bytes())
     for _ in range(data.draw(st.integers(1, 8))):

@@ -54,7 +54,7 @@ def test_three_contents_make_one_of_each() -> None:
         counts(2, SHARES)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(3, 500), st.floats(0.001, 0.499), st.floats(0.001, 0.499))
 def test_every_split_has_one_whatever_the_shares(n: int, val: float, test: float) -> None:
     drawn = counts(n, {"val": val, "test": test})
@@ -62,7 +62,7 @@ def test_every_split_has_one_whatever_the_shares(n: int, val: float, test: float
     assert n - sum(drawn.values()) >= 1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=60), st.integers(0, 2**31 - 1))
 def test_the_same_bytes_never_fall_on_both_sides(contents: list[int], seed: int) -> None:
     items = [item(f"{k}", 0, f"content {c}") for k, c in enumerate(contents)]
@@ -102,7 +102,7 @@ def test_a_cap_keeps_the_proportions_and_one_of_each() -> None:
         cap(items, 2, seed=0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=6), st.data())
 def test_a_cap_takes_exactly_that_many(sizes: list[int], data: st.DataObject) -> None:
     items = [i for label, size in enumerate(sizes) for i in many(size, label)]

@@ -143,7 +143,7 @@ def test_an_untouched_table_is_not_decoded_again(tmp_path: Path) -> None:
 
 
 @given(st.text(max_size=200) | st.binary(max_size=200).map(lambda b: b.decode("latin-1")))
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, suppress_health_check=list(HealthCheck))
 def test_no_text_is_more_than_a_fault_of_the_table(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.csv").write_bytes(("path,label,split\n" + text).encode("utf-8"))
     with pytest.raises(EdgedistillError) as caught:

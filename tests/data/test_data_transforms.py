@@ -67,7 +67,7 @@ def test_a_view_does_not_depend_on_its_batch() -> None:
     assert (view_params(4, images, views, 0.5, True) != together).any(axis=1).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**31 - 1), st.integers(0, 2**40), st.floats(0.01, 1.0))
 def test_every_box_lies_in_the_image_and_has_the_area(seed: int, view: int, least: float) -> None:
     x, y, width, height, sign = view_params(seed, np.arange(200), view, least, True).T

@@ -71,7 +71,7 @@ def kinds(model: onnx.ModelProto) -> Counter[str]:
     return Counter(node.op_type for node in model.graph.node)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     scale=st.floats(1e-4, 1.0), zero=st.integers(0, 255), most=st.sampled_from([0.3, 1.0]),
     alpha=st.sampled_from([1 / 6, 0.2, 1.0]), beta=st.floats(0.1, 1.0), fast=st.booleans(),

@@ -235,7 +235,7 @@ def defined(x: Tensor, y: Tensor, alpha: float, t: float) -> Tensor:
     return alignment(x, y, alpha) + (uniformity(x, t) + uniformity(y, t)) / 2
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(1, 20),
     st.integers(1, 12),
@@ -496,7 +496,7 @@ def test_matched_features_have_no_loss_and_the_cosine_does_not_see_their_length(
 # -- negatives and memory --------------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.integers(-1, 4), min_size=2, max_size=40), st.integers(1, 50), st.integers(0, 99)
 )

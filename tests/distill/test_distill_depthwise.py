@@ -46,7 +46,7 @@ def assert_same(conv: nn.Module, x: Tensor) -> None:
 side = st.integers(1, 7)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     st.tuples(side, side), st.tuples(st.integers(1, 3), st.integers(1, 3)),
     st.tuples(st.integers(0, 4), st.integers(0, 4)), st.tuples(st.integers(1, 11), st.integers(1, 11)),
@@ -67,7 +67,7 @@ def test_the_gradient_is_torchs_own_for_any_shape(
     assert_same(conv, torch.randn(batch, channels, *size))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.tuples(side, side), st.integers(1, 3), st.tuples(st.integers(1, 11), st.integers(1, 11)),
     st.integers(1, 3), st.integers(0, 99),

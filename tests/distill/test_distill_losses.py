@@ -150,7 +150,7 @@ def test_low_precision_logits_are_computed_in_float32_under_autocast_too(
 # -- weights and missing labels --------------------------------------------------------------------
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.sampled_from(sorted(WEIGHTED)),
     st.integers(1, 8),
@@ -231,7 +231,7 @@ def test_dkd_takes_the_teachers_choice_where_there_is_no_label() -> None:
     assert float(dkd(s, t, y, 4.0).detach()) != pytest.approx(want, rel=1e-3)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 6), st.integers(2, 9), st.floats(0.5, 10), st.integers(0, 10_000))
 def test_kd_is_dkd_with_the_weight_that_decoupling_took_away(
     rows: int, classes: int, temperature: float, seed: int
@@ -324,7 +324,7 @@ def numpy_kd(student: np.ndarray, teacher: np.ndarray, t: float) -> float:
     return float(t**2 * (np.exp(log_t) * (log_t - log_s)).sum(axis=1).mean())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(1, 9),
     st.integers(2, 12),

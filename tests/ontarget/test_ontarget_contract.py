@@ -229,7 +229,7 @@ def _paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return found
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(data=st.data())
 def test_a_mutated_manifest_is_a_bundle_or_a_contract_error(shared: Any, data: Any) -> None:
     folder = shared.folder.parent / "fuzz"
@@ -261,7 +261,7 @@ def test_a_mutated_manifest_is_a_bundle_or_a_contract_error(shared: Any, data: A
             load_golden(bundle)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(raw=st.binary(max_size=200))
 def test_random_bytes_are_never_more_than_a_contract_error(shared: Any, raw: bytes) -> None:
     folder = shared.folder.parent / "bytes"
@@ -273,7 +273,7 @@ def test_random_bytes_are_never_more_than_a_contract_error(shared: Any, raw: byt
             read(folder)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(names=st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=6))
 def test_any_class_names_come_back_from_the_label_file(shared: Any, names: list[str]) -> None:
     path = shared.folder.parent / "labels.txt"

@@ -334,9 +334,7 @@ def test_a_file_cut_off_at_any_byte_is_refused(made: Any) -> None:
         refused(model, made.pixels[:1])
 
 
-@settings(
-    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32))
 def test_a_mutated_file_runs_or_is_refused_with_a_paragraph(made: Any, seed: int) -> None:
     rng = random.Random(seed)

@@ -42,7 +42,7 @@ def _exact_rank(n: int, slow: Fraction) -> int:
     return best
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 150), st.sampled_from([50, 80, 90, 95, 99]))
 def test_the_rank_in_log_space_is_that_of_exact_fractions(n: int, percent: int) -> None:
     assert slowest_rank(n, percent / 100) == _exact_rank(n, Fraction(100 - percent, 100))
@@ -139,7 +139,7 @@ def test_what_too_few_samples_cannot_say_is_none() -> None:
         summarise([], 1.0)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.floats(0, 1e3, allow_nan=False), min_size=1, max_size=80))
 @example([0.0, 1.0, 5e-324, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0])
 def test_every_summary_is_plain_numbers_and_ordered(samples: list[float]) -> None:

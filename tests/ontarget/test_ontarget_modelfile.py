@@ -221,7 +221,7 @@ def test_weights_are_stepped_over_and_not_read(
     assert len(read) < 5000
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_a_mutated_file_is_judged_as_the_onnx_package_judges_it(shared: Any, data: Any) -> None:
     model = _graph("uint8_nhwc")

@@ -260,7 +260,7 @@ def test_a_picture_with_too_many_pixels_is_refused_before_it_is_unpacked() -> No
         decode(small, max_pixels=5)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     raw=st.binary(max_size=300), kind=st.sampled_from(["JPEG", "PNG", "GIF", "TIFF", "BMP", "WEBP"])
 )

@@ -269,7 +269,7 @@ def test_killed_while_it_forgets_a_round_the_next_try_forgets_it_whole(
 COUNTS = st.integers(1, 30)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(asked=st.lists(st.tuples(COUNTS, st.booleans()), min_size=1, max_size=5), last=COUNTS)
 def test_a_first_round_of_another_size_goes_on_with_the_same_images(
     asked: list[tuple[int, bool]], last: int

@@ -207,7 +207,7 @@ _VALUES = st.recursive(
 )
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=120, suppress_health_check=[HealthCheck.too_slow])
 @given(changes=st.dictionaries(st.sampled_from([*MINE, "limits", "cores"]), _VALUES, min_size=1))
 def test_no_profile_ends_in_anything_but_a_device_or_a_device_error(
     tmp_path_factory: pytest.TempPathFactory, changes: dict[str, object]
@@ -222,7 +222,7 @@ def test_no_profile_ends_in_anything_but_a_device_or_a_device_error(
         json.dumps(device_to_dict(device))
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(text=st.text(st.characters(codec="utf-8"), max_size=60))
 def test_no_text_ends_in_anything_but_a_device_error(
     tmp_path_factory: pytest.TempPathFactory, text: str

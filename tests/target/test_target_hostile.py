@@ -64,7 +64,7 @@ def _in_order(nodes: list[Any]) -> list[Any]:
     return [*ordered, ("Identity", [known[0]], ["y"], {})]
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=250, suppress_health_check=[HealthCheck.too_slow])
 @given(
     nodes=st.lists(_NODE, max_size=6) | st.lists(_NODE, max_size=6).map(_in_order),
     image=_SHAPE,
@@ -99,7 +99,7 @@ def test_a_graph_that_goes_in_circles_is_refused(
         cost_of_graph(make_onnx(made, []))
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=120, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_any_bytes_are_a_cost_or_one_paragraph(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -135,7 +135,7 @@ _JSON = st.recursive(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(tree=_JSON)
 def test_no_kept_measurement_ends_in_a_traceback(
     tmp_path_factory: pytest.TempPathFactory, tree: object

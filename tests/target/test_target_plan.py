@@ -212,7 +212,7 @@ _LIMIT = st.none() | st.floats(1e-6, 10)
 _BYTES = st.none() | st.integers(1, 10**9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     name=st.sampled_from(device_names()),
     latency_s=_LIMIT,

@@ -139,7 +139,7 @@ def test_a_shard_is_hashed_once_and_only_when_it_is_opened(
 # -- damage ----------------------------------------------------------------------------------------
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_one_byte_changed_anywhere_in_a_shard_is_found_and_named(
     whole: Path, data: st.DataObject
@@ -279,7 +279,7 @@ def test_a_class_that_does_not_exist_is_refused(tmp_path: Path) -> None:
         reader(folder, held)(Lesson(0, 1), np.array([9]))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(raw=st.binary(max_size=400))
 def test_whatever_stands_in_the_header_no_other_error_leaves(whole: Path, raw: bytes) -> None:
     path, index = whole / MIDDLE, whole / INDEX

@@ -493,9 +493,7 @@ def test_a_pickle_under_a_safetensors_name_is_not_unpickled(tmp_path: Path) -> N
     assert not mark.exists()
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.binary(max_size=200), st.sampled_from([".pth", ".safetensors"]), st.booleans())
 def test_any_bytes_are_refused_in_one_paragraph(
     tmp_path: Path, noise: bytes, suffix: str, prefixed: bool

@@ -208,9 +208,7 @@ def test_weights_outside_the_file_are_not_read(tmp_path: Path) -> None:
     assert "keeps weights in another file" in refused(f"onnx:{file}")
 
 
-@settings(
-    max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cut=st.integers(0, 400), at=st.integers(0, 400), byte=st.integers(0, 255))
 def test_a_damaged_file_is_one_paragraph_or_a_sound_teacher(
     cut: int, at: int, byte: int, tmp_path: Path

@@ -62,7 +62,7 @@ def test_a_logit_beyond_float16_is_a_probability_of_nothing() -> None:
     assert back.softmax(1).tolist() == [[1.0, 0.0, 0.0]]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(1, 40), st.integers(2, 60), st.floats(0.001, 50), st.integers(0, 10**6), st.data()
 )
@@ -123,7 +123,7 @@ def test_class_numbers_take_two_bytes_as_long_as_they_fit() -> None:
         assert int(back.argmax()) == classes - 1
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.floats(-36, 36), st.integers(0, 10**6))
 def test_features_keep_eleven_bits_whatever_their_size(power: float, seed: int) -> None:
     f = torch.randn(7, 30, generator=torch.Generator().manual_seed(seed)) * 10**power
