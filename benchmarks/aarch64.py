@@ -19,14 +19,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
-import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -37,17 +34,10 @@ from ontarget.machine import machine
 from ontarget.score import logits_of
 from ontarget.session import OrtSession
 
-from edgedistill.data.sources import SAMPLE_FILE
-from edgedistill.rundir import Work, now_utc
+from benchmarks.aarch64_bundles import IMAGES, make_bundles, write_pictures
+from benchmarks.aarch64_guest import PROCESSORS, Guest, install_tools, make_guest
+from edgedistill.rundir import now_utc
 
-IMAGES, GOLDEN, EPOCHS, BATCH, SIDE = 256, 16, 3, 64, 64
-TOOLS = {"qemu-aarch64-static": "qemu-user-static", "mmdebstrap": "mmdebstrap"}
-"""Programs and the Debian packages that they come in."""
-PACKAGES = "python3,libstdc++6"
-"""What the arm64 root holds beside Debian's essential packages: what the wheels link to."""
-WHEELS = ("onnxruntime", "numpy", "pillow")
-TAGS = [f"manylinux_2_{minor}_aarch64" for minor in (34, 28, 27, 17)] + ["manylinux2014_aarch64"]
-FLAVOURS = ("arm", "x86")
 FOREIGN = ("arm", "tensorrt")
 """INT8 files that the kit computes exactly on x86."""
 BENCH = ["--quick", "--threads", "1", "--model", "int8"]
@@ -74,65 +64,6 @@ Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Processor:
-    """A processor that qemu emulates: its name there, what Linux shows of it, and where it is found."""
-
-    name: str
-    part: str
-    features: str
-    found_in: str
-
-    def cpuinfo(self, cores: int) -> str:
-        """/proc/cpuinfo of a machine of such cores."""
-        return "".join(
-            f"processor\t: {core}\nBogoMIPS\t: 100.00\nFeatures\t: {self.features}\nCPU implementer\t: 0x41\n"
-            f"CPU architecture: 8\nCPU variant\t: 0x0\nCPU part\t: {self.part}\nCPU revision\t: 3\n\n"
-            for core in range(cores)
-        )
-
-
-PROCESSORS = (
-    Processor("cortex-a72", "0xd08", "fp asimd evtstrm crc32 cpuid", "Raspberry Pi 4"),
-    Processor(
-        "cortex-a76", "0xd0b", "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc "
-        "dcpop asimddp", "Raspberry Pi 5, RK3588",
-    ),
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Guest:
-    """The arm64 root with its wheels, in `work`."""
-
-    work: Path
-
-    @property
-    def root(self) -> Path:
-        """Root file system."""
-        return self.work / "root"
-
-    @property
-    def site(self) -> Path:
-        """Installed wheels."""
-        return self.work / "site"
-
-    def python(self, processor: Processor) -> list[str]:
-        """The command of its Python: a script, so that what Python starts by its own name is emulated too.
-
-        qemu 7.2 shows this machine's /proc/cpuinfo, and onnxruntime 1.31.1 crashes at import on one that names no Arm
-        core: the root gets one that does, which qemu takes first.
-        """
-        shown, script = self.root / "proc" / "cpuinfo", self.work / f"python-{processor.name}"
-        shown.parent.mkdir(exist_ok=True)
-        shown.write_text(processor.cpuinfo(os.cpu_count() or 1))
-        words = ["-cpu", processor.name, "-0", str(script), "-L", str(self.root)]
-        command = ["qemu-aarch64-static", *words, str(self.root / "usr" / "bin" / "python3")]
-        script.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
-        script.chmod(0o755)
-        return [str(script)]
-
-
-@dataclass(frozen=True)
 class Row:
     """One file on one processor against this machine; `seconds` are those of emulation."""
 
@@ -145,126 +76,6 @@ class Row:
     difference: float
     same_bits: int
     seconds: float | None
-
-
-def install_tools() -> None:
-    """Install by apt what is missing."""
-    missing = [package for program, package in TOOLS.items() if shutil.which(program) is None]
-    if missing:
-        print(f"installing by apt: {', '.join(missing)}", flush=True)
-        command = ["apt-get", "install", "--yes", "--no-install-recommends", *missing]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-
-
-def make_guest(work: Path, suite: str) -> Guest:
-    """The arm64 root and its wheels; nothing of Arm runs, so that neither binfmt_misc nor chroot is needed."""
-    guest = Guest(work)
-    if not guest.root.exists():
-        fresh = work / "root.tmp"
-        shutil.rmtree(fresh, ignore_errors=True)
-        print(f"making an arm64 root of Debian {suite} with {PACKAGES}", flush=True)
-        how = ["--variant=extract", "--architectures=arm64", f"--include={PACKAGES}", "--quiet"]
-        subprocess.run(["mmdebstrap", *how, suite, str(fresh)], check=True)
-        fresh.rename(guest.root)
-    if not guest.site.exists():
-        fresh, tools = work / "site.tmp", work / "tools"
-        shutil.rmtree(fresh, ignore_errors=True)
-        version = os.readlink(guest.root / "usr" / "bin" / "python3").removeprefix("python")
-        wanted = [f"{name}=={metadata.version(name)}" for name in WHEELS]
-        print(f"taking aarch64 wheels for Python {version}: {' '.join(wanted)}", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", str(tools)], check=True)
-        platforms = [word for tag in TAGS for word in ("--platform", tag)]
-        how = [
-            "--quiet",
-            "--only-binary=:all:",
-            "--python-version",
-            version,
-            "--target",
-            str(fresh),
-        ]
-        command = [str(tools / "bin" / "pip"), "install", *how, *platforms, *wanted]
-        subprocess.run(command, check=True)
-        fresh.rename(guest.site)
-    return guest
-
-
-def rgb(grey: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Grey images (N, 28, 28) as the student takes them, (N, SIDE, SIDE, 3)."""
-    from edgedistill.synthesis import resized
-
-    return resized(np.repeat(grey[..., None], 3, axis=3), SIDE)
-
-
-def trained(student: str, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> Any:
-    """The student and how it sees images, after a short training from random weights."""
-    import timm
-    import torch
-    from torch.nn.functional import cross_entropy
-
-    from edgedistill.deploy.untrained import MEAN, STD
-    from edgedistill.nets import Look
-
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    look, steps = Look(SIDE, MEAN, STD), EPOCHS * (len(pixels) // BATCH)
-    net: Any = timm.create_model(student, num_classes=10, exportable=True).train()
-    optimizer = torch.optim.AdamW(net.parameters(), weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
-    for _ in range(EPOCHS):
-        order = torch.randperm(len(pixels))[: len(pixels) // BATCH * BATCH]
-        for rows in order.numpy().reshape(-1, BATCH):
-            logits = net(look.tensor(pixels[rows], torch.device("cpu")))
-            loss: Any = cross_entropy(logits, torch.from_numpy(labels[rows]))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-    return net.eval(), look
-
-
-def make_bundles(work: Path, student: str) -> dict[str, Path]:
-    """Bundles with the INT8 file for Arm and with that for x86, beside the test images."""
-    folders = {flavour: work / "bundles" / student / flavour for flavour in FLAVOURS}
-    if not all((folder / "bundle" / "manifest.json").exists() for folder in folders.values()):
-        from edgedistill.deploy.onnx import export_float32, to_float16
-        from edgedistill.deploy.quantize import quantize
-        from edgedistill.deploy.stage import Shape, model_inputs, pack, packed, preprocess_of
-
-        print(f"training {student} for {EPOCHS} epochs of the built-in images", flush=True)
-        with np.load(SAMPLE_FILE, allow_pickle=False) as sample:
-            train, test = rgb(sample["train_images"]), rgb(sample["test_images"][:IMAGES])
-            labels = sample["train_labels"].astype(np.int64)
-            answers, total = (
-                sample["test_labels"][:IMAGES].astype(np.int64),
-                len(sample["test_labels"]),
-            )
-        net, look = trained(student, train, labels)
-        for flavour, folder in folders.items():
-            how = preprocess_of(SIDE, look.mean, look.std)
-            classes = tuple(f"class {i}" for i in range(10))
-            shape = Shape("uint8_nhwc", classes, how, 17, "onnxruntime", flavour)
-            plain = packed("float32", export_float32(net, look, shape.layout, 17, {}), shape)
-            seen = model_inputs(plain, train[:IMAGES], shape)
-            int8 = quantize(plain.data, seen, flavour, "minmax", {})
-            half = packed("float16", to_float16(plain.data, {}), shape)
-            folder.mkdir(parents=True, exist_ok=True)
-            pack(
-                Work(folder), name=student, device="raspberry-pi-5" if flavour == "arm" else "x86-cpu",
-                created_utc=now_utc(), shape=shape, models=[plain, half, packed("int8", int8, shape)],
-                chosen="float32", golden=train[:GOLDEN], licences={}, evalset=(test, answers, total),
-            )  # fmt: skip
-    return {flavour: folder / "bundle" for flavour, folder in folders.items()}
-
-
-def write_pictures(folder: Path) -> Path:
-    """The test images as PNG files, as a camera would hand them over: not yet of the student's size."""
-    from PIL import Image
-
-    folder.mkdir(exist_ok=True)
-    with np.load(SAMPLE_FILE, allow_pickle=False) as sample:
-        for place, image in enumerate(sample["test_images"][:IMAGES]):
-            Image.fromarray(image).save(folder / f"{place:03}.png")
-    return folder
 
 
 def run(command: Sequence[str], path: Path | None, allowed: int = 0) -> tuple[str, float]:
