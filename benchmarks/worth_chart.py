@@ -14,8 +14,8 @@ from itertools import groupby
 from pathlib import Path
 
 from edgedistill.accuracy import Gain, SeedGain
-from edgedistill.evidence import svg
 from edgedistill.evidence.report import style
+from edgedistill.evidence.view import svg
 from edgedistill.studyresult import StudyArm, StudyResult
 
 CLASSES = 10

@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from edgedistill import __version__, metrics
 from edgedistill.evidence import bench as kit
-from edgedistill.evidence.comparisons import arm_remarks
 from edgedistill.evidence.gate import Facts, judge
+from edgedistill.evidence.view.comparisons import arm_remarks
 from edgedistill.findings import (
     Outcome,
     data_of,

@@ -9,7 +9,7 @@ from ontarget.views import table
 from rich.text import Text
 
 from edgedistill.deploy.archive import Sizes
-from edgedistill.evidence.figures import visible
+from edgedistill.evidence.view.figures import visible
 from edgedistill.exported import Exported, Row
 
 

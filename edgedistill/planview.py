@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from edgedistill.evidence.figures import milliseconds, visible
+from edgedistill.evidence.view.figures import milliseconds, visible
 from edgedistill.result import Candidate, Plan
 from edgedistill.target.device import Device, device_names, load_device
 from edgedistill.target.latency import TIER_WORDS

@@ -20,7 +20,7 @@ from edgedistill import crew, metrics
 from edgedistill.arms import FINETUNE, PLAIN, PROBE, TAUGHT, Arm
 from edgedistill.data.dataset import labels
 from edgedistill.errors import EdgedistillError, StoppedError, UsageError
-from edgedistill.evidence.figures import duration
+from edgedistill.evidence.view.figures import duration
 from edgedistill.learning import Build
 from edgedistill.pipeline import check, resumable, sweep
 from edgedistill.progress import Advance, Face

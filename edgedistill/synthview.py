@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.text import Text
 
-from edgedistill.evidence.figures import duration
+from edgedistill.evidence.view.figures import duration
 from edgedistill.synth.kept import KEPT, summary_of
 from edgedistill.synth.rounds import Outcome
 from edgedistill.synthchecks import Checked

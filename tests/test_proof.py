@@ -13,7 +13,7 @@ from scipy import stats
 from edgedistill import metrics
 from edgedistill.arms import DISTILLED, FINETUNE, LONGER, PLAIN, PROBE, SYNTH, WORDS, Arm, arms_of
 from edgedistill.distill.spec import StudentSpec
-from edgedistill.evidence import comparisons as shown
+from edgedistill.evidence.view import comparisons as shown
 from edgedistill.findings import Outcome
 from edgedistill.proof import TRAINING, pass_flops
 from edgedistill.proof import arms_of as proven

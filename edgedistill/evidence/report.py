@@ -17,8 +17,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from edgedistill.evidence import arms, figures, sections
-from edgedistill.evidence.comparisons import (
+from edgedistill.evidence.view import arms, figures, sections
+from edgedistill.evidence.view.comparisons import (
     DISTILLED,
     SYNTHETIC,
     comparisons,
@@ -29,10 +29,10 @@ from edgedistill.evidence.comparisons import (
     other_remarks,
     seed_rows,
 )
-from edgedistill.evidence.console import console
-from edgedistill.evidence.front import front_chart
-from edgedistill.evidence.markdown import markdown
-from edgedistill.evidence.model_card import model_card
+from edgedistill.evidence.view.console import console
+from edgedistill.evidence.view.front import front_chart
+from edgedistill.evidence.view.markdown import markdown
+from edgedistill.evidence.view.model_card import model_card
 from edgedistill.files import write_atomic
 from edgedistill.result import Evidence, Result, VerdictRow
 

@@ -11,10 +11,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from edgedistill.evidence import figures, svg
-from edgedistill.evidence.markdown import name, prose, table
 from edgedistill.evidence.report import environment, style
-from edgedistill.evidence.studychart import interval_of, study_chart
+from edgedistill.evidence.view import figures, svg
+from edgedistill.evidence.view.markdown import name, prose, table
+from edgedistill.evidence.view.studychart import interval_of, study_chart
 from edgedistill.files import write_atomic
 from edgedistill.result import Gain, SeedGain
 from edgedistill.studyresult import StudyArm, StudyResult

@@ -163,8 +163,8 @@ def test_their_pixels_stand_after_the_labelled_ones(tmp_path: Path) -> None:
 def test_every_view_of_the_data_says_how_many_there_are(tmp_path: Path) -> None:
     from evidence_samples import make_result
 
-    from edgedistill.evidence.model_card import model_card
     from edgedistill.evidence.report import html, markdown
+    from edgedistill.evidence.view.model_card import model_card
 
     result = make_result()
     assert "without labels" not in html(result) + markdown(result) + model_card(result)

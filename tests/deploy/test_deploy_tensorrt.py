@@ -17,7 +17,7 @@ from edgedistill.deploy import tensorrt
 from edgedistill.deploy.onnx import export_float32, to_float16
 from edgedistill.deploy.quantize import quantize
 from edgedistill.deploy.tensorrt import KNOWN, Answer, ask_builder, installed, nearest_sm
-from edgedistill.evidence.figures import builder_words
+from edgedistill.evidence.view.figures import builder_words
 from edgedistill.nets import Look
 from edgedistill.result import BuilderAnswer
 

@@ -12,7 +12,8 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 from test_evidence_report import Outline, rows_of
 
-from edgedistill.evidence import arms, comparisons, figures, report
+from edgedistill.evidence import report
+from edgedistill.evidence.view import arms, comparisons, figures
 from edgedistill.result import Arm, Result
 
 

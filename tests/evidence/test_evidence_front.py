@@ -8,7 +8,7 @@ import pytest
 from evidence_samples import make_result
 from target_parts import make_candidate
 
-from edgedistill.evidence.front import front_chart
+from edgedistill.evidence.view.front import front_chart
 from edgedistill.planview import front_chart as text_chart
 from edgedistill.result import Candidate, Limits, Plan
 

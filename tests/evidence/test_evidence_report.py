@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from edgedistill.evidence import figures, report
+from edgedistill.evidence import report
+from edgedistill.evidence.view import figures
 from edgedistill.result import Example, Result
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -230,7 +231,7 @@ def test_any_name_and_any_prose_stays_one_plain_cell(text: str) -> None:
 
 
 def report_table(text: str) -> str:
-    from edgedistill.evidence import markdown
+    from edgedistill.evidence.view import markdown
 
     return markdown.table(["a", "b", "c"], [[markdown.name(text), markdown.prose(text), "end"]])
 
@@ -238,7 +239,7 @@ def report_table(text: str) -> str:
 @settings(max_examples=150)
 @given(st.text(alphabet="ab`|\\< ", min_size=1, max_size=12).filter(str.strip))
 def test_a_name_in_a_code_span_reads_as_it_is(text: str) -> None:
-    from edgedistill.evidence import markdown
+    from edgedistill.evidence.view import markdown
 
     html = MarkdownIt("commonmark").render("x" + markdown.name(text).replace("\\|", "|") + "x")
     shown = html.removeprefix("<p>x<code>").removesuffix("</code>x</p>\n")

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-from edgedistill.evidence import arms, charts, sections, svg
+from edgedistill.evidence.view import arms, charts, sections, svg
 
 VALUES = (
     st.none() | st.floats() | st.sampled_from([0.0, -0.0, 1.0, 1e-300, 1e300, math.inf, math.nan])

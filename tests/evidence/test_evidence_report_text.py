@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgedistill.evidence import figures
+from edgedistill.evidence.view import figures
 from edgedistill.result import Latency, VerdictRow
 
 

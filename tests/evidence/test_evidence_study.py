@@ -15,7 +15,7 @@ from study_samples import CROWD, make_arm, make_study, teacher, unrun
 
 from edgedistill.errors import DocumentError
 from edgedistill.evidence import study as views
-from edgedistill.evidence import studychart as chart
+from edgedistill.evidence.view import studychart as chart
 from edgedistill.studyresult import StudyResult, load
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from edgedistill.evidence import charts, figures
+from edgedistill.evidence.view import charts, figures
 from edgedistill.result import Artifact, Example, Latency, Member, Result, Teacher
 
 HEATMAP_CLASSES = 40

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from markupsafe import Markup
 
-from edgedistill.evidence import charts, figures
-from edgedistill.evidence.comparisons import comparisons, own_seconds, taught_arm
+from edgedistill.evidence.view import charts, figures
+from edgedistill.evidence.view.comparisons import comparisons, own_seconds, taught_arm
 from edgedistill.result import Arm, Result
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from markupsafe import Markup, escape
 
-from edgedistill.evidence import figures, svg
-from edgedistill.evidence.svg import PAD, WIDTH
+from edgedistill.evidence.view import figures, svg
+from edgedistill.evidence.view.svg import PAD, WIDTH
 from edgedistill.result import Candidate, Result
 
 Scale = Callable[[float], float]

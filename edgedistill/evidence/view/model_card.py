@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
-from edgedistill.evidence import figures
-from edgedistill.evidence.comparisons import DISTILLED, SYNTHETIC, other_remarks
-from edgedistill.evidence.markdown import (
+from edgedistill.evidence.view import figures
+from edgedistill.evidence.view.comparisons import DISTILLED, SYNTHETIC, other_remarks
+from edgedistill.evidence.view.markdown import (
     arms_table,
     artifacts_table,
     comparison_lines,
@@ -23,7 +23,7 @@ from edgedistill.evidence.markdown import (
     table,
     teacher_lines,
 )
-from edgedistill.evidence.sections import chosen, licence_parts
+from edgedistill.evidence.view.sections import chosen, licence_parts
 from edgedistill.result import Result
 
 _KNOWN_LICENCES = {

@@ -15,9 +15,9 @@ from typing import Literal
 
 from markupsafe import Markup, escape
 
-from edgedistill.evidence import svg
-from edgedistill.evidence.figures import short
-from edgedistill.evidence.svg import PAD, WIDTH
+from edgedistill.evidence.view import svg
+from edgedistill.evidence.view.figures import short
+from edgedistill.evidence.view.svg import PAD, WIDTH
 
 ROW = 48.0
 Kind = Literal["plain", "strong", "quiet", "target", "proxy", "predicted"]

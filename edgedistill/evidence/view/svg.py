@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup, escape
 
-from edgedistill.evidence.figures import short
+from edgedistill.evidence.view.figures import short
 
 WIDTH = 480.0
 PAD = 8.0

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from edgedistill.evidence import figures
-from edgedistill.evidence.comparisons import (
+from edgedistill.evidence.view import figures
+from edgedistill.evidence.view.comparisons import (
     comparisons,
     cost_parts,
     costs,
@@ -19,7 +19,7 @@ from edgedistill.evidence.comparisons import (
     other_remarks,
     seed_rows,
 )
-from edgedistill.evidence.sections import confused
+from edgedistill.evidence.view.sections import confused
 from edgedistill.result import Artifact, Latency, Member, Result, Teacher
 
 MOST_CLASSES = 100

@@ -9,8 +9,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from edgedistill.evidence import figures
-from edgedistill.evidence.comparisons import comparisons, costs, gains_over, notes, other_remarks
+from edgedistill.evidence.view import figures
+from edgedistill.evidence.view.comparisons import (
+    comparisons,
+    costs,
+    gains_over,
+    notes,
+    other_remarks,
+)
 from edgedistill.result import Artifact, Result, Status
 
 LONGEST_NAME = 20

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgedistill.evidence import figures
+from edgedistill.evidence.view import figures
 from edgedistill.result import Arm, Gain, Result, SeedGain, SeedTop1
 
 PLAIN, LONGER, DISTILLED, SYNTHETIC = "plain", "plain_longer", "distilled", "distilled+synthetic"

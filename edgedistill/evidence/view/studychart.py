@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from markupsafe import Markup, escape
 
-from edgedistill.evidence import figures, svg
+from edgedistill.evidence.view import figures, svg
 from edgedistill.studyresult import StudyArm, StudyResult
 
 WIDTH, HEIGHT = 1080.0, 470.0
