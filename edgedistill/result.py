@@ -30,13 +30,15 @@ from edgedistill.document import (
     parse,
 )
 from edgedistill.document import describe as describe
+from edgedistill.latencyresult import Conditions as Conditions
+from edgedistill.latencyresult import Energy as Energy
+from edgedistill.latencyresult import Evidence as Evidence
+from edgedistill.latencyresult import Latency as Latency
+from edgedistill.latencyresult import Layer as Layer
 from edgedistill.synthresult import Synthetic as Synthetic
 from edgedistill.synthresult import SyntheticClass as SyntheticClass
 
 SCHEMA: Final = "edgedistill.result/1"
-
-Evidence = Literal["measured_on_target", "measured_on_proxy", "predicted"]
-"""Where a number comes from. A file's size and its accuracy under the kit are properties of the file."""
 
 Status = Literal["pass", "fail", "unconfirmed"]
 Precision = Literal["float32", "float16", "int8"]
@@ -184,29 +186,6 @@ class BuilderAnswer(Document):
     seconds: Seconds | None = None
 
 
-class Latency(Document):
-    """One measurement. A percentile that its samples cannot carry is `None`. Times in seconds."""
-
-    device: str
-    machine: str
-    runtime: str
-    provider: str
-    threads: Count
-    batch: Count
-    evidence: Evidence
-    p50_s: Seconds | None = None
-    p90_s: Seconds | None = None
-    p99_s: Seconds | None = None
-    band_s: tuple[Seconds, Seconds] | None = None
-    n: Count = 0
-    load_s: Seconds | None = None
-    first_run_s: Seconds | None = None
-    peak_rss_bytes: Bytes | None = None
-    stable: bool | None = None
-    warnings: list[str] = []
-    samples: str | None = None
-
-
 class Artifact(Document):
     """One file that could ship, with the accuracy of that very file as the kit runs it."""
 
@@ -226,6 +205,7 @@ class Artifact(Document):
     parity: Parity | None = None
     latency: list[Latency] = []
     builder: BuilderAnswer | None = None
+    layers: list[Layer] = []
     made: str = ""
     eligible: bool = True
     reason: str = ""

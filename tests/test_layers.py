@@ -19,7 +19,7 @@ ROOMS = ("target", "compute", "data", "teacher", "synth", "distill", "deploy", "
 BASE = (  # from the lowest up; each may use those before it
     ("edgedistill.__init__", "errors", "plainyaml", "files", "crew", "provenance"),
     ("document",),
-    ("accuracy", "synthresult"),
+    ("accuracy", "latencyresult", "synthresult"),
     ("result",),
     ("metrics", "schema", "studyresult"),
     ("seeds",),
@@ -55,7 +55,10 @@ BANNED = tomllib.loads((HOME / "pyproject.toml").read_text("utf-8"))["tool"]["ru
 MAY_BE_HEAVY = re.compile(
     r"edgedistill\.(folding|pointwise|nets|(teacher|distill|deploy)(\..*)?|data\.(transforms|views|changes)|synth\.(conditional|train))$"
 )
-LIGHT_IN_HEAVY = ("edgedistill.teacher.bundled", "edgedistill.deploy.bundle")
+LIGHT_IN_HEAVY = (
+    "edgedistill.teacher.bundled",
+    *(f"edgedistill.deploy.{name}" for name in ("bundle", "bare", "graphs")),
+)
 
 
 @dataclass(frozen=True)

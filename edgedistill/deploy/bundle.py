@@ -28,7 +28,10 @@ SHIPPED_BESIDE = ("README.md", "build_engine.sh")
 
 @dataclass(frozen=True)
 class Packed:
-    """One model file to pack: its bytes and what the manifest says of it."""
+    """One model file to pack: its bytes and what the manifest says of it.
+
+    `tensors` names its input and its output; `input_type` is said where the precision does not say it.
+    """
 
     name: Precision
     data: bytes
@@ -38,6 +41,8 @@ class Packed:
     layout: str
     flavour: str | None = None
     batch: int | None = None
+    tensors: tuple[str, str] = ("images", "logits")
+    input_type: str | None = None
 
     @property
     def file(self) -> str:
@@ -48,7 +53,7 @@ class Packed:
         """Element type of the graph's input."""
         if self.layout in BYTES:
             return BYTES[self.layout]
-        return "float16" if self.precision == "float16" else "float32"
+        return self.input_type or ("float16" if self.precision == "float16" else "float32")
 
 
 def spec(packed: Packed, path: Path, size: int, classes: int) -> Model:
@@ -63,8 +68,10 @@ def spec(packed: Packed, path: Path, size: int, classes: int) -> Model:
         precision=packed.precision,
         runtime=packed.runtime,
         opset=packed.opset,
-        input=TensorSpec("images", packed.input_dtype(), (packed.batch, *image), packed.layout),
-        output=TensorSpec("logits", "float32", (packed.batch, classes)),
+        input=TensorSpec(
+            packed.tensors[0], packed.input_dtype(), (packed.batch, *image), packed.layout
+        ),
+        output=TensorSpec(packed.tensors[1], "float32", (packed.batch, classes)),
         flavour=packed.flavour,
     )
 
