@@ -102,8 +102,8 @@ class Compared(Document):
 
 
 class Comparison(Document):
-    """How much slower `new` is than `old`: the median of `ratios`, one for each pair of fresh processes that ran in
-    turns, with an interval that holds with `confidence` whatever the distribution.
+    """How much slower `new` is than `old`: the centre of `ratios`, one for each pair of fresh processes that ran in
+    turns, with an interval that holds with `confidence` (`ontarget.percentiles.centre`).
     """
 
     old: Compared

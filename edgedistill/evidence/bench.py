@@ -7,37 +7,44 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from ontarget.contract import KIT_SCHEMA
 
+from edgedistill.deploy.bundle import KIT, kit_bytes
 from edgedistill.errors import DocumentError, EdgedistillError, StoppedError, UsageError
+from edgedistill.latencyresult import Comparison, Tier
 from edgedistill.progress import Face
 from edgedistill.recipe import BenchSection
 from edgedistill.result import Evidence, Latency
 from edgedistill.target.device import Device
 
 KIT_TIMEOUT_S = 3600
+OTHER = "other"
+"""The folder, in a bundle that travels, of the one that it is compared with."""
 X86 = ("x86_64", "amd64", "x86", "i386", "i686")
 
 
 def run_kit(bundle: Path, arguments: list[str], face: Face) -> None:
-    """Run one command of a bundle's own `ontarget.pyz`.
+    """Run one command of a bundle's own `ontarget.pyz`, with the bundle as the current folder.
 
     Raises `UsageError` (the kit's own words) for a provider that is not here, and `StoppedError` for a measurement
     that is not valid.
     """
-    command = [sys.executable, str(bundle / "ontarget.pyz"), *arguments, str(bundle)]
+    folder = bundle.resolve()
+    command = [sys.executable, str(folder / "ontarget.pyz"), *arguments, str(folder)]
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
     face.detail(" ".join(command))
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, errors="replace", timeout=KIT_TIMEOUT_S,
-            env=environment, check=False,
+            env=environment, cwd=folder, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise StoppedError(
@@ -65,7 +72,9 @@ class Target(Protocol):
     """Where a bundle runs: on this machine, or on a board that answers."""
 
     def run(self, bundle: Path, arguments: Sequence[str], out: Path, face: Face) -> dict[str, Any]:
-        """Run one command of the bundle's kit there; `out` is a file here for the kit document that comes back."""
+        """Run one command of the bundle's kit there, with the bundle as the current folder; `out` is a file here for
+        the kit document that comes back.
+        """
         ...
 
 
@@ -74,7 +83,7 @@ class Here:
 
     def run(self, bundle: Path, arguments: Sequence[str], out: Path, face: Face) -> dict[str, Any]:
         """Run the kit in a fresh process. Raises as `run_kit`."""
-        run_kit(bundle, [*arguments, "--json", str(out)], face)
+        run_kit(bundle, [*arguments, "--json", str(out.resolve())], face)
         return read_kit(out)
 
 
@@ -95,7 +104,8 @@ def bench(
     bundle: Path, out: Path, section: BenchSection, face: Face, batch: int | None = None
 ) -> dict[str, Any]:
     """Latency of every model of a bundle, one thread and all threads; the kit document, raw samples in it."""
-    arguments = ["bench", "--provider", section.provider, "--threads", "1,0", "--json", str(out)]
+    arguments = ["bench", "--provider", section.provider, "--threads", "1,0"]
+    arguments += ["--json", str(out.resolve())]
     arguments += ["--batch", str(batch or 1)]
     arguments += ["--min-seconds", str(section.min_seconds), "--min-runs", str(section.min_runs)]
     run_kit(bundle, arguments, face)
@@ -104,7 +114,8 @@ def bench(
 
 def evaluate(bundle: Path, evalset: Path, out: Path, logits: Path, face: Face) -> dict[str, Any]:
     """Every model of a bundle over an evaluation set; logits go to the .npz file `logits`."""
-    arguments = ["eval", "--evalset", str(evalset), "--json", str(out), "--logits", str(logits)]
+    arguments = ["eval", "--evalset", str(evalset.resolve())]
+    arguments += ["--json", str(out.resolve()), "--logits", str(logits.resolve())]
     run_kit(bundle, arguments, face)
     return read_kit(out)
 
@@ -129,27 +140,52 @@ def latency_rows(
     machine = document["machine"]
     evidence = grade(device, machine)
     cpu = str(machine.get("cpu") or "unknown processor")
+    known = set(Latency.model_fields) - {"runtime"}
     rows: dict[str, list[Latency]] = {}
     for row in document["rows"]:
+        own = {key: value for key, value in row.items() if key in known and value is not None}
         rows.setdefault(row["model"], []).append(
             Latency(
+                **own,
                 device=device.name if evidence == "measured_on_target" else cpu,
                 machine=cpu,
                 runtime=f"{row['runtime']} {row['runtime_version']}",
-                provider=row["provider"],
-                threads=row["threads"],
-                batch=row["batch"],
                 evidence=evidence,
-                p50_s=row["p50_s"],
-                p90_s=row["p90_s"],
-                p99_s=row["p99_s"],
-                n=row["n"],
-                load_s=row["load_s"],
-                first_run_s=row["first_run_s"],
-                peak_rss_bytes=row["peak_rss_bytes"],
-                stable=row["stable"],
-                warnings=list(row["warnings"]),
                 samples=samples,
             )
         )
     return rows
+
+
+def compare(
+    old: Path,
+    new: Path,
+    target: Target,
+    face: Face,
+    *,
+    tier: Tier = "default",
+    provider: str = "cpu",
+    threads: int = 1,
+    device: Device | None = None,
+    models: tuple[str | None, str | None] = (None, None),
+) -> Comparison:
+    """How much slower the model of the bundle `new` is than that of `old`, timed in turns on the target; `models` are
+    their names, None for the chosen one. Without a device the machine that measures is the one that counts.
+
+    The kit of this installation runs both, so that a bundle of an older one can be compared. Raises as `Target.run`.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgedistill-compare-") as name:
+        folder = Path(name) / "new"
+        shutil.copytree(new, folder)
+        shutil.copytree(old, folder / OTHER)
+        (folder / KIT).write_bytes(kit_bytes())
+        arguments = ["compare", "--other", OTHER, "--provider", provider, "--threads", str(threads)]
+        arguments += [] if tier == "default" else [f"--{tier}"]
+        for option, model in zip(("--other-model", "--model"), models, strict=True):
+            arguments += [] if model is None else [option, model]
+        document = target.run(folder, arguments, Path(name) / "compare.json", face)
+    machine, found = document["machine"], document["compare"]
+    evidence = "measured_on_target" if device is None else grade(device, machine)
+    return Comparison(
+        **found, machine=str(machine.get("cpu") or "unknown processor"), evidence=evidence
+    )

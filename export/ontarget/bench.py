@@ -15,25 +15,27 @@ from pathlib import Path
 from typing import Any
 
 from ontarget.contract import Bundle, ContractError
+from ontarget.measure import Timing
 from ontarget.opening import ENGINE
 from ontarget.session import ProviderError, SessionError, cores
 
+CRASHES = ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE")
+
 
 @dataclass(frozen=True)
-class Timing:
-    """How long to measure: until both `min_seconds` and `min_runs`, never longer than
-    `max_seconds`.
+class What:
+    """What is measured: the model alone on batches of the golden images, or of those of the `.npy` file `images`; or,
+    `end_to_end`, from the bytes of a picture to its class, with the pictures of a folder.
+
+    `energy` reads the board's power sensors after the timing; `operators` times every operator, too.
     """
 
-    min_seconds: float = 3.0
-    min_runs: int = 662
-    warmup_seconds: float = 0.2
-    max_seconds: float = 120.0
-
-
-CRASHES = ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGILL", "SIGFPE")
-QUICK = Timing(min_seconds=0.5, min_runs=64, max_seconds=20.0)
-"""Enough for a p90 and no more."""
+    batch: int = 1
+    images: Path | None = None
+    end_to_end: bool = False
+    pictures: Path | None = None
+    energy: bool = True
+    operators: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,20 +102,16 @@ def bench_bundle(
     models: Sequence[str] | None = None,
     provider: str = "cpu",
     threads: Sequence[int] = (1, 0),
-    batch: int = 1,
-    images: Path | None = None,
+    what: What = What(),
     timing: Timing = Timing(),
     progress: Callable[[str], None] | None = None,
-    operators: bool = False,
     engines: Mapping[str, Path] = {},
 ) -> tuple[list[dict[str, Any]], list[Failure]]:
     """Measure each model with each count of threads (0 is all cores; equal counts run once).
 
-    `models` None is all of them. Inputs are the golden images, or those of the `.npy` file
-    `images`. Returns the rows of the kit document and what failed; one failure does not end the
-    others. With `operators` each row has the seconds of every operator too. `engines` are those to
-    run, by the names of their models, where the provider is "engine". Raises ContractError
-    for an unknown model.
+    `models` None is all of them. Returns the rows of the kit document and what failed; one failure
+    does not end the others. `engines` are those to run, by the names of their models, where the
+    provider is "engine". Raises ContractError for an unknown model.
     """
     chosen = [bundle.model(name) for name in (models or [m.name for m in bundle.models])]
     counts: list[int] = []
@@ -131,18 +129,22 @@ def bench_bundle(
             "model": model.name,
             "provider": provider,
             "threads": count,
-            "batch": batch,
-            "images": None if images is None else str(Path(images).resolve()),
-            "operators": operators,
             "engine": str(engines[model.name]) if model.name in engines else None,
+            "timing": asdict(timing),
+            **asdict(what),
+            "images": _whole_path(what.images),
+            "pictures": _whole_path(what.pictures),
         }
-        request.update(asdict(timing))
         reply = run_worker(request, count, timing.max_seconds * 2 + 900)
         if reply["ok"]:
             rows.append(reply["row"])
         else:
             failures.append(Failure(model.name, count, reply["text"], reply["exit_code"]))
     return rows, failures
+
+
+def _whole_path(path: Path | None) -> str | None:
+    return None if path is None else str(Path(path).resolve())
 
 
 def run_worker(request: dict[str, Any], threads: int, timeout_s: float) -> dict[str, Any]:

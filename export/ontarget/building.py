@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ontarget.bench import Timing, bench_bundle
+from ontarget.bench import What, bench_bundle
 from ontarget.builder import Wanted, build_engine
 from ontarget.contract import Bundle, Model, load_evalset, require_packed
 from ontarget.fields import ContractError
+from ontarget.measure import Timing
 from ontarget.opening import ENGINE
 from ontarget.score import check_golden, evaluate_bundle, score
 from ontarget.session import Session, SessionError
@@ -131,7 +132,7 @@ def _one(
         top1 = score(logits[model.name], labels)["top1"]
     batch = model.input.shape[0] or wanted.batch
     measured, failures = bench_bundle(
-        bundle, [model.name], ENGINE, (1,), batch, None, timing, progress,
+        bundle, [model.name], ENGINE, (1,), What(batch=batch), timing, progress,
         engines={model.name: path},
     )  # fmt: skip
     if failures:

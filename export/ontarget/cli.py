@@ -1,4 +1,4 @@
-"""The commands of the kit: info, check, bench, eval, predict, build-engine. Parses, calls one
+"""The commands of the kit; `timing.py` has those that time. Parses, calls one
 function, prints, ends.
 
 Exit codes: 0 all is well; 1 a check failed; 2 bad usage or a damaged bundle; 3 a measurement that
@@ -12,15 +12,15 @@ import errno
 import os
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ontarget import timing
 from ontarget.apart import open_apart, serve
-from ontarget.bench import QUICK, Failure, Timing, bench_bundle, each
+from ontarget.bench import each
 from ontarget.builder import Wanted
 from ontarget.contract import (
     Bundle,
@@ -31,16 +31,17 @@ from ontarget.contract import (
     require_packed,
     verify_hashes,
 )
-from ontarget.document import document, write_json, write_npz
+from ontarget.document import write_npz
 from ontarget.fields import ContractError
-from ontarget.machine import machine, require_room, temperature_c
-from ontarget.opening import ENGINE
+from ontarget.machine import machine, require_room
+from ontarget.measure import Timing
 from ontarget.options import parser
 from ontarget.preprocess import DecodeError, to_input, to_pixels
+from ontarget.saying import failed, names_of, progress, stop, write
 from ontarget.score import GoldenCheck, check_golden, evaluate_bundle, score
 from ontarget.session import ProviderError, SessionError
-from ontarget.trt import import_tensorrt, located
-from ontarget.views import bench_table, clean, megabytes, table
+from ontarget.trt import import_tensorrt
+from ontarget.views import clean, megabytes, table
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -52,6 +53,10 @@ def main(argv: list[str] | None = None) -> int:
         return worker.main()
     if arguments[:1] == ["_session"]:
         return serve()
+    if arguments[:1] == ["_turns"]:
+        from ontarget import turns
+
+        return turns.serve()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
@@ -61,51 +66,19 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except ProviderError as error:
-        return _stop(str(error), 3 if error.fell_back else 2)
+        return stop(str(error), 3 if error.fell_back else 2)
     except (ContractError, SessionError, DecodeError) as error:
-        return _stop(str(error), 2)
+        return stop(str(error), 2)
     except KeyboardInterrupt:
-        return _stop("interrupted; no file was written. Give the same command again.", 3)
+        return stop("interrupted; no file was written. Give the same command again.", 3)
     except MemoryError:
-        return _stop("out of memory; close other programs or use a smaller --batch.", 3)
+        return stop("out of memory; close other programs or use a smaller --batch.", 3)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
         code = 3 if error.errno in (errno.ENOSPC, errno.EDQUOT) else 2
-        return _stop(f"{error.filename or 'a file'}: {error.strerror}.", code)
-
-
-def _stop(text: str, code: int) -> int:
-    _progress("")
-    print("ontarget: " + text, file=sys.stderr)
-    return code
-
-
-def _progress(text: str) -> None:
-    """A line on the terminal that the next one replaces; nothing when stderr is not a terminal."""
-    if sys.stderr.isatty():
-        sys.stderr.write("\r\x1b[K" + text)
-        sys.stderr.flush()
-
-
-def _names(
-    options: argparse.Namespace, bundle: Bundle, batch: int | None = None
-) -> tuple[list[str] | None, dict[str, Path]]:
-    """The models that are meant, None for all, and their engines where these are to run: without a
-    name, the models that have one here.
-    """
-    names = [options.model] if options.model else None
-    if options.provider != ENGINE:
-        return names, {}
-    engines = located([bundle.model(n) for n in names] if names else bundle.models, batch)
-    return list(engines), engines
-
-
-def _write(options: argparse.Namespace, bundle: Bundle, **parts: Any) -> None:
-    _progress("")
-    if options.json is not None:
-        write_json(options.json, document(bundle, machine(), **parts))
+        return stop(f"{error.filename or 'a file'}: {error.strerror}.", code)
 
 
 def _info(options: argparse.Namespace, bundle: Bundle) -> int:
@@ -131,7 +104,7 @@ def _info(options: argparse.Namespace, bundle: Bundle) -> int:
     print(table(head, rows) + "\n* the chosen one\n")
     known = [[key, clean(str(value), 90)] for key, value in facts.items() if value is not None]
     print("\n".join(f"{key:<14} {value}" for key, value in known))
-    _write(options, bundle)
+    write(options, bundle)
     return 0
 
 
@@ -141,7 +114,7 @@ def _check(options: argparse.Namespace, bundle: Bundle) -> int:
         print(f"FAIL  {clean(problem, 300)}")
     if not problems:
         print("ok    every file is the one that was packed")
-    names, _ = ([], {}) if problems else _names(options, bundle)
+    names, _ = ([], {}) if problems else names_of(options, bundle)
     rows: list[GoldenCheck] = []
     failures = []
     if not problems:
@@ -158,59 +131,14 @@ def _check(options: argparse.Namespace, bundle: Bundle) -> int:
             f"{row.text}"
         )
     ok = not problems and not failures and all(row.ok for row in rows)
-    code = _failed(failures)
-    _write(
+    code = failed(failures)
+    write(
         options,
         bundle,
         failures=failures,
         check={"ok": ok, "problems": problems, "golden": [asdict(row) for row in rows]},
     )
     return code or (0 if ok else 1)
-
-
-def _failed(failures: Sequence[Failure]) -> int:
-    """Say what failed; the exit code of that, 0 for nothing."""
-    for failure in failures:
-        print(
-            f"ontarget: {failure.model}, threads {failure.threads}: {failure.text}", file=sys.stderr
-        )
-    return max([failure.exit_code for failure in failures], default=0)
-
-
-def _bench(options: argparse.Namespace, bundle: Bundle) -> int:
-    if options.operators and options.provider == ENGINE:
-        raise SessionError("--operators is for onnxruntime: an engine's layers are its own.")
-    base = QUICK if options.quick else Timing()
-    seconds = base.min_seconds if options.min_seconds is None else options.min_seconds
-    timing = Timing(
-        min_seconds=seconds,
-        min_runs=base.min_runs if options.min_runs is None else options.min_runs,
-        max_seconds=max(base.max_seconds, 4 * seconds),
-    )
-    names, engines = _names(options, bundle, options.batch)
-    rows, failures = bench_bundle(
-        bundle,
-        names,
-        options.provider,
-        options.threads,
-        options.batch,
-        options.images,
-        timing,
-        _progress,
-        options.operators,
-        engines,
-    )
-    _progress("")
-    if rows:
-        print(f"{clean(bundle.name)}: {rows[0]['provider']}, batch {options.batch}, model only")
-        print(bench_table(rows))
-        print(
-            "Percentiles are upper bounds that hold with 99 % confidence; memory is above that "
-            "of the empty process."
-        )
-    code = _failed(failures)
-    _write(options, bundle, rows=rows, failures=failures, temperature_end_c=temperature_c())
-    return code
 
 
 def _eval(options: argparse.Namespace, bundle: Bundle) -> int:
@@ -226,14 +154,14 @@ def _eval(options: argparse.Namespace, bundle: Bundle) -> int:
                 f"{bundle.preprocess.crop}."
             )
     logits: dict[str, np.ndarray] = {}
-    names, provider, threads = _names(options, bundle)[0], options.provider, options.threads
+    names, provider, threads = names_of(options, bundle)[0], options.provider, options.threads
 
     def run(name: str) -> None:
-        given = (bundle, pixels, [name], provider, threads, options.batch, open_apart, _progress)
+        given = (bundle, pixels, [name], provider, threads, options.batch, open_apart, progress)
         logits.update(evaluate_bundle(*given))
 
     failures = each(bundle, names, run, threads)
-    _progress("")
+    progress("")
     rows: list[dict[str, Any]] = []
     for name, value in logits.items():
         found = (
@@ -251,8 +179,8 @@ def _eval(options: argparse.Namespace, bundle: Bundle) -> int:
         print(table(["model", "top-1 %", "right", "images"], body))
     if options.logits is not None:
         write_npz(options.logits, {"logits_" + name: value for name, value in logits.items()})
-    code = _failed(failures)
-    _write(options, bundle, evals=rows, failures=failures)
+    code = failed(failures)
+    write(options, bundle, evals=rows, failures=failures)
     return code
 
 
@@ -276,7 +204,7 @@ def _predict(options: argparse.Namespace, bundle: Bundle) -> int:
     found = [
         {"index": int(i), "class": bundle.classes[i], "probability": float(shares[i])} for i in best
     ]
-    _write(
+    write(
         options,
         bundle,
         predictions={"model": model.name, "image": str(options.image), "top": found},
@@ -298,8 +226,8 @@ def _build_engine(options: argparse.Namespace, bundle: Bundle) -> int:
         given = [x for k, v in asked.items() if v is not None for x in (k, str(v))]
         return by_script(models, bundle, [*given, *(["-r"] if options.again else [])])
     wanted = Wanted(options.batch, options.dla, mib << 20)
-    engines, rows, faults = by_python(models, bundle, wanted, options.again, Timing(), _progress)
-    _progress("")
+    engines, rows, faults = by_python(models, bundle, wanted, options.again, Timing(), progress)
+    progress("")
     for fault in faults:
         print("ontarget: " + fault, file=sys.stderr)
     keep = kept(engines, options.max_drop / 100)
@@ -309,7 +237,7 @@ def _build_engine(options: argparse.Namespace, bundle: Bundle) -> int:
         print(
             "ontarget: no engine is accurate enough; the models run without one.", file=sys.stderr
         )
-    _write(
+    write(
         options,
         bundle,
         rows=rows,
@@ -321,7 +249,8 @@ def _build_engine(options: argparse.Namespace, bundle: Bundle) -> int:
 _COMMANDS: dict[str, Callable[[argparse.Namespace, Bundle], int]] = {
     "info": _info,
     "check": _check,
-    "bench": _bench,
+    "bench": timing.bench,
+    "compare": timing.against,
     "eval": _eval,
     "predict": _predict,
     "build-engine": _build_engine,

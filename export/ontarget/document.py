@@ -28,12 +28,13 @@ def document(
     check: Mapping[str, Any] | None = None,
     predictions: Mapping[str, Any] | None = None,
     engines: Sequence[Mapping[str, Any]] | None = None,
+    compare: Mapping[str, Any] | None = None,
     temperature_end_c: float | None = None,
 ) -> dict[str, Any]:
     """The document of one command: the machine, the bundle by its manifest's hash, and what was
     found.
 
-    `check`, `predictions` and the temperature at the end are there only when the command has them.
+    What only one command has is there only when that command wrote it.
     """
     out: dict[str, Any] = {
         "schema": KIT_SCHEMA,
@@ -48,6 +49,7 @@ def document(
         "check": check,
         "predictions": predictions,
         "engines": engines,
+        "compare": compare,
         "temperature_end_c": temperature_end_c,
     }
     out.update({key: value for key, value in extra.items() if value is not None})

@@ -19,10 +19,11 @@ from typing import Any
 from ontarget.fields import ContractError
 from ontarget.session import cores
 
-_ROOT = Path("/")
+ROOT = Path("/")
 
 
-def _text(path: Path, limit: int = 1 << 20) -> str | None:
+def text_of(path: Path, limit: int = 1 << 20) -> str | None:
+    """The text of a file of the system, None where it is empty or cannot be read."""
     try:
         with path.open("rb") as file:
             raw = file.read(limit)
@@ -31,21 +32,21 @@ def _text(path: Path, limit: int = 1 << 20) -> str | None:
     return raw.decode("utf-8", "replace").replace("\0", "").strip() or None
 
 
-def board(root: Path = _ROOT) -> str | None:
+def board(root: Path = ROOT) -> str | None:
     """The board's name from the device tree, for example of a Jetson or a Raspberry Pi; None on a
     PC.
     """
-    return _text(root / "proc/device-tree/model")
+    return text_of(root / "proc/device-tree/model")
 
 
-def cpu_model(root: Path = _ROOT) -> str | None:
+def cpu_model(root: Path = ROOT) -> str | None:
     """The processor's name; on Arm, where Linux gives none, the implementer and part of each kind
     of core.
 
     What else stands there on Arm names no processor: a Jetson has "ARMv8 Processor rev 1 (v8l)" as
     its model, and each Raspberry Pi to the fourth BCM2835 as its hardware.
     """
-    text = _text(root / "proc/cpuinfo")
+    text = text_of(root / "proc/cpuinfo")
     if text is None:
         return platform.processor() or platform.machine() or None
     parts = re.findall(
@@ -84,14 +85,22 @@ _ARM_PARTS = {
 }
 
 
-def governor(root: Path = _ROOT) -> str | None:
+def affinity() -> list[int]:
+    """The logical cores that this process may use, empty where the system does not tell."""
+    try:
+        return sorted(os.sched_getaffinity(0))
+    except AttributeError:
+        return []
+
+
+def governor(root: Path = ROOT) -> str | None:
     """The frequency governor of the first core, None when the system shows none."""
-    return _text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
+    return text_of(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 
-def memory_bytes(root: Path = _ROOT) -> int | None:
+def memory_bytes(root: Path = ROOT) -> int | None:
     """Memory of the machine in bytes."""
-    found = re.search(r"^MemTotal:\s*(\d+) kB", _text(root / "proc/meminfo") or "", re.MULTILINE)
+    found = re.search(r"^MemTotal:\s*(\d+) kB", text_of(root / "proc/meminfo") or "", re.MULTILINE)
     if found:
         return int(found.group(1)) * 1024
     try:
@@ -100,9 +109,9 @@ def memory_bytes(root: Path = _ROOT) -> int | None:
         return None
 
 
-def available_bytes(root: Path = _ROOT) -> int | None:
+def available_bytes(root: Path = ROOT) -> int | None:
     """Memory that programs can still have, in bytes."""
-    text = _text(root / "proc/meminfo") or ""
+    text = text_of(root / "proc/meminfo") or ""
     found = re.search(r"^MemAvailable:\s*(\d+) kB", text, re.MULTILINE)
     return int(found.group(1)) * 1024 if found else None
 
@@ -123,7 +132,7 @@ def limit_memory() -> None:
     What a hostile graph asks for then ends its own process and no other; nothing where the system has no such limit.
     """
     with contextlib.suppress(OSError):
-        (_ROOT / "proc/self/oom_score_adj").write_text("1000")
+        (ROOT / "proc/self/oom_score_adj").write_text("1000")
     most = memory_bytes()
     try:
         import resource
@@ -135,7 +144,7 @@ def limit_memory() -> None:
         pass
 
 
-def gpu_clock_hz(root: Path = _ROOT) -> int | None:
+def gpu_clock_hz(root: Path = ROOT) -> int | None:
     """The GPU's clock on a Jetson, as its device frequency driver shows it."""
     try:
         folders = sorted((root / "sys/class/devfreq").glob("*"))
@@ -143,12 +152,12 @@ def gpu_clock_hz(root: Path = _ROOT) -> int | None:
         return None
     for folder in folders:
         if folder.name.endswith((".gpu", ".gv11b", ".gp10b", ".ga10b")):
-            text = _text(folder / "cur_freq") or ""
+            text = text_of(folder / "cur_freq") or ""
             return int(text) if text.isdigit() else None
     return None
 
 
-def temperature_c(root: Path = _ROOT) -> float | None:
+def temperature_c(root: Path = ROOT) -> float | None:
     """The hottest thermal zone in degrees Celsius, None when none is shown."""
     found = []
     try:
@@ -157,7 +166,7 @@ def temperature_c(root: Path = _ROOT) -> float | None:
         return None
     for zone in zones:
         try:
-            value = int(_text(zone) or "") / 1000
+            value = int(text_of(zone) or "") / 1000
         except ValueError:
             continue
         if 0 < value < 150:
@@ -165,9 +174,9 @@ def temperature_c(root: Path = _ROOT) -> float | None:
     return max(found) if found else None
 
 
-def l4t_release(root: Path = _ROOT) -> str | None:
+def l4t_release(root: Path = ROOT) -> str | None:
     """Jetson Linux as "36.4.3" from /etc/nv_tegra_release, None elsewhere."""
-    text = _text(root / "etc/nv_tegra_release") or ""
+    text = text_of(root / "etc/nv_tegra_release") or ""
     found = re.search(r"R(\d+).*?REVISION:\s*([\d.]+)", text)
     return f"{found.group(1)}.{found.group(2)}" if found else None
 
@@ -249,7 +258,7 @@ def peak_rss_bytes() -> int | None:
     On Linux it is VmHWM, which starts anew with each program: the peak of `getrusage` still holds
     that of the process which started this one, and would charge a small child for a large parent.
     """
-    found = re.search(r"^VmHWM:\s*(\d+) kB", _text(Path("/proc/self/status")) or "", re.MULTILINE)
+    found = re.search(r"^VmHWM:\s*(\d+) kB", text_of(Path("/proc/self/status")) or "", re.MULTILINE)
     if found:
         return int(found.group(1)) * 1024
     try:

@@ -1,108 +1,77 @@
-"""Honest timing: warm up, run until both a time and a count are reached, print only what the
-samples carry.
+"""Honest timing: warm up until it is steady, run until both a time and a count are reached, print only what the samples
+carry.
 
-No sample is clipped. A percentile is the conservative order statistic of MLPerf's early stopping
-(MLCommons inference rules, appendix "early stopping", with d = 0 and a confidence of 0.99): an
-upper bound, or nothing.
+No sample is clipped. One run follows the other (MLPerf single stream), or each begins when its frame is due.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-CONFIDENCE = 0.99
+from ontarget.percentiles import PERCENTILES, lower_percentile, upper_percentile
+
 MAX_CV = 0.025
 TICK_S = 1e-9
 """Of the clock: what is shorter was not measured, and nothing is compared with it."""
 MAX_DRIFT = 0.05
 WARMUP_RUNS = 10
 WARMUP_SECONDS = 0.2
+WINDOWS = 4
+"""The warm-up ends when so many windows in a row, each an equal part of `WARMUP_SECONDS`, agree..."""
+STEADY = 0.02
+"""...in their medians to this, or when it took `LONGEST_WARMUPS` times as long."""
+LONGEST_WARMUPS = 10
 
 
-def _log_tail(n: int, p: float) -> np.ndarray:
-    """log P(Binom(n, 1 - p) <= k) for k = 0 .. floor(n (1 - p)) + 1 at most n, in log space."""
-    q = 1.0 - p
-    top = min(n, math.floor(n * q) + 1)
-    k = np.arange(top, dtype=np.float64)
-    steps = np.log((n - k) / (k + 1.0)) + (math.log(q) - math.log(p))
-    log_pmf = np.concatenate(([n * math.log(p)], n * math.log(p) + np.cumsum(steps)))
-    return np.asarray(np.logaddexp.accumulate(log_pmf))
-
-
-def slowest_rank(n: int, p: float, confidence: float = CONFIDENCE) -> int:
-    """Which of the slowest samples bounds the percentile `p` of `n`: 1 is the slowest, 0 is not
-    enough samples.
-
-    The largest t with P(Binom(n, 1 - p) <= t) <= 1 - confidence. For n = 1000: p90 -> 78, p95 ->
-    34, p99 -> 2. Raises ValueError unless 0 < p < 1 and 0 < confidence < 1.
+@dataclass(frozen=True)
+class Timing:
+    """How long to measure: until both `min_seconds` and `min_runs`, never longer than `max_seconds`; with `fps` a run
+    begins when its frame is due. `tier` names one of `TIERS`, None for another choice.
     """
-    if not 0 < p < 1 or not 0 < confidence < 1:
-        raise ValueError(f"p and confidence must be between 0 and 1, got {p} and {confidence}")
-    if n < 1:
-        return 0
-    fits = np.nonzero(_log_tail(n, p) <= math.log(1.0 - confidence))[0]
-    return int(fits[-1]) if len(fits) else 0
+
+    min_seconds: float = 3.0
+    min_runs: int = 662
+    warmup_seconds: float = WARMUP_SECONDS
+    max_seconds: float = 120.0
+    fps: float | None = None
+    tier: str | None = "default"
 
 
-def smallest_n(p: float, confidence: float = CONFIDENCE) -> int:
-    """The fewest samples with which the percentile `p` can be printed: 11, 64, 130, 662 for p50,
-    p90, p95, p99.
-    """
-    low, high = 0, 1
-    while slowest_rank(high, p, confidence) < 1:
-        low, high = high, high * 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        if slowest_rank(middle, p, confidence) >= 1:
-            high = middle
-        else:
-            low = middle
-    return high
-
-
-def upper_percentile(
-    samples: Sequence[float] | np.ndarray, p: float, confidence: float = CONFIDENCE
-) -> float | None:
-    """An upper bound of the percentile `p` (a fraction, 0.9 for p90) that holds with `confidence`,
-    or None.
-
-    Drops the t - 1 slowest samples and gives the slowest that is left, t from `slowest_rank`. None
-    when the samples are too few for it (`smallest_n`).
-    """
-    values = np.asarray(samples, dtype=np.float64)
-    rank = slowest_rank(len(values), p, confidence)
-    if rank < 1:
-        return None
-    place = len(values) - rank
-    return float(np.partition(values, place)[place])
+TIERS = {
+    "quick": Timing(min_seconds=0.5, min_runs=64, max_seconds=20.0, tier="quick"),
+    "default": Timing(),
+    "thorough": Timing(
+        min_seconds=60.0, min_runs=6636, warmup_seconds=2.0, max_seconds=900.0, tier="thorough"
+    ),
+}
+"""Enough for a p90; for a p99; for a p99.9 and a minute of heat."""
 
 
 @dataclass(frozen=True)
 class Measurement:
     """Times of single runs in seconds, in the order in which they ran, and what they allow to say.
 
-    A percentile is None when there are too few samples; `cv` (deviation by mean) and `drift`
-    (median of the last third by that of the first, less 1) are None below 2 and 6 samples; `stable`
-    is None when either is. `load_s` is None when the model was opened elsewhere.
+    `upper` and `lower` have the bounds of each of `PERCENTILES` that the samples carry. `cv` (deviation by mean) and
+    `drift` (median of the last third by that of the first, less 1) are None below 2 and 6 samples; `stable` is None
+    when either is. `late` counts the frames of a paced measurement that were over before their run could begin.
     """
 
     samples_s: tuple[float, ...]
     first_run_s: float
     warmup_runs: int
-    load_s: float | None
-    p50_s: float | None
-    p90_s: float | None
-    p99_s: float | None
+    warmup_s: float
+    upper: dict[str, float]
+    lower: dict[str, float]
     mean_s: float
     max_s: float
     cv: float | None
     drift: float | None
     stable: bool | None
+    late: int | None
     warnings: tuple[str, ...]
 
     @property
@@ -114,11 +83,11 @@ class Measurement:
 def summarise(
     samples_s: Sequence[float],
     first_run_s: float,
-    warmup_runs: int = 0,
-    load_s: float | None = None,
+    warmup: tuple[int, float] = (0, 0.0),
+    late: int | None = None,
     warnings: Sequence[str] = (),
 ) -> Measurement:
-    """The measurement that these samples carry. Raises ValueError without a sample."""
+    """The measurement that these samples carry; `warmup`: its runs and seconds. Raises ValueError without a sample."""
     values = np.asarray(samples_s, dtype=np.float64)
     n = len(values)
     if not n:
@@ -141,66 +110,111 @@ def summarise(
     stable = None
     if cv is not None and drift is not None:
         stable = cv <= MAX_CV and abs(drift) <= MAX_DRIFT
+    upper = {name: upper_percentile(values, p) for name, p in PERCENTILES}
+    lower = {
+        name: lower_percentile(values, p) for name, p in PERCENTILES if upper[name] is not None
+    }
     return Measurement(
         samples_s=tuple(float(v) for v in values),
         first_run_s=first_run_s,
-        warmup_runs=warmup_runs,
-        load_s=load_s,
-        p50_s=upper_percentile(values, 0.5),
-        p90_s=upper_percentile(values, 0.9),
-        p99_s=upper_percentile(values, 0.99),
+        warmup_runs=warmup[0],
+        warmup_s=warmup[1],
+        upper={name: value for name, value in upper.items() if value is not None},
+        lower={name: value for name, value in lower.items() if value is not None},
         mean_s=mean,
         max_s=float(values.max()),
         cv=cv,
         drift=drift,
         stable=stable,
+        late=late,
         warnings=tuple(notes),
     )
 
 
 def measure(
     run: Callable[[], object],
-    min_seconds: float = 3.0,
-    min_runs: int = 662,
-    warmup_seconds: float = WARMUP_SECONDS,
+    timing: Timing = Timing(),
     clock: Callable[[], float] = time.perf_counter,
-    max_seconds: float = 120.0,
-    load_s: float | None = None,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> Measurement:
-    """Time `run`, one call after the other (MLPerf single stream).
+    """Time `run`: the first call alone, the warm-up, then timed calls, one after the other or at the pace of `fps`.
 
-    The first call stands alone. Then at least 10 calls and `warmup_seconds` of warm-up, then timed
-    calls until both `min_seconds` and `min_runs` are reached. Warm-up and timing together end after
-    `max_seconds`, with a warning when that cuts them short; at least one call is timed.
+    Warm-up and timing together end after `max_seconds`, with a warning when that cuts them short; at least one call is
+    timed.
     """
     started = clock()
     run()
     begun = clock()
     first_run_s = begun - started
-    warmups = 0
-    now = begun
-    while (warmups < WARMUP_RUNS or now - begun < warmup_seconds) and now - begun < max_seconds:
-        run()
-        warmups += 1
-        now = clock()
-    notes: list[str] = []
-    if warmups < WARMUP_RUNS:
-        notes.append(
-            f"the warm-up ended after {warmups} of {WARMUP_RUNS} runs: the limit of "
-            f"{max_seconds:g} s"
-        )
+    runs, notes = _warm_up(run, timing, clock)
+    warmup = (runs, clock() - begun)
     samples: list[float] = []
-    timed_from = clock()
+    timed_from, late, frame = clock(), 0, 0
     while True:
+        if timing.fps is not None:
+            due = timed_from + frame / timing.fps
+            wait = due - clock()
+            if wait > 0:
+                sleep(wait)
+            frame += 1
         before = clock()
         run()
         after = clock()
         samples.append(after - before)
-        if after - timed_from >= min_seconds and len(samples) >= min_runs:
+        if (
+            timing.fps is not None
+        ):  # a camera does not wait: frames that came meanwhile, but the last, are lost
+            missed = int((after - timed_from) * timing.fps) - frame
+            if missed > 0:
+                late, frame = late + missed, frame + missed
+        if after - timed_from >= timing.min_seconds and len(samples) >= timing.min_runs:
             break
-        if after - begun >= max_seconds:
+        if after - begun >= timing.max_seconds:
             notes.append(
-                f"stopped by the limit of {max_seconds:g} s after {len(samples)} of {min_runs} runs"
+                f"stopped by the limit of {timing.max_seconds:g} s after {len(samples)} of "
+                f"{timing.min_runs} runs"
             )
             break
-    return summarise(samples, first_run_s, warmups, load_s, notes)
+    if late:
+        notes.append(
+            f"{late} of {frame} frames were lost: the model does not keep up with "
+            f"{timing.fps:g} frames a second"
+        )
+    return summarise(samples, first_run_s, warmup, None if timing.fps is None else late, notes)
+
+
+def _warm_up(
+    run: Callable[[], object],
+    timing: Timing,
+    clock: Callable[[], float],
+) -> tuple[int, list[str]]:
+    """Run until the medians of `WINDOWS` windows agree: how many runs it took, and what went wrong."""
+    begun = now = clock()
+    runs, medians = 0, [0.0]
+    most = min(timing.max_seconds, LONGEST_WARMUPS * timing.warmup_seconds)
+    length = timing.warmup_seconds / WINDOWS
+    while True:
+        opened = now
+        times: list[float] = []
+        while (now - opened < length or len(times) * WINDOWS < WARMUP_RUNS) and (
+            now - begun < timing.max_seconds
+        ):
+            before = now
+            run()
+            now = clock()
+            times.append(now - before)
+        runs += len(times)
+        medians = [*medians, float(np.median(times)) if times else 0.0][-WINDOWS:]
+        steady = len(medians) == WINDOWS and max(medians) <= (1 + STEADY) * min(medians)
+        if runs >= WARMUP_RUNS and steady:
+            return runs, []
+        if now - begun >= most and (runs >= WARMUP_RUNS or now - begun >= timing.max_seconds):
+            break
+    if runs < WARMUP_RUNS:
+        return runs, [
+            f"the warm-up ended after {runs} of {WARMUP_RUNS} runs: the limit of "
+            f"{timing.max_seconds:g} s"
+        ]
+    return runs, [
+        f"times were not steady after a warm-up of {now - begun:.1f} s (windows differ by more than {STEADY:.0%})"
+    ]

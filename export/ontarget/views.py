@@ -4,10 +4,10 @@ would obey.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ontarget.measure import smallest_n
+from ontarget.percentiles import PERCENTILES, smallest_n
 
 
 def clean(text: str, limit: int = 60) -> str:
@@ -44,38 +44,60 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def bench_table(rows: Sequence[dict[str, Any]]) -> str:
-    """The table of a bench, then a line for each percentile without enough runs and for each
-    warning.
-    """
-    head = [
-        "model",
-        "threads",
-        "p50 ms",
-        "p90 ms",
-        "p99 ms",
-        "first ms",
-        "load ms",
-        "memory MB",
-        "runs",
-    ]
+    """The table of a bench, then what it cannot show: percentiles without enough runs, parts of a run, warnings."""
+    thorough = any(row["tier"] == "thorough" for row in rows)
+    shown = [name for name, _ in PERCENTILES if thorough or name not in ("p95", "p999")]
+    head = ["model", "threads", *(f"{_label(name)} ms" for name in shown), "first ms", "load ms"]
     body = [
         [
             str(row["model"]),
             str(row["threads"]),
-            *(
-                milliseconds(row[key])
-                for key in ("p50_s", "p90_s", "p99_s", "first_run_s", "load_s")
-            ),
+            *(milliseconds(row[name + "_s"]) for name in shown),
+            milliseconds(row["first_run_s"]),
+            milliseconds(row["load_s"]),
             megabytes(row["peak_rss_bytes"]),
             str(row["n"]),
+            {True: "yes", False: "NO", None: "-"}[row["stable"]],
         ]
         for row in rows
     ]
-    lines: list[str] = [table(head, body)]
+    lines: list[str] = [table([*head, "memory MB", "runs", "stable"], body)]
     for row in rows:
         what = f"{row['model']}, threads {row['threads']}"
-        for label, p in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99)):
-            if row[label + "_s"] is None:
-                lines.append(f"{what}: {label} needs {smallest_n(p)} runs, has {row['n']}")
-        lines.extend(f"{what}: {warning}" for warning in row["warnings"])
+        if row["parts_s"]:
+            parts = ", ".join(f"{k} {milliseconds(v)}" for k, v in row["parts_s"].items())
+            lines.append(f"{what}: of that, in ms: {parts}")
+        if row["energy"]:
+            energy = row["energy"]
+            lines.append(
+                f"{what}: {1e3 * energy['joules']:.3g} mJ a run above {energy['idle_watts']:.3g} W "
+                f"idle ({energy['source']})"
+            )
+        for name, p in PERCENTILES:
+            if name in shown and row[name + "_s"] is None:
+                lines.append(f"{what}: {_label(name)} needs {smallest_n(p)} runs, has {row['n']}")
+        lines.extend([f"{what}: {'; '.join(row['warnings'])}"] if row["warnings"] else [])
+    lines.append(
+        "Percentiles are upper bounds that hold with 99 % confidence; memory is above that of the "
+        "empty process."
+    )
     return "\n".join(lines)
+
+
+def _label(name: str) -> str:
+    return "p99.9" if name == "p999" else name
+
+
+def compare_text(found: Mapping[str, Any]) -> str:
+    """How two files stand to each other, in two lines and one for each warning."""
+    slower = found["ratio"] >= 1
+    change = abs(found["ratio"] - 1)
+    old, new = found["old"], found["new"]
+    lines = [
+        f"{new['file']} takes {milliseconds(new['p50_s'])} ms, {old['file']} {milliseconds(old['p50_s'])} ms "
+        f"({found['provider']}, threads {found['threads']}, batch {found['batch']})",
+        f"new by old: {found['ratio']:.4f} ({change:.1%} {'slower' if slower else 'faster'}), "
+        f"{found['low']:.4f} to {found['high']:.4f} with {found['confidence']:.1%} confidence, "
+        f"{len(found['ratios'])} pairs of processes",
+    ]
+    return "\n".join([*lines, *found["warnings"]])

@@ -7,10 +7,15 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ontarget import power
+from ontarget.conditions import between, look
 from ontarget.contract import (
     Bundle,
     ContractError,
@@ -20,12 +25,14 @@ from ontarget.contract import (
     load_images,
     require_packed,
 )
-from ontarget.machine import limit_memory, peak_rss_bytes, require_room
-from ontarget.measure import measure
-from ontarget.opening import open_session, prepare
-from ontarget.operators import operator_times
+from ontarget.machine import affinity, limit_memory, peak_rss_bytes, require_room
+from ontarget.measure import Measurement, Timing, measure
+from ontarget.opening import ENGINE, open_session, prepare
+from ontarget.operators import operator_times, placement
+from ontarget.percentiles import PERCENTILES
 from ontarget.preprocess import to_input
-from ontarget.session import ProviderError, SessionError
+from ontarget.session import PROVIDERS, ProviderError, Session, SessionError
+from ontarget.whole import EndToEnd, pictures
 
 
 def main() -> int:
@@ -48,75 +55,128 @@ def bench_one(request: dict[str, Any]) -> dict[str, Any]:
     """The row of one model on one provider with one count of threads, measured in this very
     process.
     """
-    bundle = load_bundle(request["bundle"])
-    model = bundle.model(request["model"])
+    bundle, timing = load_bundle(request["bundle"]), Timing(**request["timing"])
+    model, provider = bundle.model(request["model"]), request["provider"]
     digest = require_packed(model)
-    if request["provider"] == "cpu":
+    if provider == "cpu":
         limit_memory()
-    inputs, source = _inputs(bundle, model, request)
-    prepare(request["provider"])
+    inputs, source = inputs_of(bundle, model, request["batch"], request["images"])
+    encoded: list[bytes] = []
+    if request["end_to_end"]:
+        encoded, source = pictures(bundle, _folder(request["pictures"]))
+    prepare(provider)
     empty = peak_rss_bytes()
     started = time.perf_counter()
-    session = open_session(
-        model, request["provider"], request["threads"], True, request.get("engine")
-    )
+    session = open_session(model, provider, request["threads"], True, request.get("engine"))
     load_s = time.perf_counter() - started
     with session:
-        result = measure(
-            lambda: session.run(inputs),
-            min_seconds=request["min_seconds"],
-            min_runs=request["min_runs"],
-            warmup_seconds=request["warmup_seconds"],
-            max_seconds=request["max_seconds"],
-            load_s=load_s,
-        )
-        provider, threads = session.provider, session.threads
-        peak = peak_rss_bytes()
-    operators = None
-    if request.get("operators"):
-        operators = operator_times(model, inputs, request["provider"], request["threads"])
+        whole = EndToEnd(session, model, bundle, encoded) if encoded else None
+        run: Callable[[], object] = whole or (lambda: session.run(inputs))
+        before = look()
+        result = measure(run, timing)
+        after, notes = between(before, look())
+        peak, ran = peak_rss_bytes(), _runs_on(session)
+        energy = _energy(run) if request["energy"] else None
+    placed = _placed(model, inputs, request) if provider != ENGINE else {}
     row = {
         "model": model.name,
         "file": model.file,
         "sha256": digest,
-        "runtime": session.runtime,
-        "runtime_version": session.version,
-        "provider": provider,
-        "threads": threads,
+        **ran,
         "batch": len(inputs),
         "inputs": source,
-        "p50_s": result.p50_s,
-        "p90_s": result.p90_s,
-        "p99_s": result.p99_s,
-        "mean_s": result.mean_s,
-        "max_s": result.max_s,
-        "n": result.n,
-        "samples_s": [round(sample, 9) for sample in result.samples_s],
+        "tier": timing.tier,
+        "arrival": "back_to_back" if timing.fps is None else "paced",
+        "fps": timing.fps,
+        "scope": "end_to_end" if whole else "model",
+        "parts_s": whole.medians(result.n) if whole else {},
+        **_times(result),
         "load_s": load_s,
-        "first_run_s": result.first_run_s,
         "peak_rss_bytes": None if peak is None or empty is None else peak - empty,
         "empty_rss_bytes": empty,
-        "cv": result.cv,
-        "drift": result.drift,
-        "stable": result.stable,
-        "warnings": list(result.warnings),
+        "placement": placed,
+        "energy": energy,
+        "before": {**before.shown, "busy": None},
+        "after": after,
+        "stable": False if notes else result.stable,
+        "warnings": [*result.warnings, *notes],
     }
-    if operators is not None:
-        row["operators"] = operators
+    if request.get("operators"):
+        row["operators"] = operator_times(model, inputs, provider, request["threads"])
     return row
 
 
-def _inputs(bundle: Bundle, model: Model, request: dict[str, Any]) -> Any:
-    """One batch of real images as the graph takes them, and where they come from."""
-    batch = request["batch"]
+def _runs_on(session: Session) -> dict[str, Any]:
+    return {
+        "runtime": session.runtime,
+        "runtime_version": session.version,
+        "provider": session.provider,
+        "threads": session.threads,
+        "affinity": affinity(),
+    }
+
+
+def _times(result: Measurement) -> dict[str, Any]:
+    """What the samples say, and they themselves."""
+    quantiles = np.quantile(result.samples_s, np.linspace(0, 1, 101))
+    return {
+        **{name + "_s": result.upper.get(name) for name, _ in PERCENTILES},
+        "low": result.lower,
+        "mean_s": result.mean_s,
+        "max_s": result.max_s,
+        "quantiles_s": [round(float(value), 9) for value in quantiles],
+        "n": result.n,
+        "late": result.late,
+        "samples_s": [round(sample, 9) for sample in result.samples_s],
+        "first_run_s": result.first_run_s,
+        "warmup_runs": result.warmup_runs,
+        "warmup_s": result.warmup_s,
+        "cv": result.cv,
+        "drift": result.drift,
+    }
+
+
+def _energy(run: Callable[[], object]) -> dict[str, Any] | None:
+    meter = power.sensor()
+    found = power.energy_of(run, meter) if meter is not None else None
+    return None if found is None else asdict(found)
+
+
+def _placed(model: Model, inputs: np.ndarray, request: dict[str, Any]) -> dict[str, int]:
+    """Nodes by provider. Raises ProviderError where any of them went to the CPU and should not have."""
+    wanted = PROVIDERS[request["provider"]]
+    if request["provider"] == "cpu" and request["timing"]["tier"] == "quick":
+        return {}
+    placed = placement(model, inputs, request["provider"], request["threads"])
+    strangers = placed.get(PROVIDERS["cpu"], 0) if request["provider"] != "cpu" else 0
+    if strangers:
+        raise ProviderError(
+            f"{strangers} of {sum(placed.values())} nodes of {model.file} ran on the CPU and not on {wanted}: the "
+            "time would be that of both. Use --provider cpu, or another model of the bundle.",
+            fell_back=True,
+        )
+    return placed
+
+
+def _folder(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
+
+
+def inputs_of(
+    bundle: Bundle, model: Model, batch: int, images: str | None = None
+) -> tuple[np.ndarray, str]:
+    """One batch of real images as the graph takes them, and where they come from.
+
+    Raises ContractError where the graph takes batches of another size only.
+    """
     fixed = model.input.shape[0]
     if fixed is not None and fixed != batch:
         raise ContractError(
             f"{model.file} takes batches of {fixed} only, not of {batch}: use --batch {fixed}."
         )
     require_room(batch, bundle.preprocess.crop, np.dtype(model.input.dtype).itemsize)
-    if request["images"]:
-        pixels, source = load_images(request["images"], bundle.preprocess.crop), "given images"
+    if images:
+        pixels, source = load_images(images, bundle.preprocess.crop), "given images"
     else:
         pixels, source = load_golden(bundle)[0], "golden images"
     chosen = np.arange(batch) % len(pixels)

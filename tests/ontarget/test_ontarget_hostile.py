@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
-from ontarget import apart, cli, machine
+from ontarget import cli, machine, peer
 from ontarget.apart import ApartSession, open_apart
 from ontarget.contract import ContractError, load_bundle, require_packed
 from ontarget.facts import Model
@@ -159,7 +159,7 @@ def test_a_model_in_a_process_of_its_own_gives_the_same_bits(shared: Any, name: 
             here.version,
             here.threads,
         )
-    assert there._process.returncode == 0
+    assert there._peer._process.returncode == 0
 
 
 def test_a_model_in_a_process_of_its_own_is_refused_as_it_is_here(made: Any) -> None:
@@ -177,7 +177,7 @@ def test_a_model_in_a_process_of_its_own_is_refused_as_it_is_here(made: Any) -> 
 def test_a_graph_that_runs_for_ever_is_stopped(made: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     model = pack(made, endless())
     with open_apart(model) as session:
-        monkeypatch.setattr(apart, "PATIENCE_S", 0.5)
+        monkeypatch.setattr(peer, "PATIENCE_S", 0.5)
         with pytest.raises(SessionError, match=r"did not answer within 0\.5 s") as caught:
             session.run(made.pixels[:1])
     assert model.file in paragraph(str(caught.value))
@@ -196,7 +196,7 @@ def test_a_runtime_that_dies_is_a_paragraph(
     shared: Any, monkeypatch: pytest.MonkeyPatch, script: str, words: str
 ) -> None:
     command = [sys.executable, "-c", script]
-    monkeypatch.setattr(apart, "worker_command", lambda what: (command, "."))
+    monkeypatch.setattr(peer, "worker_command", lambda what: (command, "."))
     with pytest.raises(SessionError) as caught:
         open_apart(load_bundle(shared.folder).model())
     text = paragraph(str(caught.value))
@@ -242,7 +242,7 @@ def test_a_file_that_was_packed_broken_is_opened_by_no_command(
     made: Any, data: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
 ) -> None:
     pack(made, data)
-    monkeypatch.setattr(apart, "worker_command", lambda what: pytest.fail("it was opened"))
+    monkeypatch.setattr(peer, "worker_command", lambda what: pytest.fail("it was opened"))
     Image.new("RGB", (9, 9)).save(tmp_path / "x.png")
     where = str(made.folder)
     assert cli.main(["check", where]) == 1

@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ontarget import bench, cli, document, views
-from ontarget.bench import Timing, bench_bundle, run_worker, worker_command
+from ontarget import bench, cli, document, saying, views
+from ontarget.bench import bench_bundle, run_worker, worker_command
 from ontarget.contract import ContractError, load_bundle
+from ontarget.measure import Timing
 from PIL import Image
 
 PACKAGE = Path(cli.__file__).resolve().parent
@@ -333,7 +334,7 @@ def test_a_full_disk_ends_with_3_and_a_sentence(
     def full(path: Path, value: Any) -> None:
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(cli, "write_json", full)
+    monkeypatch.setattr(saying, "write_json", full)
     assert cli.main(["info", str(shared.folder), "--json", "x.json"]) == 3
     assert "x.json: No space left on device." in capsys.readouterr().err
 
@@ -355,7 +356,7 @@ def test_milliseconds_have_three_digits(seconds: float | None, text: str) -> Non
 def test_progress_is_for_a_terminal_only(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cli._progress("hidden")
+    saying.progress("hidden")
     assert capsys.readouterr().err == ""
 
     class Terminal(io.StringIO):
@@ -364,7 +365,7 @@ def test_progress_is_for_a_terminal_only(
 
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    cli._progress("seen")
+    saying.progress("seen")
     assert terminal.getvalue().endswith("seen")
 
 

@@ -1,108 +1,99 @@
-"""Percentiles are exact, refused when the samples are too few, and timing stops when it should."""
+"""Timing warms up until it is steady, stops when it should, keeps a camera's pace, and clips nothing."""
 
 from __future__ import annotations
 
 import json
-import math
-from fractions import Fraction
 
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from ontarget.measure import measure, slowest_rank, smallest_n, summarise, upper_percentile
+from ontarget.measure import STEADY, TIERS, WINDOWS, Measurement, Timing, measure, summarise
+from ontarget.percentiles import PERCENTILES, smallest_n
 from ontarget.session import FakeClock, FakeSession
 
 
-@pytest.mark.parametrize(
-    ("p", "n"), [(0.5, 11), (0.9, 64), (0.95, 130), (0.99, 662), (0.999, 6636)]
-)
-def test_the_smallest_count_for_each_percentile_is_that_of_the_early_stopping_rule(
-    p: float, n: int
-) -> None:
-    assert smallest_n(p) == n
-    assert upper_percentile([1.0] * (n - 1), p) is None
-    assert upper_percentile([1.0] * n, p) == 1.0
-
-
-@pytest.mark.parametrize(("p", "rank"), [(0.9, 78), (0.95, 34), (0.99, 2)])
-def test_of_a_thousand_samples_the_published_rank_is_printed(p: float, rank: int) -> None:
-    assert slowest_rank(1000, p) == rank
-    shuffled = np.random.default_rng(0).permutation(np.arange(1, 1001, dtype=float))
-    assert upper_percentile(shuffled, p) == 1000 - rank + 1
-
-
-def _exact_rank(n: int, slow: Fraction) -> int:
-    total, best = Fraction(0), 0
-    for k in range(n + 1):
-        total += math.comb(n, k) * slow**k * (1 - slow) ** (n - k)
-        if total > Fraction(1, 100):
-            break
-        best = k
-    return best
-
-
-@settings(max_examples=60)
-@given(st.integers(1, 150), st.sampled_from([50, 80, 90, 95, 99]))
-def test_the_rank_in_log_space_is_that_of_exact_fractions(n: int, percent: int) -> None:
-    assert slowest_rank(n, percent / 100) == _exact_rank(n, Fraction(100 - percent, 100))
-
-
-def test_a_large_sample_neither_underflows_nor_loses_its_rank() -> None:
-    rank = slowest_rank(200_000, 0.5)
-    normal = 100_000 - 2.3263 * math.sqrt(50_000)
-    assert abs(rank - normal) < 3
-
-
-def test_the_bound_really_covers_the_percentile_in_99_of_100_samples() -> None:
-    rng = np.random.default_rng(1)
-    truth = -math.log(1 - 0.9)
-    bounds = [upper_percentile(rng.exponential(size=100), 0.9) for _ in range(2000)]
-    covered = sum(bound is not None and bound >= truth for bound in bounds) / 2000
-    assert covered >= 0.985
-
-
-@pytest.mark.parametrize("p", [0.0, 1.0, -1.0, 2.0])
-def test_a_percentile_outside_0_and_1_is_refused(p: float) -> None:
-    with pytest.raises(ValueError, match="between 0 and 1"):
-        slowest_rank(10, p)
-
-
-def _session(durations: list[float]) -> tuple[FakeSession, FakeClock]:
+def timed(durations: list[float], timing: Timing) -> tuple[Measurement, FakeSession]:
+    """A measurement of runs that take so long, on a clock that moves with them alone."""
     clock = FakeClock()
-    return FakeSession([0.0], durations, clock), clock
+    session = FakeSession([0.0], durations, clock)
+    got = measure(lambda: session.run(np.zeros((1, 1))), timing, clock, clock.advance)
+    return got, session
+
+
+def test_each_tier_has_the_runs_for_its_percentile() -> None:
+    wanted = {"quick": "p90", "default": "p99", "thorough": "p999"}
+    for name, tier in TIERS.items():
+        assert tier.tier == name
+        assert tier.min_runs == smallest_n(dict(PERCENTILES)[wanted[name]])
+        assert tier.max_seconds > tier.min_seconds
 
 
 def test_the_first_run_stands_alone_and_the_warm_up_is_not_timed() -> None:
-    session, clock = _session([5.0] + [1.0] * 10 + [0.01])
-    got = measure(lambda: session.run(np.zeros((1, 1))), 0.0, 20, 0.2, clock, load_s=0.5)
-    assert (got.first_run_s, got.warmup_runs, got.n, got.load_s) == (5.0, 10, 20, 0.5)
+    got, session = timed([5.0] + [1.0] * 12 + [0.01], Timing(0.0, 20, 0.2, 1000.0))
+    assert (got.first_run_s, got.warmup_runs, got.n) == (5.0, 12, 20)
+    assert got.warmup_s == pytest.approx(12.0)
     assert got.samples_s == pytest.approx([0.01] * 20)
-    assert session.calls == 31
+    assert session.calls == 33
+    assert got.warnings == ()
 
 
 def test_the_warm_up_lasts_its_time_when_ten_runs_are_shorter() -> None:
-    session, clock = _session([0.01])
-    got = measure(lambda: session.run(np.zeros((1, 1))), 0.0, 1, 0.205, clock)
-    assert got.warmup_runs == 21
+    got, _ = timed([0.001], Timing(0.0, 1, 0.2))
+    assert got.warmup_s == pytest.approx(0.2, abs=0.01)
+    assert 196 <= got.warmup_runs <= 204
+
+
+def test_the_warm_up_goes_on_while_the_machine_still_speeds_up() -> None:
+    slow = [0.01 * 0.97**k for k in range(120)]
+    got, _ = timed([0.01, *slow, 0.0001], Timing(0.0, 50, 0.2))
+    assert got.warmup_runs > 120
+    assert max(got.samples_s) <= (1 + STEADY) * min(got.samples_s)
+
+
+def test_a_machine_that_never_gets_steady_is_measured_and_told() -> None:
+    got, _ = timed([0.001 * (1 + k % 7) for k in range(5000)], Timing(0.0, 50, 0.2 / WINDOWS))
+    restless, _ = timed([0.01 * 1.01 ** (k % 200) for k in range(5000)], Timing(0.0, 50, 0.2))
+    assert got.n == restless.n == 50
+    assert any("not steady after a warm-up of" in w for w in restless.warnings)
 
 
 def test_timing_goes_on_until_both_the_time_and_the_count_are_reached() -> None:
-    session, clock = _session([0.125])
-    by_time = measure(lambda: session.run(np.zeros((1, 1))), 10.0, 5, 0.0, clock)
+    by_time, _ = timed([0.125], Timing(10.0, 5, 0.0))
     assert by_time.n == 80
-    session, clock = _session([0.125])
-    by_count = measure(lambda: session.run(np.zeros((1, 1))), 0.25, 30, 0.0, clock)
+    by_count, _ = timed([0.125], Timing(0.25, 30, 0.0))
     assert by_count.n == 30
 
 
 def test_the_hard_limit_ends_a_slow_model_with_a_warning_and_at_least_one_sample() -> None:
-    session, clock = _session([4.0])
-    got = measure(lambda: session.run(np.zeros((1, 1))), 3.0, 100, 0.2, clock, max_seconds=10.0)
+    got, _ = timed([4.0], Timing(3.0, 100, 0.2, 10.0))
     assert got.n == 1
-    assert got.p50_s is None
+    assert got.upper == got.lower == {}
     assert any("warm-up ended after 3 of 10" in w for w in got.warnings)
     assert any("after 1 of 100 runs" in w for w in got.warnings)
+
+
+def test_a_paced_run_begins_when_its_frame_is_due() -> None:
+    clock = FakeClock()
+    session = FakeSession([0.0], [0.25], clock)
+    begun: list[float] = []
+
+    def run() -> None:
+        begun.append(clock())
+        session.run(np.zeros((1, 1)))
+
+    got = measure(run, Timing(2.0, 8, 0.0, fps=2.0), clock, clock.advance)
+    assert np.diff(begun[-8:]) == pytest.approx([0.5] * 7)
+    assert got.samples_s == pytest.approx([0.25] * got.n)
+    assert (got.late, got.warnings) == (0, ())
+
+
+def test_a_model_that_does_not_keep_up_loses_frames_and_says_how_many() -> None:
+    got, _ = timed([0.75], Timing(0.0, 20, 0.0, fps=2.0))
+    # frames come at 0, 0.5, 1 ...; runs begin at 0, 0.75, 1.5, 2.25: each third frame is lost
+    assert got.late == 10
+    assert any("10 of 30 frames were lost" in w for w in got.warnings)
+    assert timed([0.75], Timing(0.0, 20, 0.0))[0].late is None
 
 
 def test_nothing_is_clipped_and_an_outlier_makes_it_unstable() -> None:
@@ -110,8 +101,8 @@ def test_nothing_is_clipped_and_an_outlier_makes_it_unstable() -> None:
     got = summarise(samples, 0.002)
     assert got.max_s == 0.1
     assert len(got.samples_s) == 100
-    assert got.p99_s is None
-    assert got.p90_s == 0.001
+    assert "p99" not in got.upper and "p99" not in got.lower
+    assert got.upper["p90"] == 0.001
     assert got.stable is False
     assert any("not quiet" in w for w in got.warnings)
 
@@ -128,12 +119,13 @@ def test_quiet_samples_are_stable_and_without_a_warning() -> None:
     got = summarise([1.0, 1.01] * 350, 1.0)
     assert got.stable is True
     assert got.warnings == ()
-    assert (got.p50_s, got.p90_s, got.p99_s) == (1.01, 1.01, 1.01)
+    assert got.upper == {"p50": 1.01, "p90": 1.01, "p95": 1.01, "p99": 1.01}
+    assert got.lower == {"p50": 1.0, "p90": 1.01, "p95": 1.01, "p99": 1.01}
 
 
 def test_what_too_few_samples_cannot_say_is_none() -> None:
     got = summarise([0.5], 1.0)
-    assert (got.cv, got.drift, got.stable, got.p50_s) == (None, None, None, None)
+    assert (got.cv, got.drift, got.stable, got.upper) == (None, None, None, {})
     assert got.mean_s == 0.5
     with pytest.raises(ValueError, match="at least one sample"):
         summarise([], 1.0)
@@ -144,7 +136,8 @@ def test_what_too_few_samples_cannot_say_is_none() -> None:
 @example([0.0, 1.0, 5e-324, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0])
 def test_every_summary_is_plain_numbers_and_ordered(samples: list[float]) -> None:
     got = summarise(samples, 0.0)
-    json.dumps([got.p50_s, got.p90_s, got.cv, got.drift, got.stable], allow_nan=False)
-    known = [v for v in (got.p50_s, got.p90_s, got.p99_s) if v is not None]
-    assert known == sorted(known)
-    assert all(min(samples) <= v <= max(samples) for v in known)
+    json.dumps([got.upper, got.lower, got.cv, got.drift, got.stable], allow_nan=False)
+    for bounds in (got.upper, got.lower):
+        assert list(bounds.values()) == sorted(bounds.values())
+        assert all(min(samples) <= v <= max(samples) for v in bounds.values())
+    assert all(got.lower[name] <= got.upper[name] for name in got.upper)
