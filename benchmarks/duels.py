@@ -35,7 +35,7 @@ from edgedistill.target.device import load_device
 STUDENT, SIZE, CLASSES = "mobilenetv3_small_100", 96, 10
 CASES = {"same": 0.0, "slower by 10 %": 0.10, "slower by 3 %": 0.03}
 LIMITS = (0.0, 0.02, 0.05)
-LONG = Duel(pairs=60, sessions=6)
+LONG, FIT = Duel(pairs=60, sessions=6), Duel(pairs=30)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -43,41 +43,50 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--count", type=int, default=100)
+    parser.add_argument("--case", choices=list(CASES), action="append")
     parser.add_argument("--tier", choices=list(DUELS), default="default")
     given = parser.parse_args(argv)
     given.work.mkdir(parents=True, exist_ok=True)
-    bundles = _bundles(given.work)
+    cases = given.case or list(CASES)
+    bundles = {case: _bundle(given.work, case) for case in dict.fromkeys(["same", *cases])}
     kept = given.work / "duels.jsonl"
     rows = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
     for index in range(given.count):
-        for case, bundle in bundles.items():
+        for case in cases:
             if sum(row["case"] == case for row in rows) > index:
                 continue
             begun = time.time()
-            found = compare(bundles["same"], bundle, Here(), silent(), tier=given.tier)
+            found = compare(bundles["same"], bundles[case], Here(), silent(), tier=given.tier)
             row = {"case": case, "ratio": found.ratio, "low": found.low, "high": found.high}
             row |= {"seconds": round(time.time() - begun, 1), "warnings": found.warnings}
             rows.append(row)
             with kept.open("a") as file:
                 file.write(json.dumps(row) + "\n")
-    print(table(rows, json.loads((given.work / "truth.json").read_text())))
+    print(table(rows, {case: _truth(given.work, case) for case in CASES if CASES[case]}))
 
 
-def _bundles(work: Path) -> dict[str, Path]:
-    """The bundle of each case, made once; the truth about the slower ones is kept beside them."""
-    places = {case: work / f"{round(100 * share)}" for case, share in CASES.items()}
-    if not (work / "truth.json").exists():
-        folder = untrained_bundle(work / "student", STUDENT, SIZE, CLASSES, load_device("host"))
-        base = onnx.load(str(folder / "model.float32.onnx"))
-        truth = {}
-        for case, share in CASES.items():
-            width = 0 if not share else _fitted(base, share, work)
-            _write(slower(base, width), places[case])
-            if share:
-                log = _measured(places["same"], places[case], LONG)
-                truth[case] = {"width": width, "ratio": log[0], "low": log[1], "high": log[2]}
-        (work / "truth.json").write_text(json.dumps(truth, indent=1))
-    return {case: place / "bundle" for case, place in places.items()}
+def _bundle(work: Path, case: str) -> Path:
+    """The bundle of a case, made once."""
+    share = CASES[case]
+    place = work / f"{round(100 * share)}"
+    if not (place / "bundle").exists():
+        if not (work / "student").exists():
+            untrained_bundle(work / "student", STUDENT, SIZE, CLASSES, load_device("host"))
+        base = onnx.load(str(work / "student" / "bundle" / "model.float32.onnx"))
+        _write(slower(base, _fitted(base, share, work) if share else 0), place)
+    return place / "bundle"
+
+
+def _truth(work: Path, case: str) -> dict[str, float] | None:
+    """How much slower a case is, measured at length, once; `None` where it was not made."""
+    kept = work / f"truth-{round(100 * CASES[case])}.json"
+    if not (kept.parent / f"{round(100 * CASES[case])}").exists():
+        return None
+    if not kept.exists():
+        ratio, low, high = _measured(work / "0", work / f"{round(100 * CASES[case])}", LONG)
+        kept.write_text(json.dumps({"ratio": ratio, "low": low, "high": high}))
+    found: dict[str, float] = json.loads(kept.read_text())
+    return found
 
 
 def _write(model: onnx.ModelProto, folder: Path) -> None:
@@ -87,29 +96,28 @@ def _write(model: onnx.ModelProto, folder: Path) -> None:
 
 
 def slower(base: onnx.ModelProto, width: int) -> onnx.ModelProto:
-    """The same function with a convolution to `width` channels more, of which nothing reaches the output."""
+    """The same function with one more convolution, to `width` channels, of which nothing reaches the output."""
     model = onnx.ModelProto()
     model.CopyFrom(base)
     graph = model.graph
     if not width:
         return model
-    conv = next(node for node in graph.node if node.op_type == "Conv")
-    kernel = next(t for t in graph.initializer if t.name == conv.input[1])
-    channels, rng = kernel.dims[0], np.random.default_rng(0)
-    out = graph.output[0].name
+    last = [node for node in graph.node if node.op_type == "Conv"][-1]
+    kernel = next(t for t in graph.initializer if t.name == last.input[1])
+    rng, out = np.random.default_rng(0), graph.output[0].name
     for node in graph.node:
         for place, name in enumerate(node.output):
             if name == out:
                 node.output[place] = "before"
     weights = {
-        "more_kernel": rng.normal(0, 0.1, (width, channels, 3, 3)),
+        "more_kernel": rng.normal(0, 0.1, (width, kernel.dims[1], 3, 3)),
         "more_zero": np.zeros((width, CLASSES)),
     }
     for name, values in weights.items():
         graph.initializer.append(numpy_helper.from_array(values.astype(np.float32), name))
     graph.node.extend(
         [
-            helper.make_node("Conv", [conv.output[0], "more_kernel"], ["more"], pads=[1] * 4),
+            helper.make_node("Conv", [last.input[0], "more_kernel"], ["more"], pads=[1] * 4),
             helper.make_node("GlobalAveragePool", ["more"], ["more_mean"]),
             helper.make_node("Flatten", ["more_mean"], ["more_flat"]),
             helper.make_node("MatMul", ["more_flat", "more_zero"], ["more_none"]),
@@ -123,14 +131,11 @@ def _fitted(base: onnx.ModelProto, share: float, work: Path) -> int:
     """The width that makes the file slower by `share`, from two widths in a straight line."""
     _write(base, work / "base")
     known = []
-    for width in (4, 24):
+    for width in (32, 320):
         _write(slower(base, width), work / f"width-{width}")
-        known.append(
-            (width, _measured(work / "base", work / f"width-{width}", DUELS["default"])[0] - 1)
-        )
-    (w1, r1), (w2, r2) = known
-    slope = (r2 - r1) / (w2 - w1)
-    return max(1, round(w1 + (share - r1) / slope))
+        known.append(_measured(work / "base", work / f"width-{width}", FIT)[0] - 1)
+    slope = (known[1] - known[0]) / (320 - 32)
+    return max(1, round(32 + (share - known[0]) / slope))
 
 
 def _measured(old: Path, new: Path, plan: Duel) -> tuple[float, float, float]:
