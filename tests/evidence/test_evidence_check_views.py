@@ -222,6 +222,19 @@ def test_the_chart_of_a_result_has_nothing_that_is_predicted() -> None:
     assert all("predicted" not in e.get("extra", "") for e in found)
 
 
+def test_each_way_of_measuring_is_a_line_of_its_own() -> None:
+    result = make_result()
+    artifact = result.artifacts[0]
+    row = next(r for r in artifact.latency if r.evidence != "predicted")
+    ways: list[dict[str, Any]] = [
+        {}, {"threads": 2}, {"fps": 30.0, "arrival": "paced"}, {"scope": "end_to_end"}, {"device": "x"}, {}
+    ]  # fmt: skip
+    rows = [row.model_copy(update=way) for way in ways]
+    only = artifact.model_copy(update={"latency": rows})
+    found = entries(result.model_copy(update={"artifacts": [only]}))
+    assert sum(e["unit"] == "ms" for e in found) == len(ways)
+
+
 @given(name=NAMES)
 def test_any_name_is_text_in_a_chart(name: str) -> None:
     entries(make_check(name))
