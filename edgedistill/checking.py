@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgedistill.checklimits import Asked, defaults, growths
-from edgedistill.checkresult import GROWTHS, Allowed, Check, LimitName
+from edgedistill.checkresult import BASELINE, GROWTHS, Allowed, Changes, Check, LimitName
 from edgedistill.errors import UsageError
 from edgedistill.evidence.checks.changes import changes
 from edgedistill.evidence.checks.regression import (
@@ -74,7 +74,7 @@ def _limits(
         needy = [f"--{name}" for name in growths(asked.limits)]
         if needy and old is None and not update:
             raise UsageError(
-                f"{', '.join(needy)} compare with an older model, and there is none: give --baseline OLD"
+                f"there is no older model for {', '.join(needy)} to compare with: give --baseline OLD"
             )
         return dict(asked.limits), []
     if old is None:
@@ -111,7 +111,7 @@ def _judged(
     return Check(
         status=status, strict=strict, exit_code=1 if bad else 0, sentence=sentence(rows, new.name),
         new=new, old=old, rows=rows, remarks=remarks, gain=sides.drop,
-        changes=changes(new, old) if old is not None else {},
+        changes=changes(new, old) if old is not None else Changes(),
         comparison=sides.timed.comparison,
     )  # fmt: skip
 
@@ -201,13 +201,10 @@ def _require_baseline_file(place: Path | None) -> None:
         raise UsageError("--update needs to know which file to write: give --baseline FILE.json")
     if place.suffix.lower() != ".json" or place.is_dir():
         raise UsageError(f"--update writes a .json file; got {place}")
-    if place.exists():
-        from edgedistill.checkresult import BASELINE
-
-        if schema_of(place) != BASELINE:
-            raise UsageError(
-                f"{place} is no baseline, and --update does not write over it: name another file"
-            )
+    if place.exists() and schema_of(place) != BASELINE:
+        raise UsageError(
+            f"{place} is no baseline, and --update does not write over it: name another file"
+        )
 
 
 def _updated(

@@ -132,7 +132,7 @@ def test_a_drop_beyond_chance_is_a_regression(check: Call, tmp_path: Path) -> No
         ("old.onnx", "there is nothing to check against"),
         ("gone.onnx --max-size-mb 1", "gone.onnx does not exist"),
         ("old.onnx --baseline gone.json", "--baseline: gone.json does not exist"),
-        ("old.onnx --max-size-growth 1%", "--max-size-growth compare with an older model"),
+        ("old.onnx --max-size-growth 1%", "no older model for --max-size-growth to compare with"),
         ("old.onnx --baseline new.onnx --max-size-growth 5", "such as 5% or 10KB"),
         ("old.onnx --baseline new.onnx --update", "--update writes a .json file; got new.onnx"),
         ("old.onnx --update", "give --baseline FILE.json"),
