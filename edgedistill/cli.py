@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 from edgedistill import __version__, crew
 from edgedistill.cli_bundle import bundle_app
+from edgedistill.cli_check import check_app
 from edgedistill.cli_devices import devices_app
 from edgedistill.cli_export import export_app
 from edgedistill.cli_parts import Quiet, Verbose
@@ -55,6 +56,7 @@ app.add_typer(teacher_app, name="teacher")
 app.add_typer(synth_app, name="synth")
 app.add_typer(bundle_app, name="bundle")
 app.add_typer(export_app)
+app.add_typer(check_app)
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
 Log = Literal["none", "tensorboard"]

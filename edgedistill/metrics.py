@@ -179,6 +179,20 @@ def paired_interval(
     return max(-1.0, difference - below), min(1.0, difference + above)
 
 
+def independent_interval(new: Proportion, old: Proportion, z: float = Z95) -> tuple[float, float]:
+    """95 % interval of the difference (new minus old) of two accuracies on different images.
+
+    Source: Newcombe 1998, Statistics in Medicine 17:873-890, method 10 (Wilson score intervals).
+    """
+    (low_new, high_new), (low_old, high_old) = (
+        wilson(round(p.value * p.n), p.n, z) for p in (new, old)
+    )
+    difference = new.value - old.value
+    below = math.hypot(new.value - low_new, high_old - old.value)
+    above = math.hypot(high_new - new.value, old.value - low_old)
+    return max(-1.0, difference - below), min(1.0, difference + above)
+
+
 def mcnemar(new_only: int, old_only: int) -> float:
     """Exact two-sided p value of McNemar's test: binomial(m, 1/2) on the m discordant images.
 

@@ -148,7 +148,7 @@ except SystemExit as end:
 print("modules", *sorted(sys.modules))
 """
 LIGHT = ["--help", "plan --help", "build --help", "report --help", "doctor --help",
-         "teacher verify --help", "export --help", "bundle verify --help",
+         "teacher verify --help", "export --help", "check --help", "bundle verify --help",
          "devices list", "devices show jetson"]  # fmt: skip
 
 

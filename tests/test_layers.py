@@ -21,7 +21,7 @@ BASE = (  # from the lowest up; each may use those before it
     ("document",),
     ("accuracy", "latencyresult", "synthresult"),
     ("result",),
-    ("metrics", "schema", "studyresult"),
+    ("metrics", "schema", "studyresult", "checkresult"),
     ("seeds",),
     ("recipe",),
     ("rundir", "progress"),
@@ -30,7 +30,7 @@ BASE = (  # from the lowest up; each may use those before it
     ("nets",),
 )
 TOP = (  # above the rooms, from the lowest up
-    ("athand", "derive", "doctor", "exported", "logs", "planview"),
+    ("athand", "checklimits", "derive", "doctor", "exported", "logs", "planview"),
     ("options", "stages", "planning", "findings", "measuring", "attempts", "synthvalues"),
     ("teaching", "arms", "synthesis"),
     ("proof", "studyfile", "synthstage"),
@@ -44,8 +44,8 @@ TOP = (  # above the rooms, from the lowest up
     ("packing",),
     ("shipping",),
     ("pipeline",),
-    ("studying", "cli_parts"),
-    ("cli_devices", "cli_teacher", "cli_synth", "cli_export", "cli_bundle"),
+    ("studying", "checking", "cli_parts"),
+    ("cli_check", "cli_devices", "cli_teacher", "cli_synth", "cli_export", "cli_bundle"),
     ("cli",),
     ("__main__",),
 )
@@ -245,6 +245,7 @@ def test_what_plans_and_reports_reaches_no_heavy_module_at_the_top() -> None:
         "studying",
         "athand",
         "derive",
+        "checking",
     ):
         seen, open_ = set(), [f"edgedistill.{start}"]
         while open_:

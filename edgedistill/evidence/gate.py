@@ -61,11 +61,11 @@ def judged_latency(rows: Sequence[Latency], proxy_counts: bool) -> Latency | Non
         if evidence == "measured_on_proxy":  # a like processor says nothing about its graphics card
             known = [r for r in known if r.provider == CPU]
         if known:
-            return min(known, key=_headline)
+            return min(known, key=headline)
     return None
 
 
-def _headline(row: Latency) -> float:
+def headline(row: Latency) -> float:
     """p90 where it was measured, else p50 (a prediction has one point)."""
     value = row.p90_s if row.p90_s is not None else row.p50_s
     assert value is not None
@@ -83,7 +83,7 @@ def latency_row(limit: float | None, facts: Facts) -> VerdictRow | None:
             limit="latency_s", allowed=limit, status="unconfirmed", advice=advice,
             note="no honest prediction for this device and precision",
         )  # fmt: skip
-    observed = _headline(row)
+    observed = headline(row)
     status = _decide(observed <= limit, row.evidence)
     if row.evidence == "predicted":
         low, high = row.band_s or (observed, observed)
