@@ -21,7 +21,7 @@ BASE = (  # from the lowest up; each may use those before it
     ("document",),
     ("accuracy", "latencyresult", "synthresult"),
     ("result",),
-    ("metrics", "schema", "studyresult"),
+    ("metrics", "schema", "studyresult", "tables"),
     ("seeds",),
     ("recipe",),
     ("rundir", "progress"),
@@ -30,7 +30,7 @@ BASE = (  # from the lowest up; each may use those before it
     ("nets",),
 )
 TOP = (  # above the rooms, from the lowest up
-    ("athand", "derive", "doctor", "exported", "logs", "planview"),
+    ("athand", "derive", "doctor", "examples", "exported", "logs", "planview"),
     ("options", "stages", "planning", "findings", "measuring", "attempts", "synthvalues"),
     ("teaching", "arms", "synthesis"),
     ("proof", "studyfile", "synthstage"),
@@ -45,7 +45,7 @@ TOP = (  # above the rooms, from the lowest up
     ("shipping",),
     ("pipeline",),
     ("studying", "cli_parts"),
-    ("cli_devices", "cli_teacher", "cli_synth", "cli_export", "cli_bundle"),
+    ("cli_devices", "cli_teacher", "cli_synth", "cli_export", "cli_bundle", "cli_report"),
     ("cli",),
     ("__main__",),
 )
