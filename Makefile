@@ -62,7 +62,7 @@ $(RUN_STAMP): pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@
 
 # The last package is there for its axe.min.js alone, so what it needs to run is left out.
-$(DEV_STAMP): $(RUN_STAMP)
+$(DEV_STAMP): $(RUN_STAMP) Makefile
 	@$(UV) pip install --quiet --python $(BIN)/python $(BACKEND) -c constraints.txt \
 	  -e ".[$(RUNTIME),train,hf,sample,data,synth,rtx,dev]"
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps "axe-playwright-python==0.1.8"
