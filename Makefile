@@ -1,6 +1,7 @@
 # make quickstart   install what is needed, then build a student for a Jetson on embedded defaults
 # make test         the same set-up, then the whole test suite
 # make check        ruff and mypy
+# make docs         docs/cli.md and the pictures in docs/img, from the program itself
 # make clean        remove what was built here
 #
 # RUNTIME=gpu takes onnxruntime-gpu; TORCH_BACKEND=cpu takes torch's small CPU build from its own index.
@@ -21,10 +22,10 @@ UV := $(or $(shell command -v uv 2>/dev/null),$(CURDIR)/.uv/bin/uv)
 # Without compiled files every start of torch takes twice as long.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: quickstart test check format constraints clean help
+.PHONY: quickstart test check format docs constraints clean help
 
 help:
-	@sed -n '1,7s/^# \{0,1\}//p' Makefile
+	@sed -n '1,8s/^# \{0,1\}//p' Makefile
 
 quickstart: $(RUN_STAMP)
 	@HF_HUB_OFFLINE=1 $(BIN)/edgedistill build --device jetson --out $(OUT)
@@ -41,6 +42,10 @@ format: $(DEV_STAMP)
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
+docs: $(DEV_STAMP)
+	@PYTHONPATH=tests:tests/evidence $(BIN)/python -m cli_reference
+	@PYTHONPATH=tests:tests/evidence $(BIN)/python -m report_pictures
+
 # The set-up: uv (by pip when it is missing), a virtual environment, pinned packages.
 $(CURDIR)/.uv/bin/uv:
 	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .uv uv
@@ -56,9 +61,11 @@ $(RUN_STAMP): pyproject.toml constraints.txt | $(VENV)/bin/python
 	  -e ".[$(RUNTIME),train,sample,rtx]"
 	@touch $@
 
-$(DEV_STAMP): $(RUN_STAMP)
+# The last package is there for its axe.min.js alone, so what it needs to run is left out.
+$(DEV_STAMP): $(RUN_STAMP) Makefile
 	@$(UV) pip install --quiet --python $(BIN)/python $(BACKEND) -c constraints.txt \
 	  -e ".[$(RUNTIME),train,hf,sample,data,synth,rtx,dev]"
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps "axe-playwright-python==0.1.8"
 	@touch $@
 
 constraints: | $(UV)

@@ -62,7 +62,8 @@ class CurvePoint(Document):
 class Arm(Document):
     """One way of training the student. `gain` is against plain at equal steps, `gains` against every other arm.
 
-    `flops_parts` are floating-point operations of each part of the work, a backward pass counted as two forward ones.
+    `flops_parts` are floating-point operations of each part of the work, a backward pass counted as two forward ones,
+    `flops` those of all parts that were counted.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Arm(Document):
     seconds: Seconds
     seconds_parts: dict[str, Seconds] = {}
     flops_parts: dict[str, Finite] = {}
+    flops: Finite | None = None
     weights_sha256: Sha256 | None = None
     gain: Gain | None = None
     gains: list[Gain] = []

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from edgedistill import __version__, metrics
+from edgedistill.deploy.graphs import graph_facts
 from edgedistill.evidence import bench as kit
 from edgedistill.evidence.gate import Facts, judge
 from edgedistill.evidence.view.comparisons import arm_remarks
+from edgedistill.examples import examples_of, mistakes_of
 from edgedistill.findings import (
     Outcome,
     data_of,
@@ -45,9 +44,6 @@ if TYPE_CHECKING:
     from edgedistill.learning import Build
     from edgedistill.shipping import Shipping
 
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
-EXAMPLES = 12
 PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "int8")
 
 
@@ -81,6 +77,7 @@ def assemble(inputs: Inputs) -> Result:
     )
     limits = learn.recipe.budget.limits()
     predictions = metrics.predictions(outcome.files[chosen])
+    counts = metrics.confusion(predictions, outcome.labels, learn.spec.classes)
     return Result(
         run=str(learn.recipe.name),
         created_utc=now_utc(),
@@ -91,7 +88,7 @@ def assemble(inputs: Inputs) -> Result:
         environment=environment(),
         device=device_to_dict(learn.device),
         budget=limits,
-        data=data_of(learn),
+        data=data_of(learn, outcome.labels),
         plan=learn.plan,
         teacher=teacher,
         student=student_of(learn),
@@ -102,8 +99,9 @@ def assemble(inputs: Inputs) -> Result:
         chosen=chosen,
         chosen_reason=str(ship.quantize.facts["reasons"][chosen]),
         bundle_bytes=int(ship.bundle.facts["bundle_bytes"]),
-        confusion=metrics.confusion(predictions, outcome.labels, learn.spec.classes).tolist(),
-        examples=_examples(learn, outcome.files[chosen], outcome.labels),
+        confusion=counts.tolist(),
+        mistakes=mistakes_of(counts),
+        examples=_examples(learn, outcome, chosen),
         tables=_tables(ship),
         stages=_stages(inputs),
         verdict=judge(
@@ -159,11 +157,17 @@ def _artifact(name: Precision, inputs: Inputs, outcome: Outcome) -> Artifact:
         drop=drop if drop is not None else _no_drop(outcome),
         parity=parity,
         latency=_latency(name, inputs),
+        layers=graph_facts(path).layers,
         builder=ship.quantize.facts["builder"].get(name),
         made=how["made"],
         eligible=name in learn.device.precisions,
         reason=str(ship.quantize.facts["reasons"].get(name, "")),
     )
+
+
+def _examples(learn: Build, outcome: Outcome, chosen: str) -> list[Example]:
+    logits = outcome.files[chosen]
+    return examples_of(logits, outcome.labels, learn.arrays.test, learn.dataset.test)
 
 
 def _no_drop(outcome: Outcome) -> Gain:
@@ -189,31 +193,6 @@ def _latency(name: Precision, inputs: Inputs) -> list[Latency]:
             *rows,
         ]  # fmt: skip
     return rows
-
-
-def _examples(learn: Build, logits: Floats, labels: Ints) -> list[Example]:
-    """Test images with the prediction of the shipped file: the surest mistakes, then as many that are right."""
-    from PIL import Image
-
-    share = metrics.softmax(logits).max(1)
-    right = metrics.correct(logits, labels)
-    wrong_rows = sorted(np.flatnonzero(~right), key=lambda i: (-share[i], i))[: EXAMPLES // 2]
-    even = np.flatnonzero(right)
-    rest = EXAMPLES - len(wrong_rows)
-    right_rows = even[np.linspace(0, len(even) - 1, min(rest, len(even))).round().astype(int)]
-    examples = []
-    for row in [*wrong_rows, *right_rows]:
-        buffer = io.BytesIO()
-        Image.fromarray(np.asarray(learn.arrays.test[row])).save(buffer, "PNG", optimize=True)
-        examples.append(
-            Example(
-                png=base64.b64encode(buffer.getvalue()).decode(),
-                label=int(labels[row]),
-                predicted=int(metrics.predictions(logits)[row]),
-                confidence=float(share[row]),
-            )
-        )
-    return examples
 
 
 def _tables(ship: Shipping) -> dict[str, Table]:

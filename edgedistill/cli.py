@@ -256,27 +256,24 @@ def study(
 
 @app.command(epilog="Example:  edgedistill report runs/quickstart")
 def report(
-    run: Annotated[Path, typer.Argument(help="Folder of a run or a study, or its .json.")],
-    out: Annotated[Path | None, typer.Option(help="Where to write [the run folder].")] = None,
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Folder of a run or a study, or its .json; several runs are compared.",
+            metavar="RUN",
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write [the run folder; for several runs, here].")
+    ] = None,
 ) -> None:
-    """Write the views of a result or a study anew from its document, and print the verdict."""
-    folder = out or (run if run.is_dir() else run.parent)
-    if run.name == "study.json" or (run / "study.json").is_file():
-        from edgedistill.evidence import study as views
-        from edgedistill.studyresult import load as load_study
+    """Write the views of a result or a study anew from its document; of several runs, one page that compares them."""
+    from edgedistill.cli_report import compare, rebuild
 
-        found = load_study(run)
-        folder.mkdir(parents=True, exist_ok=True)
-        views.write_views(found, folder)
-        _print(views.console(found, folder / "study.html"))
-        return
-    from edgedistill.evidence.report import console, write_views
-    from edgedistill.result import load
-
-    result = load(run)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_views(result, folder)
-    _print(console(result, folder / "report.html"))
+    if len(runs) > 1:
+        compare(runs, out)
+    else:
+        rebuild(runs[0], out)
 
 
 @app.command(epilog="Example:  edgedistill doctor")

@@ -1,16 +1,18 @@
 """What every document of edgedistill is made of: frozen models without infinity, read from hostile files.
 
-A document that cannot be read or does not hold is a `DocumentError` with each problem on its line.
+A document that cannot be read or does not hold is a `DocumentError` with each problem on its line. One that was written
+with its `seal`, a hash of all that it says, is held to it: a changed digit is found, whoever changed it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from edgedistill.errors import DocumentError
 
@@ -38,6 +40,37 @@ class Document(BaseModel):
 
 
 D = TypeVar("D", bound=BaseModel)
+SEAL = "seal"
+"""The last key of a sealed document: SHA-256 of everything else in it, however it is laid out."""
+
+
+class Sealed(Document):
+    """A document that carries its seal where it is written. `parse` holds it to it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unseal(cls, data: Any) -> Any:
+        """The seal is about the text and no part of what the document says."""
+        return {k: v for k, v in data.items() if k != SEAL} if isinstance(data, dict) else data
+
+    def dumps(self) -> str:
+        """The document as JSON text with its seal, one key a line; ends with a newline."""
+        data = self.model_dump(mode="json", by_alias=True)
+        return json.dumps({**data, SEAL: _seal_of(data)}, indent=1) + "\n"
+
+
+def _seal_of(data: Any) -> str:
+    text = json.dumps(_plain(data), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain(data: Any) -> Any:
+    """`data` with every whole number as an integer: a tool that writes 1.0 as 1 has changed nothing."""
+    if isinstance(data, dict):
+        return {key: _plain(value) for key, value in data.items()}
+    if isinstance(data, list):
+        return [_plain(value) for value in data]
+    return int(data) if isinstance(data, float) and data.is_integer() else data
 
 
 def describe(error: ValidationError) -> list[str]:
@@ -68,7 +101,14 @@ def parse(kind: str, model: type[D], path: Path, max_bytes: int = MAX_DOCUMENT_B
         if len(raw) > max_bytes:
             raise DocumentError(f"{kind} {path} has more than the {max_bytes:,} bytes allowed")
         data = json.loads(raw.decode("utf-8"), parse_constant=_no_number, parse_float=_number)
-        return model.model_validate(data)
+        found = model.model_validate(data)
+        sealed = issubclass(model, Sealed) and SEAL in data
+        if sealed and data.pop(SEAL) != _seal_of(data):
+            raise DocumentError(
+                f"{kind} {path} was changed or damaged after it was written: its seal does not fit what it says. "
+                "Copy it anew, or write it again with the command that made it."
+            )
+        return found
     except FileNotFoundError:
         raise DocumentError(f"{kind} {path} does not exist") from None
     except ValidationError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -67,6 +68,7 @@ def teacher_of(learn: Build, outcome: Outcome, gain: Gain) -> Teacher:
             metrics.calibration(outcome.networks["teacher"], outcome.labels).model_dump()
         ),
         entropy=metrics.entropy(outcome.networks["teacher"]),
+        entropy_unknowing=math.log(outcome.networks["teacher"].shape[1]),
         student_agreement=agreement,
         combine=facts["combine"],
         members=[_member(member) for member in facts["members"]],
@@ -130,10 +132,12 @@ def student_of(learn: Build) -> Student:
     )
 
 
-def data_of(learn: Build) -> Data:
-    """The data as stage 01 left it."""
+def data_of(learn: Build, labels: Ints) -> Data:
+    """The data as stage 01 left it; `labels` (N,) are those of the test images."""
     facts = {k: v for k, v in learn.data.facts.items() if k != "image_side"}
-    return Data.model_validate({**facts, "licence": learn.licences["data"]})
+    each = np.bincount(labels, minlength=len(facts["classes"])).tolist()
+    licence = learn.licences["data"]
+    return Data.model_validate({**facts, "per_class_test": each, "licence": licence})
 
 
 def remarks_of(learn: Build, teacher: Teacher, artifacts: list[Artifact]) -> list[str]:

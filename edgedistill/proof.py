@@ -37,7 +37,7 @@ def _arm(learn: Build, arm: Arm, outcome: Outcome) -> ArmResult:
         metrics.paired_gain(outcome.right(arm.key), outcome.right(other), other)
         for other in compared
     ]
-    seconds = seconds_of(learn, arm)
+    seconds, flops = seconds_of(learn, arm), flops_of(learn, arm)
     return ArmResult(
         name=arm.name,
         what=WORDS[arm.name],
@@ -50,7 +50,8 @@ def _arm(learn: Build, arm: Arm, outcome: Outcome) -> ArmResult:
         epochs=facts["epochs"],
         seconds=sum(seconds.values()),
         seconds_parts=seconds,
-        flops_parts=flops_of(learn, arm),
+        flops_parts=flops,
+        flops=sum(flops.values()) if flops else None,
         weights_sha256=facts["weights_sha256"],
         gain=next((gain for gain in gains if gain.against == PLAIN), None),
         gains=gains,

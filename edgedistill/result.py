@@ -1,12 +1,12 @@
 """The result document: `result.json`, schema `edgedistill.result/1`. Everything that is shown is a view of it.
 
 SI units inside and the unit in every name: seconds, bytes, fractions. Unknown is `None`, never 0.
-A document read from disk is hostile until `load` has parsed it.
+A document read from disk is hostile until `load` has parsed it. `confusion` has a row for each true class; that of many
+classes is a table beside the document, and empty here (`edgedistill.tables`). `mistakes` has the most frequent ones.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -25,6 +25,7 @@ from edgedistill.document import (
     Document,
     Finite,
     Fraction,
+    Sealed,
     Seconds,
     Sha256,
     parse,
@@ -64,6 +65,7 @@ class Data(Document):
     duplicates: Count = 0
     split: str
     per_class_train: list[Count] = []
+    per_class_test: list[Count] = []
     licence: str | None = None
     unlabelled: Count = 0
 
@@ -84,8 +86,8 @@ class Member(Document):
 
 
 class Teacher(Document):
-    """Who taught: one network, or `members` used as `combine` says. `entropy` is in nats; agreement between members is
-    of their top-1 on validation, over all pairs.
+    """Who taught: one network, or `members` used as `combine` says. `entropy` is in nats, `entropy_unknowing` that of
+    one that knows nothing; agreement between members is of their top-1 on validation, over all pairs.
     """
 
     model: str
@@ -99,6 +101,7 @@ class Teacher(Document):
     val_top1: Fraction | None = None
     calibration: Calibration | None = None
     entropy: Finite | None = None
+    entropy_unknowing: Finite | None = None
     student_agreement: Fraction | None = None
     combine: Literal["single", "ensemble", "ladder", "checkpoints"] = "single"
     members: list[Member] = []
@@ -238,10 +241,20 @@ class Verdict(Document):
     remarks: list[str] = []
 
 
+class Mistake(Document):
+    """Test images of class `label` that the chosen file took for `predicted`: `count` of the `total` of that class."""
+
+    label: Count
+    predicted: Count
+    count: Count
+    total: Count
+
+
 class Example(Document):
-    """A test image with the prediction of the chosen file; `png` is base64."""
+    """A test image, made small, with the prediction of the chosen file; `png` is base64, `name` that of its file."""
 
     png: str
+    name: str = ""
     label: Count
     predicted: Count
     confidence: Fraction
@@ -271,7 +284,7 @@ class StageTime(Document):
     seconds: Seconds
 
 
-class Result(Document):
+class Result(Sealed):
     schema_: Literal["edgedistill.result/1"] = Field(default=SCHEMA, alias="schema")
     run: str
     created_utc: str
@@ -294,6 +307,7 @@ class Result(Document):
     chosen_reason: str
     bundle_bytes: Bytes
     confusion: list[list[Count]]
+    mistakes: list[Mistake] = []
     examples: list[Example] = []
     tables: dict[str, Table] = {}
     stages: list[StageTime] = []
@@ -306,10 +320,6 @@ class Result(Document):
     def artifact(self, name: str) -> Artifact:
         """The artifact of that name."""
         return next(a for a in self.artifacts if a.name == name)
-
-    def dumps(self) -> str:
-        """The document as JSON text, one key a line, ends with a newline."""
-        return json.dumps(self.model_dump(mode="json", by_alias=True), indent=1) + "\n"
 
 
 def load(path: Path) -> Result:

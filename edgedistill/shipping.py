@@ -13,7 +13,8 @@ from edgedistill.data.dataset import labels
 from edgedistill.measuring import machine_key
 from edgedistill.packing import Packing
 from edgedistill.result import Result
-from edgedistill.rundir import Done, Work, write_atomic
+from edgedistill.rundir import STAGES, Done, Work, write_atomic
+from edgedistill.tables import apart
 from edgedistill.target.measured import HOST
 
 if TYPE_CHECKING:
@@ -105,7 +106,11 @@ class Shipping(Packing):
         learn = self.learn
 
         def work(folder: Work) -> dict[str, Any]:
-            folder.write("result.json", assemble(Inputs(learn, self)).dumps())
+            place = f"{STAGES}/15-report"
+            document, tables = apart(assemble(Inputs(learn, self)), place)
+            for name, text in tables.items():
+                folder.write(name, text)
+            folder.write("result.json", document.dumps())
             return {}
 
         every = [
@@ -113,7 +118,7 @@ class Shipping(Packing):
             *learn.trained.values(), self.export, self.quantize, self.bundle, self.bench, self.score,
         ]  # fmt: skip
         key = {"recipe": learn.resolved.sha256(), "name": learn.recipe.name}
-        done = learn.stage("15-report", 3, key, every, work)
+        done = learn.stage("15-report", 4, key, every, work)
         text = (done.folder / "result.json").read_text("utf-8")
         result = Result.model_validate(json.loads(text))
         whole = all((self.run.path / n).is_file() for n in VIEWS)

@@ -6,13 +6,12 @@ without runs say so.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from pydantic import ConfigDict, Field
 
-from edgedistill.document import Count, Document, Finite, Fraction, Seconds, Sha256, parse
+from edgedistill.document import Count, Document, Finite, Fraction, Sealed, Seconds, Sha256, parse
 from edgedistill.result import Environment, Gain, Proportion, SeedGain
 
 SCHEMA: Final = "edgedistill.study/1"
@@ -98,7 +97,7 @@ class StudyData(Document):
     test_sha256: Sha256
 
 
-class StudyResult(Document):
+class StudyResult(Sealed):
     """The whole study. `seconds_spent` counts each stage once, whatever number of arms uses it."""
 
     model_config = ConfigDict(populate_by_name=True)
@@ -116,10 +115,6 @@ class StudyResult(Document):
     seconds_spent: Seconds
     headline: str
     remarks: list[str] = []
-
-    def dumps(self) -> str:
-        """The document as JSON text; ends with a newline."""
-        return json.dumps(self.model_dump(mode="json", by_alias=True), indent=1) + "\n"
 
 
 def load(path: Path) -> StudyResult:

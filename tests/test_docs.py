@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import typer
+from cli_reference import PAGE, reference
 
 from edgedistill.cli import app
 
@@ -53,6 +54,21 @@ def test_files_that_a_document_names_exist(page: Path) -> None:
     named = re.findall(r"`((?:edgedistill|benchmarks|tests|docs|export|recipes)/[\w./-]+)`", text)
     missing = [name for name in named if not (ROOT / name).exists()]
     assert not missing
+
+
+def test_the_reference_of_the_command_line_is_that_of_the_program() -> None:
+    assert PAGE.read_text("utf-8") == reference(), "write it anew: make docs"
+
+
+def test_the_reference_names_every_command_and_option() -> None:
+    text = reference()
+    for words in (
+        "## edgedistill build\n", "## edgedistill devices measure\n", "`--latency-ms` | NUMBER",
+        "`cpu` or `cuda` or `tensorrt`", "| `256` | Stored records", "`edgedistill report RUN... [OPTIONS]`",
+    ):  # fmt: skip
+        assert words in text
+    group = typer.main.get_command(app)
+    assert all(f"## edgedistill {name}\n" in text for name in group.commands)
 
 
 def test_no_document_carries_a_placeholder() -> None:

@@ -21,7 +21,7 @@ BASE = (  # from the lowest up; each may use those before it
     ("document",),
     ("accuracy", "latencyresult", "synthresult"),
     ("result",),
-    ("metrics", "schema", "studyresult", "checkresult"),
+    ("metrics", "schema", "studyresult", "checkresult", "tables"),
     ("seeds",),
     ("recipe",),
     ("rundir", "progress"),
@@ -30,7 +30,7 @@ BASE = (  # from the lowest up; each may use those before it
     ("nets",),
 )
 TOP = (  # above the rooms, from the lowest up
-    ("athand", "checklimits", "derive", "doctor", "exported", "logs", "planview"),
+    ("athand", "checklimits", "derive", "doctor", "exported", "logs", "planview", "examples"),
     ("options", "stages", "planning", "findings", "measuring", "attempts", "synthvalues"),
     ("teaching", "arms", "synthesis"),
     ("proof", "studyfile", "synthstage"),
@@ -45,7 +45,7 @@ TOP = (  # above the rooms, from the lowest up
     ("shipping",),
     ("pipeline",),
     ("studying", "checking", "cli_parts"),
-    ("cli_check", "cli_devices", "cli_teacher", "cli_synth", "cli_export", "cli_bundle"),
+    ("cli_check", "cli_devices", "cli_teacher", "cli_synth", "cli_export", "cli_bundle", "cli_report"),
     ("cli",),
     ("__main__",),
 )

@@ -7,7 +7,6 @@ mistake here could not load anything.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
@@ -17,7 +16,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from edgedistill.evidence.view import arms, figures, sections
+from edgedistill.evidence.view import arms, confusion, figures, latency, layers, sections
 from edgedistill.evidence.view.comparisons import (
     DISTILLED,
     SYNTHETIC,
@@ -35,6 +34,7 @@ from edgedistill.evidence.view.markdown import markdown
 from edgedistill.evidence.view.model_card import model_card
 from edgedistill.files import write_atomic
 from edgedistill.result import Evidence, Result, VerdictRow
+from edgedistill.tables import with_tables
 
 __all__ = ["MAX_HTML_BYTES", "console", "html", "markdown", "model_card", "write_views"]
 
@@ -121,21 +121,59 @@ def _page(result: Result, pictures: Sequence[sections.Picture]) -> str:
         "gains_chart": arms.gains_chart(result),
         "seconds_chart": arms.seconds_chart(result),
         "flops_chart": arms.flops_chart(result),
-        "latency_chart": sections.latency_chart(result),
         "size_chart": sections.size_chart(result),
         "front": front_chart(result),
         "stages_chart": sections.stages_chart(result),
         "curves": arms.curve_charts(result),
-        "heatmap": sections.heatmap(result),
-        "pairs": sections.confused(result),
         "class_rows": classes,
         "recall_chart": sections.recall_chart(classes),
         "pictures": pictures,
-        "uniform": math.log(max(len(result.data.classes), 1)),
         "licences": sections.licence_parts(result),
         "sheet": _sheet(result),
     }
+    context |= _latency(result) | _files(result) | _confusion(result)
     return environment().get_template("report.html.j2").render(context)
+
+
+def _latency(result: Result) -> dict[str, Any]:
+    ships, found = sections.chosen(result), latency.rows(result)
+    measured, how = latency.how(result)
+    return {
+        "times": latency,
+        "best_latency": figures.best_latency(ships.latency) if ships is not None else None,
+        "latency_words": latency.headline(result),
+        "latency_rows": found,
+        "latency_chart": latency.bars(result),
+        "distribution": latency.distribution(result),
+        "percentiles": latency.shown_percentiles(found),
+        "measured": measured,
+        "how": how,
+    }
+
+
+def _files(result: Result) -> dict[str, Any]:
+    by_precision = {artifact.precision: artifact for artifact in result.artifacts}
+    both = "float32" in by_precision and "int8" in by_precision
+    return {
+        "layers_chart": layers.layers_chart(result),
+        "layer_rows": layers.layer_rows(result),
+        "layer_files": layers.files(result),
+        "max_layers": layers.MOST_ROWS,
+        "float32": by_precision.get("float32"),
+        "int8": by_precision["int8"] if both else None,
+        "int8_chart": layers.int8_chart(result),
+        "int8_known": bool(layers.classes(result)),
+        "commands": sections.commands(result),
+    }
+
+
+def _confusion(result: Result) -> dict[str, Any]:
+    return {
+        "heatmap": confusion.heatmap(result),
+        "pairs": confusion.confused(result),
+        "confusion_picture": confusion.picture(result),
+        "confusion_missing": confusion.missing(result),
+    }
 
 
 def _sheet(result: Result) -> Markup | None:
@@ -165,10 +203,14 @@ def html(result: Result) -> str:
     return _page(result, _fitting(result, room))
 
 
-def write_views(result: Result, folder: Path) -> list[Path]:
-    """Write the three files into `folder`, each aside and then renamed; gives their paths."""
+def write_views(result: Result, folder: Path, run: Path | None = None) -> list[Path]:
+    """Write the three files into `folder`, each aside and then renamed; gives their paths.
+
+    Large tables are read from the run folder, `folder` where it is `None`. Raises `DocumentError` for a changed one.
+    """
+    whole = with_tables(result, run or folder)
     views = {"report.html": html, "report.md": markdown, "model_card.md": model_card}
-    texts = {name: view(result) for name, view in views.items()}
+    texts = {name: view(whole) for name, view in views.items()}
     for name, text in texts.items():
         write_atomic(folder / name, text)
     return [folder / name for name in texts]

@@ -82,11 +82,13 @@ _SENTENCE = {
 
 def _examples(table: list[list[int]]) -> list[Example]:
     classes = len(table)
-    wrong = [(0, 6), (6, 0), (2, 4), (4, 2), (9, 7), (6, 2)]
+    wrong = [(0, 6), (6, 0), (2, 4), (4, 2), (9, 7), (6, 2)] * 3
     pairs = [(a % classes, b % classes) for a, b in wrong if a % classes != b % classes]
     pairs += [(i, i) for i in range(min(classes, 10))]
     return [
-        Example(png=png(a), label=a, predicted=b, confidence=0.44 + 0.05 * (k % 11))
+        Example(
+            png=png(a), name=f"test/{1000 + k:06}", label=a, predicted=b, confidence=0.99 - 0.01 * k
+        )
         for k, (a, b) in enumerate(pairs)
     ]
 
@@ -156,6 +158,7 @@ def make_result(
             ],
             "split": "The set's own training and test halves; validation is drawn from "
             "training, stratified.",
+            "per_class_test": [each] * len(classes),
             "per_class_train": [6000 // len(classes)] * len(classes),
             "licence": "MIT",
         },

@@ -252,7 +252,7 @@ def test_a_thousand_classes_fit_and_show_pairs_in_place_of_the_matrix() -> None:
     page = report.html(result)
     assert len(page.encode()) <= report.MAX_HTML_BYTES
     outline = Outline(page)
-    assert "most confused pairs of 1,000 classes" in outline.words
+    assert "Most frequent mistakes of 1,000 classes" in outline.words
     assert not any("heat" in str(a.get("class")) for a in outline.all("table"))
     assert "species of beetle number 999" in outline.words
 
@@ -314,7 +314,7 @@ def test_what_is_unknown_is_said_and_nothing_breaks() -> None:
 def test_every_latency_has_its_evidence_grade_beside_it() -> None:
     result = make_result()
     page = report.html(result)
-    table = page[page.index("<caption>Latency of each file") :].split("</table>")[0]
+    table = page[page.index("<caption>Percentiles of each file") :].split("</table>")[0]
     grades = re.findall(r'class="grade (\w+)"', table)
     assert grades == [t.evidence for a in result.artifacts for t in a.latency]
     assert "needs 64 runs" in table and "needs 662 runs" in table
@@ -355,7 +355,54 @@ def test_the_model_card_names_the_base_model_and_no_licence_that_the_hub_does_no
     header = yaml.safe_load(card.split("---\n")[1])
     assert header["base_model"] == "timm/mobilenetv4_conv_small.e2400_r224_in1k"
     assert header["license"] == "other"
-    assert header["license_name"] == "See the vendor: no\\nredistribution"
+    assert header["license_name"] == "see-the-vendor-no-redistribution"
+
+
+SOURCES = [
+    ("hf-dataset:uoft-cs/cifar10:plain_text@main", ["uoft-cs/cifar10"], "uoft-cs/cifar10"),
+    ("./flowers", None, "imagefolder"),
+    ("hf-dataset:../../etc", None, "imagefolder"),
+]
+
+
+@pytest.mark.parametrize(("source", "ids", "kind"), SOURCES)
+def test_the_hub_reads_the_card_and_no_id_in_it_is_made_up(
+    source: str, ids: list[str] | None, kind: str
+) -> None:
+    """By the hub's own loader, which builds its objects anew from the metadata."""
+    from huggingface_hub import ModelCard
+    from huggingface_hub.utils import validate_repo_id
+
+    result = make_result("pass", HOSTILE, run=HOSTILE[5])
+    result = result.model_copy(
+        update={"data": result.data.model_copy(update={"source": source, "name": HOSTILE[0]})}
+    )
+    card = ModelCard(report.model_card(result), ignore_metadata_errors=False)
+    data = card.data.to_dict()
+    assert data.get("datasets") == ids
+    for name in ids or []:
+        validate_repo_id(name)
+    found = card.data.eval_results
+    assert [e.metric_type for e in found] == ["accuracy", "balanced_accuracy"]
+    assert {e.dataset_type for e in found} == {kind}
+    assert found[0].metric_value == result.artifact("float16").top1.value  # type: ignore[union-attr]
+    assert card.data.license == "apache-2.0"
+
+
+def test_a_licence_that_nobody_stated_is_unknown_to_the_hub() -> None:
+    student = make_result().student.model_copy(update={"licence": None})
+    header = yaml.safe_load(report.model_card(make_result(student=student)).split("---\n")[1])
+    assert header["license"] == "unknown" and "license_name" not in header
+
+
+def test_the_text_for_a_pull_request_is_short_and_folds_the_rest() -> None:
+    text = report.markdown(make_result("fail"))
+    head, _, rest = text.partition("<details>")
+    assert head.startswith("## ❌ FAIL: ") and "| Limit |" in head
+    assert len(head) < 2000 and head.count("\n") < 20
+    assert rest.count("<details>") + 1 == text.count("</details>") == text.count("<summary>")
+    for title in ("Latency", "Files", "Did distillation help?", "Data, teacher, student, machine"):
+        assert f"<summary>{title}</summary>" in text
 
 
 def test_hostile_text_cannot_leave_the_front_matter() -> None:

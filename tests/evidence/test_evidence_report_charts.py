@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-from edgedistill.evidence.view import arms, charts, sections, svg
+from edgedistill.evidence.view import arms, charts, latency, sections, svg
 
 VALUES = (
     st.none() | st.floats() | st.sampled_from([0.0, -0.0, 1.0, 1e-300, 1e300, math.inf, math.nan])
@@ -122,7 +122,7 @@ def test_every_chart_of_a_report_has_a_role_a_title_and_a_description() -> None:
     result = make_result()
     made = [
         arms.arms_chart(result), arms.gains_chart(result), arms.seconds_chart(result),
-        arms.flops_chart(result), sections.latency_chart(result), sections.size_chart(result),
+        arms.flops_chart(result), latency.bars(result), sections.size_chart(result),
         sections.stages_chart(result), sections.recall_chart(sections.class_rows(result)),
         *(chart for _, chart in arms.curve_charts(result)),
     ]  # fmt: skip

@@ -68,7 +68,7 @@ def flops_chart(result: Result) -> Markup | None:
     scale, unit = figures.operations_unit(max(sum(arm.flops_parts.values()) for arm in counted))
     return _stacked(
         "Floating-point operations of each arm", counted, [arm.flops_parts for arm in counted],
-        figures.operations, lambda _, total: figures.operations(total), scale, unit,
+        figures.operations, lambda arm, _: "" if arm.flops is None else figures.operations(arm.flops), scale, unit,
     )  # fmt: skip
 
 

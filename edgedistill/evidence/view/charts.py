@@ -67,7 +67,8 @@ class Line:
     faint: bool = False
 
 
-def _head(y: float, label: str, text: str) -> list[str]:
+def head(y: float, label: str, text: str) -> list[str]:
+    """The words above a row: what it is, and its number at the right."""
     room = max(12, 50 - len(text))
     return [
         svg.text("label", 0, y + 13, short(label, room)),
@@ -106,7 +107,7 @@ def intervals(
     for i, row in enumerate(rows):
         top = i * ROW
         middle = top + 29
-        body += _head(top, row.label, row.text)
+        body += head(top, row.label, row.text)
         body.append(svg.rule("track", 0, middle, WIDTH, middle))
         if zero:
             body.append(svg.rule("zero-line", x(0.0), middle - 10, x(0.0), middle + 10))
@@ -168,7 +169,7 @@ def bars(
         body.append(svg.text("limit-text", at, bottom + 32, limit_text, anchor))
         height = bottom + 38
     for i, row in enumerate(rows):
-        body += _head(i * ROW, row.label, row.text)
+        body += head(i * ROW, row.label, row.text)
     return svg.svg("bars", title, desc, height, body)
 
 
@@ -185,7 +186,7 @@ def stacked(title: str, desc: str, rows: Sequence[Stack], write: Callable[[float
     bottom = len(rows) * ROW
     body = _axis(bottom, 0.0, high, x, write)
     for i, row in enumerate(rows):
-        body += _head(i * ROW, row.label, row.text)
+        body += head(i * ROW, row.label, row.text)
         body.append(svg.rect("track-bar", 0, i * ROW + 21, WIDTH, 14))
         at = 0.0
         for name, value, text in row.parts:

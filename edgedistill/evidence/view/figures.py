@@ -8,10 +8,11 @@ spelled out, never emitted.
 from __future__ import annotations
 
 import math
-import unicodedata
 from collections.abc import Callable
 from typing import Any
 
+from edgedistill.evidence.view.foreign import short as short
+from edgedistill.evidence.view.foreign import visible as visible
 from edgedistill.result import (
     Artifact,
     BuilderAnswer,
@@ -27,7 +28,7 @@ from edgedistill.result import (
 )
 
 UNKNOWN = "not measured"
-RUNS_NEEDED = {"p50": 11, "p90": 64, "p95": 130, "p99": 662}
+RUNS_NEEDED = {"p50": 11, "p90": 64, "p95": 130, "p99": 662, "p999": 6636}
 """Runs for a bound at 99 % confidence by the conservative order statistic."""
 
 STATUS_WORD: dict[Status, str] = {"pass": "PASS", "fail": "FAIL", "unconfirmed": "UNCONFIRMED"}
@@ -44,24 +45,6 @@ LIMIT_NAME = {
     "min_top1": "Top-1 accuracy",
     "max_top1_drop": "Drop in top-1",
 }
-_JOINERS = {"\u200c", "\u200d"}
-_SPELLED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
-
-
-def _spell(char: str) -> str:
-    if char in _SPELLED:
-        return _SPELLED[char]
-    code = ord(char)
-    hidden = unicodedata.category(char) in {"Cc", "Cf", "Cs", "Co", "Zl", "Zp"}
-    never = code & 0xFFFE == 0xFFFE or 0xFDD0 <= code <= 0xFDEF
-    if not (hidden or never) or char in _JOINERS:
-        return char
-    return f"\\x{code:02x}" if code < 256 else f"\\u{{{code:x}}}"
-
-
-def visible(text: str) -> str:
-    """`text` with control, bidirectional and private characters spelled out, as `\\u{202e}`."""
-    return "".join(map(_spell, text))
 
 
 def beside(data: Data) -> str:
@@ -70,16 +53,12 @@ def beside(data: Data) -> str:
     return f"{data.skipped:,} files left out{more}"
 
 
-def short(text: str, limit: int = 80) -> str:
-    """`visible(text)`, at most `limit` characters, the cut shown by an ellipsis."""
-    shown = visible(text[: limit * 4])
-    return shown if len(shown) <= limit and len(text) <= limit * 4 else shown[: limit - 1] + "…"
-
-
 def significant(value: float, digits: int = 3) -> str:
     """`value` in plain decimals with about `digits` significant digits and thousands marks."""
-    if value == 0:
-        return "0"
+    if value == 0 or not math.isfinite(
+        value
+    ):  # of what a document may hold, 1,000 times may be infinite
+        return "0" if value == 0 else "\u221e"
     exponent = math.floor(math.log10(abs(value)))
     return f"{value:,.{min(max(digits - 1 - exponent, 0), 12)}f}"
 
@@ -160,6 +139,11 @@ def percent(value: float | None, decimals: int = 1) -> str:
     return UNKNOWN if value is None else f"{value * 100:.{decimals}f} %"
 
 
+def signed_percent(value: float) -> str:
+    """A relative change as per cent with its sign: `+1.4 %`."""
+    return f"{value * 100:+.1f} %".replace("-", "\u2212")
+
+
 def percent_of(value: float | None, digits: int = 3) -> str:
     """A fraction as per cent with `digits - 1` decimals."""
     if value is None:
@@ -226,7 +210,18 @@ def percentile(latency: Latency, which: str) -> str:
     needed = RUNS_NEEDED[which]
     if latency.evidence == "predicted" or not 0 < latency.n < needed:
         return UNKNOWN
-    return f"needs {needed} runs"
+    return f"needs {needed:,} runs"
+
+
+def lower(latency: Latency, which: str) -> str:
+    """The lower bound that belongs to a percentile: `from 1.02 ms`; empty where none is known."""
+    value = latency.low.get(f"{which}_s", latency.low.get(which))
+    return "" if value is None else f"from {milliseconds(value)}"
+
+
+def headline(latency: Latency) -> tuple[str, float | None]:
+    """The percentile that a limit looks at: p90 where it was measured, else p50 (a prediction has one point)."""
+    return ("p50", latency.p50_s) if latency.p90_s is None else ("p90", latency.p90_s)
 
 
 def band(bounds: tuple[float, float] | None) -> str:
@@ -236,13 +231,17 @@ def band(bounds: tuple[float, float] | None) -> str:
     return f"{significant(bounds[0] * 1e3)} to {significant(bounds[1] * 1e3)} ms"
 
 
+def provider(latency: Latency) -> str:
+    """The execution provider in short: `CPU`."""
+    return latency.provider.removesuffix("ExecutionProvider")
+
+
 def runs_on(latency: Latency) -> str:
     """Runtime, provider, threads and batch of a measurement."""
     threads = "1 thread" if latency.threads == 1 else f"{latency.threads} threads"
-    provider = latency.provider.removesuffix("ExecutionProvider")
     parts = [
         latency.runtime,
-        provider,
+        provider(latency),
         threads if latency.threads else "",
         f"batch {latency.batch}",
     ]
@@ -250,9 +249,15 @@ def runs_on(latency: Latency) -> str:
 
 
 def best_latency(latencies: list[Latency]) -> Latency | None:
-    """The measurement with the strongest word about the target; `None` when there is none."""
+    """The measurement with the strongest word about the target, and of these the fastest at batch 1; `None` when there
+    is none.
+    """
     known = [x for x in latencies if x.p50_s is not None]
-    return min(known, key=lambda x: EVIDENCE_ORDER.index(x.evidence), default=None)
+
+    def rank(row: Latency) -> tuple[int, bool, float]:
+        return EVIDENCE_ORDER.index(row.evidence), row.batch != 1, headline(row)[1] or 0.0
+
+    return min(known, key=rank, default=None)
 
 
 _WRITE: dict[str, Callable[[float, int], str]] = {

@@ -36,8 +36,8 @@ def front_chart(result: Result) -> Markup | None:
     for value in svg.ticks(low, high, 4):
         body.append(svg.rule("grid", LEFT, y(value), WIDTH, y(value)))
         body.append(svg.text("tick", LEFT - 6, y(value) + 4, f"{100 * value:.4g} %", "end"))
-    for seconds in _decades(math.exp(left), math.exp(right)):
-        written = figures.milliseconds(seconds)
+    for seconds in svg.decades(math.exp(left), math.exp(right)):
+        written = f"{seconds * 1e3:g} ms"
         body.append(svg.text("tick", x(seconds), BOTTOM + 18, written, "middle"))
     if limit:
         body.append(svg.rule("limit", x(limit), PAD, x(limit), BOTTOM))
@@ -76,11 +76,3 @@ def _mark(candidate: Candidate, x: Scale, y: Scale, chosen: bool) -> list[str]:
         beside = up + 20 if up < PAD + 16 else up - 11
         parts.append(svg.text("label", at, beside, candidate.model, anchor))
     return parts
-
-
-def _decades(low: float, high: float) -> list[float]:
-    """Round values inside the range: 1, 2 and 5 of each power of ten, thinned to at most seven."""
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    marks = [m * 10.0**p for p in powers for m in (1, 2, 5)]
-    inside = [m for m in marks if low <= m <= high]
-    return inside[:: max(1, math.ceil(len(inside) / 7))]

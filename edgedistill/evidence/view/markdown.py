@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from edgedistill.evidence.view import figures
+from edgedistill.evidence.view import figures, latency
 from edgedistill.evidence.view.comparisons import (
     comparisons,
     cost_parts,
@@ -19,11 +19,11 @@ from edgedistill.evidence.view.comparisons import (
     other_remarks,
     seed_rows,
 )
-from edgedistill.evidence.view.sections import confused
+from edgedistill.evidence.view.confusion import confused
 from edgedistill.result import Artifact, Latency, Member, Result, Teacher
 
 MOST_CLASSES = 100
-_MARK = {"pass": "✅", "fail": "❌", "unconfirmed": "⚠️"}
+MARK = {"pass": "✅", "fail": "❌", "unconfirmed": "⚠️"}
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~$&])")
 
 
@@ -57,7 +57,7 @@ def limits_table(result: Result) -> str:
     rows = []
     for row in result.verdict.rows:
         allowed, observed = figures.limit_numbers(row)
-        status = f"{_MARK[row.status]} {figures.STATUS_WORD[row.status]}"
+        status = f"{MARK[row.status]} {figures.STATUS_WORD[row.status]}"
         words = " ".join(part for part in (prose(row.note), prose(row.advice)) if part)
         cells = [prose(figures.limit_name(row)), allowed, observed]
         rows.append([*cells, figures.limit_evidence(row), status, words])
@@ -151,45 +151,58 @@ def artifacts_table(result: Result) -> str:
     return table([*header, "Parity with torch", "Why"], rows, (2, 3))
 
 
-def _latency_cells(artifact: Artifact, latency: Latency) -> list[str]:
-    p50 = figures.percentile(latency, "p50")
-    if latency.evidence == "predicted" and latency.band_s is not None:
-        p50 += f" (band {figures.band(latency.band_s)})"
+def _latency_cells(row: latency.Row, percentiles: Sequence[str]) -> list[str]:
+    found = row.latency
+    cells = []
+    for which in percentiles:
+        low = figures.lower(found, which)
+        cells.append(figures.percentile(found, which) + (f" ({low})" if low else ""))
+    if row.predicted and found.band_s is not None:
+        cells[0] += f" (band {figures.band(found.band_s)})"
+    steady = "" if found.stable is not False else " **unstable**"
     return [
-        name(artifact.name),
-        name(latency.device),
-        prose(figures.runs_on(latency)),
-        figures.EVIDENCE_WORD[latency.evidence],
-        p50,
-        figures.percentile(latency, "p90"),
-        figures.percentile(latency, "p99"),
-        figures.count(latency.n) if latency.n else figures.UNKNOWN,
+        name(row.file),
+        name(found.device),
+        prose(f"{figures.runs_on(found)}{_scenario(found)}"),
+        figures.EVIDENCE_WORD[found.evidence] + steady,
+        *cells,
+        figures.count(found.n) if found.n else figures.UNKNOWN,
     ]
 
 
+def _scenario(found: Latency) -> str:
+    """What is not the model alone, back to back."""
+    paced = f", {latency.pace(found)}" if found.arrival == "paced" else ""
+    return paced + (", picture to class" if found.scope == "end_to_end" else "")
+
+
 def latency_table(result: Result) -> str:
-    """Every latency with its evidence grade."""
-    rows = [_latency_cells(a, latency) for a in result.artifacts for latency in a.latency]
-    header = ["File", "Device", "Runs on", "Evidence", "p50", "p90", "p99", "Runs"]
-    return table(header, rows, (4, 5, 6, 7))
+    """Every latency with its evidence grade; a percentile is an upper bound with 99 % confidence."""
+    found = latency.rows(result)
+    percentiles = latency.shown_percentiles(found)
+    rows = [_latency_cells(row, list(percentiles)) for row in found]
+    header = ["File", "Device", "Runs on", "Evidence", *percentiles.values(), "Runs"]
+    return table(header, rows, range(4, len(header)))
+
+
+def latency_lines(result: Result) -> list[str]:
+    """The headline, the table, and what its percentiles mean."""
+    if not latency.rows(result):
+        return [prose(latency.headline(result))]
+    meaning = "A percentile is an upper bound that holds with 99 % confidence; nothing is clipped."
+    return [prose(latency.headline(result)), latency_table(result), meaning]
 
 
 def _details(summary: str, body: str) -> str:
     return f"<details>\n<summary>{summary}</summary>\n\n{body}\n\n</details>"
 
 
-def _confusions(result: Result) -> list[str]:
-    pairs = confused(result, 10)
-    if not pairs:
-        return []
-    rows = [[name(p.label), name(p.predicted), f"{p.count:,} of {p.total:,}"] for p in pairs]
-    body = table(["Class", "Taken for", "Images"], rows, (2,))
-    return [_details("Most frequent mistakes of the file that ships", body)]
-
-
-def _proof(result: Result) -> list[str]:
-    tables = [("Top-1 by seed", seeds_table(result)), ("Costs of each part", costs_table(result))]
-    return [_details(title, body) for title, body in tables if body]
+def _confusions(result: Result) -> str:
+    rows = [
+        [name(p.label), name(p.predicted), f"{p.count:,} of {p.total:,}"]
+        for p in confused(result, 10)
+    ]
+    return table(["Class", "Taken for", "Images"], rows, (2,)) if rows else ""
 
 
 def _softness(teacher: Teacher | Member) -> str:
@@ -230,20 +243,21 @@ def synthetic_lines(result: Result) -> list[str]:
     ]
 
 
-def _classes_with(result: Result) -> list[str]:
+def _classes_with(result: Result) -> str:
     """What each class has from synthetic images."""
     made = result.synthetic
     if made is None:
-        return []
+        return ""
     rows = [
         [name(c.name), f"{c.real:,}", f"{c.kept:,}", figures.percent(c.recall_without), figures.percent(c.recall_with)]
         for c in made.classes[:MOST_CLASSES]
     ]  # fmt: skip
-    head = ["Class", "Real", "Synthetic", "Recall without", "Recall with"]
-    return [_details("Synthetic images by class", table(head, rows, (1, 2, 3, 4)))]
+    return table(
+        ["Class", "Real", "Synthetic", "Recall without", "Recall with"], rows, (1, 2, 3, 4)
+    )
 
 
-def _origins(result: Result) -> list[str]:
+def _origins(result: Result) -> str:
     data, teacher, student = result.data, result.teacher, result.student
     env = result.environment
     rows = [
@@ -259,32 +273,46 @@ def _origins(result: Result) -> list[str]:
          f"{name(result.created_utc)}"],
         ["Command", name(result.command, 1000)],
     ]  # fmt: skip
-    return [_details("Data, teacher, student, machine", table(["What", "Which"], rows))]
+    return table(["What", "Which"], rows)
+
+
+def key_line(result: Result) -> str:
+    """Device, file, accuracy, latency and size in one line."""
+    ships = next((a for a in result.artifacts if a.name == result.chosen), None)
+    best = figures.best_latency(ships.latency) if ships is not None else None
+    device = name(str(result.device.get("name", "unknown")))
+    parts = [f"{name(result.chosen)} of {name(result.student.model)} for {device}"]
+    if ships is not None:
+        parts.append(f"top-1 {figures.accuracy(ships.top1)} ({figures.interval(ships.top1)})")
+        parts.append(figures.megabytes(ships.size_bytes))
+    if best is not None:
+        which, value = figures.headline(best)
+        grade = figures.EVIDENCE_WORD[best.evidence]
+        parts.append(f"{which} {figures.milliseconds(value)}, {grade}")
+    return "; ".join([*parts, f"bundle {figures.megabytes(result.bundle_bytes)}"]) + "."
 
 
 def markdown(result: Result) -> str:
-    """The report as Markdown; ends with a newline."""
+    """The report for a pull request: verdict, limits and remarks; the rest is folded. Ends with a newline."""
     verdict = result.verdict
-    status = f"{_MARK[verdict.status]} {figures.STATUS_WORD[verdict.status]}"
+    status = f"{MARK[verdict.status]} {figures.STATUS_WORD[verdict.status]}"
+    folded = {
+        "Latency": latency_lines(result),
+        "Files": [artifacts_table(result), prose(result.chosen_reason)],
+        "Did distillation help?": [*comparison_lines(result), arms_table(result)],
+        "Top-1 by seed": [seeds_table(result)],
+        "Costs of each part": [costs_table(result)],
+        "Synthetic images": [*synthetic_lines(result), _classes_with(result)],
+        "Most frequent mistakes of the file that ships": [_confusions(result)],
+        "Data, teacher, student, machine": [_origins(result)],
+    }
+    bodies = {title: "\n\n".join(part for part in parts if part) for title, parts in folded.items()}
     blocks = [
         f"## {status}: {prose(verdict.sentence)}",
-        f"Device {name(str(result.device.get('name', 'unknown')))}, file {name(result.chosen)}, "
-        f"bundle {figures.megabytes(result.bundle_bytes)}.",
-        limits_table(result),
+        limits_table(result) if verdict.rows else "No limit was set.",
+        key_line(result),
         *[f"> {prose(words)}" for words in figures.attempts(result)],
         *[f"> {prose(remark)}" for remark in other_remarks(result)],
-        "### Did distillation help?",
-        *comparison_lines(result),
-        arms_table(result),
-        *synthetic_lines(result),
-        *_classes_with(result),
-        *_proof(result),
-        "### Files",
-        artifacts_table(result),
-        prose(result.chosen_reason),
-        "### Latency",
-        latency_table(result),
-        *_confusions(result),
-        *_origins(result),
+        *[_details(title, body) for title, body in bodies.items() if body],
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"

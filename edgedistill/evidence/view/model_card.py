@@ -14,7 +14,7 @@ from edgedistill.evidence.view.markdown import (
     artifacts_table,
     comparison_lines,
     costs_table,
-    latency_table,
+    latency_lines,
     limits_table,
     name,
     prose,
@@ -30,16 +30,21 @@ _KNOWN_LICENCES = {
     "apache-2.0", "mit", "bsd", "bsd-2-clause", "bsd-3-clause", "cc0-1.0", "cc-by-4.0",
     "cc-by-sa-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "gpl-3.0", "lgpl-3.0", "mpl-2.0",
 }  # fmt: skip
-_HUB = re.compile(r"^hf-hub:([A-Za-z0-9][\w.-]*/[\w.-]+)")
+_HUB = re.compile(r"^hf-hub:([A-Za-z0-9][\w.-]*/[\w.-]+)", re.ASCII)
+_DATA = re.compile(r"^hf-dataset:([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)", re.ASCII)
+LOCAL = "imagefolder"
+"""The hub's own word for images that are no data set of it."""
 
 
 def _licence(result: Result) -> dict[str, Any]:
-    """The licence keys; one that the hub does not list is `other` with its name."""
-    stated = result.student.licence
-    key = (stated or "").strip().lower()
-    if key in _KNOWN_LICENCES:
-        return {"license": key}
-    return {"license": "other", "license_name": figures.short(stated) if stated else "unknown"}
+    """The licence keys: one of the hub's list, `unknown` where none is stated, else `other` with a name for it."""
+    stated = (result.student.licence or "").strip()
+    if not stated:
+        return {"license": "unknown"}
+    if stated.lower() in _KNOWN_LICENCES:
+        return {"license": stated.lower()}
+    slug = re.sub(r"[^a-z0-9.]+", "-", stated.lower()).strip("-.")[:60].strip("-.")
+    return {"license": "other", "license_name": slug or "see-below"}
 
 
 def _metrics(result: Result) -> list[dict[str, Any]]:
@@ -66,17 +71,20 @@ def front_matter(result: Result) -> dict[str, Any]:
     hub = _HUB.match(result.student.weights_source)
     if result.student.weights == "pretrained" and hub:
         header["base_model"] = hub[1]
+    data = _DATA.match(result.data.source)
+    if data:
+        header["datasets"] = [data[1]]
     metrics = _metrics(result)
     header["metrics"] = [metric["type"] for metric in metrics]
     if metrics:
-        data = figures.short(result.data.name)
+        of = {"name": figures.short(result.data.name), "type": data[1] if data else LOCAL}
         header["model-index"] = [
             {
                 "name": figures.short(result.run),
                 "results": [
                     {
                         "task": {"type": "image-classification"},
-                        "dataset": {"name": data, "type": data, "split": "test"},
+                        "dataset": {**of, "split": "test"},
                         "metrics": metrics,
                     }
                 ],
@@ -162,7 +170,7 @@ def model_card(result: Result) -> str:
         artifacts_table(result),
         f"{name(result.chosen)} ships: {prose(result.chosen_reason)}",
         "## Latency",
-        latency_table(result),
+        *latency_lines(result),
         *_training(result),
         "## Licences",
         _licences(result),

@@ -39,6 +39,14 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
     return [i * step for i in range(first, min(last, first + most + 1) + 1)]
 
 
+def decades(low: float, high: float) -> list[float]:
+    """Round values inside the range: 1, 2 and 5 of each power of ten, thinned to at most seven."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    marks = [m * 10.0**p for p in powers for m in (1, 2, 5)]
+    inside = [m for m in marks if low <= m <= high]
+    return inside[:: max(1, math.ceil(len(inside) / 7))]
+
+
 def span_of(values: Sequence[float | None]) -> tuple[float, float]:
     """Bounds that hold all known values with a margin; never empty, also when all are equal."""
     seen = known(values) or [0.0, 1.0]
