@@ -23,6 +23,7 @@ from edgedistill.cli_export import export_app
 from edgedistill.cli_parts import Quiet, Verbose
 from edgedistill.cli_parts import face_of as _face
 from edgedistill.cli_parts import show as _print
+from edgedistill.cli_report import report_app
 from edgedistill.cli_synth import synth_app
 from edgedistill.cli_teacher import teacher_app
 from edgedistill.errors import EdgedistillError, StoppedError
@@ -56,6 +57,7 @@ app.add_typer(teacher_app, name="teacher")
 app.add_typer(synth_app, name="synth")
 app.add_typer(bundle_app, name="bundle")
 app.add_typer(export_app)
+app.add_typer(report_app)
 app.add_typer(check_app)
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
@@ -252,28 +254,6 @@ def study(
     result = run_study(request, _face(verbose, quiet))
     if crew.leads():
         _print(console(result, folder / "study.html"))
-
-
-@app.command(epilog="Example:  edgedistill report runs/quickstart")
-def report(
-    runs: Annotated[
-        list[Path],
-        typer.Argument(
-            help="Folder of a run or a study, or its .json; several runs are compared.",
-            metavar="RUN",
-        ),
-    ],
-    out: Annotated[
-        Path | None, typer.Option(help="Where to write [the run folder; for several runs, here].")
-    ] = None,
-) -> None:
-    """Write the views of a result or a study anew from its document; of several runs, one page that compares them."""
-    from edgedistill.cli_report import compare, rebuild
-
-    if len(runs) > 1:
-        compare(runs, out)
-    else:
-        rebuild(runs[0], out)
 
 
 @app.command(epilog="Example:  edgedistill doctor")

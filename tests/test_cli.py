@@ -390,6 +390,17 @@ def test_report_writes_the_three_views_anew_and_prints_the_verdict(
     assert (run / "result.json").read_text() == good
 
 
+def test_report_writes_what_other_programs_read(call: Call, tmp_path: Path, good: str) -> None:
+    (tmp_path / "result.json").write_text(good)
+    files = ("--junit", "r.xml", "--benchmark-json", "b.json")
+    assert call("report", "result.json", *files).code == 0
+    limits = [row.limit for row in make_result().verdict.rows]
+    assert (tmp_path / "r.xml").read_text().count("<testcase ") == len(limits)
+    assert {"name", "unit", "value"} <= set(json.loads((tmp_path / "b.json").read_text())[0])
+    ended = call("report", "result.json", "result.json", *files)
+    assert ended.code == 2 and "are of one run" in ended.err
+
+
 def test_report_takes_the_file_and_another_folder_which_it_makes(
     call: Call, tmp_path: Path, good: str
 ) -> None:

@@ -45,7 +45,15 @@ TOP = (  # above the rooms, from the lowest up
     ("shipping",),
     ("pipeline",),
     ("studying", "checking", "cli_parts"),
-    ("cli_check", "cli_devices", "cli_teacher", "cli_synth", "cli_export", "cli_bundle", "cli_report"),
+    (
+        "cli_check",
+        "cli_devices",
+        "cli_teacher",
+        "cli_synth",
+        "cli_export",
+        "cli_bundle",
+        "cli_report",
+    ),
     ("cli",),
     ("__main__",),
 )
