@@ -70,6 +70,11 @@ class SshTarget:
             self.connection.close()
             self._restore_signals()
 
+    def machine(self) -> Mapping[str, Any]:
+        """What the board says of itself. Raises `UsageError` where it has no Python."""
+        reply = self._held(lambda: self._call({"op": "look", "needs": []}))
+        return dict(reply["machine"])
+
     def look(self, needs: Sequence[str]) -> Looked:
         """What the board has; asked once. Raises `UsageError` where it lacks a Python with all of `needs`."""
         key = tuple(needs)

@@ -15,7 +15,7 @@ from typing import Any
 from edgedistill.target.device import Device, device_names, load_profile_facts
 from edgedistill.target.measured import HOST, fingerprint
 
-CPU = "CPUExecutionProvider"
+CPU, UNKNOWN = "CPUExecutionProvider", "unknown"
 MEMORY_SHARE = (0.75, 1.35)
 """What a system shows of the declared memory: firmware and GPU keep some, and gigabytes are of two kinds."""
 _CORES = re.compile(r"cortexa\d+[a-z]*|neoverse[a-z]\d[a-z]*|carmel|denver\d?")
@@ -43,8 +43,10 @@ class Match:
     words: str
 
 
-def declared(device: Device) -> Declared:
+def declared(device: Device | Declared) -> Declared:
     """What a device declares."""
+    if isinstance(device, Declared):
+        return device
     return Declared(
         device.name, device.title, device.kind, device.boards,
         device.cpu.name if device.cpu is not None else None,
@@ -83,6 +85,8 @@ def match(
     if wanted.name == HOST:
         return _host(machine, here)
     board = machine.get("board")
+    if wanted.name == UNKNOWN:
+        return Match(False, "it is not known which device this machine is: say it with --device")
     if not wanted.boards:
         return Match(
             False,
@@ -109,9 +113,9 @@ def _host(machine: Mapping[str, Any], here: Mapping[str, Any] | None) -> Match:
         here = own()
     mine, its = fingerprint(here), fingerprint(machine)
     other = [
-        f"{k} {_short(its[k])}, not {_short(mine[k])}"
+        f"{k} {_short(its.get(k, 'unknown'))}, not {_short(mine[k])}"
         for k in mine
-        if its.get(k, mine[k]) != mine[k]
+        if its.get(k) != mine[k]
     ]
     if other:
         return Match(False, f"this is another machine than the host: {'; '.join(other)}")
