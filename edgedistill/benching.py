@@ -59,6 +59,7 @@ class Benched:
     device: str
     document: dict[str, Any]
     rows: dict[str, list[Latency]]
+    remote: bool = False
     comparison: Comparison | None = None
     result: Result | None = None
     run: Path | None = None
@@ -105,13 +106,13 @@ def _measured(
 ) -> Benched:
     """The rows; of a run, recorded in it."""
     run = request.subject if _is_run(request.subject) else None
-    rows = latency_rows(document, wanted, "")
+    rows, remote = latency_rows(document, wanted, ""), request.target is not None
     if run is None:
-        return Benched(bundle.name, wanted.name, document, rows)
+        return Benched(bundle.name, wanted.name, document, rows, remote)
     from edgedistill.recording import record
 
     result, _ = record(out, run, face.warn)
-    return Benched(bundle.name, wanted.name, document, rows, result=result, run=run)
+    return Benched(bundle.name, wanted.name, document, rows, remote, result=result, run=run)
 
 
 def _compared(

@@ -68,6 +68,10 @@ def _table(rows: list[tuple[str, Latency]]) -> Table:
     return table
 
 
+def _threads(count: int) -> str:
+    return f"{count} thread{'' if count == 1 else 's'}"
+
+
 def _ms(value: float | None) -> str:
     return "-" if value is None else figures.significant(1e3 * value)
 
@@ -82,10 +86,10 @@ def _notes(found: Benched, rows: list[tuple[str, Latency]]) -> Iterator[str]:
         yield f"Evidence: {', '.join(WORDS[e] for e in sorted(several))}, as {figures.short(words, 400)}."
     for name, row in rows:
         for warning in row.warnings[:5]:
-            yield f"- {figures.short(name, 40)}, {row.threads} threads: {figures.short(warning, 300)}"
+            yield f"- {figures.short(name, 40)}, {_threads(row.threads)}: {figures.short(warning, 300)}"
     if any(row.stable is False for _, row in rows):
         yield QUIET[0].upper() + QUIET[1:] + "."
-    if rows and all(row.evidence == "measured_on_proxy" for _, row in rows):
+    if not found.remote and any(row.evidence == "measured_on_proxy" for _, row in rows):
         yield "These numbers pass no limit of the device: measure on it, with --target ssh://user@board."
     if found.run is not None:
         yield f"Recorded in {figures.short(str(found.run), 200)}."
@@ -97,7 +101,7 @@ def _comparison(found: Comparison) -> RenderableType:
     word = "slower" if change >= 0 else "faster"
     lines = [
         f"{figures.short(found.new.name)} against {figures.short(found.old.name)} on {figures.short(found.machine)}, "
-        f"{figures.short(found.provider)}, {found.threads} thread{'' if found.threads == 1 else 's'}",
+        f"{figures.short(found.provider)}, {_threads(found.threads)}",
         "",
         f"{abs(change):.1f} % {word}: ratio {found.ratio:.3f}, {100 * found.confidence:g} % interval "
         f"{found.low:.3f} to "

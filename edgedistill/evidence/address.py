@@ -42,7 +42,8 @@ def parse_address(text: str) -> Address:
     """The address in `ssh://[user@]host[:port][/folder]`. Raises `UsageError`."""
 
     def no(why: str) -> UsageError:
-        shown = "".join(c if c.isprintable() else "?" for c in text)[:120]
+        hidden = re.sub(r"^(ssh://[^@/:]*:)[^@]*@", r"\1***@", text)
+        shown = "".join(c if c.isprintable() else "?" for c in hidden)[:120]
         return UsageError(f'--target "{shown}": {why}. Give {FORM}.')
 
     if not all(c.isprintable() for c in text):

@@ -31,7 +31,7 @@ CONNECT_S = 10
 LOGIN_S = 60.0
 SILENCE_S = 60.0
 """A board that says nothing for so long is taken for lost: a program there that waits says so every two seconds."""
-BOOT = 'python3 -I -u -c "import sys; exec(sys.stdin.buffer.readline())"'
+BOOT = 'python3 -I -S -u -c "import sys; exec(sys.stdin.buffer.readline())"'
 """The one command that a board ever gets. Its login shell takes it apart, whichever that is."""
 LOADER = """
 import json, sys, types

@@ -55,6 +55,8 @@ def needs_of(arguments: Sequence[str]) -> tuple[str, ...]:
     engine = arguments[0] == "build-engine" or any(
         pair == ("--provider", "engine") for pair in pairwise(arguments)
     )
+    if arguments[0] == "info":
+        return ("numpy",)
     return ("numpy", "tensorrt" if engine else "onnxruntime")
 
 

@@ -4,6 +4,7 @@ finds it as the system's ssh finds any other.
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import shlex
@@ -41,7 +42,9 @@ class Board:
     Every command that a session is asked to run is kept in `asked`, a line each.
     """
 
-    def __init__(self, folder: Path, packages: bool = True, extra: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, packages: bool = True, extra: Mapping[str, str] | None = None
+    ) -> None:
         self.folder, self.port = folder, free_port()
         self.home, self.bin, self.tmp = (folder / n for n in ("home", "bin", "tmp"))
         for path in (self.home, self.bin, self.tmp, folder / "client"):
@@ -50,7 +53,11 @@ class Board:
         self.asked.touch()
         if packages:
             self.python()
-        self.environment = {"HOME": str(self.home), "TMPDIR": str(self.tmp), "PATH": f"{self.bin}:/usr/bin:/bin"}
+        self.environment = {
+            "HOME": str(self.home),
+            "TMPDIR": str(self.tmp),
+            "PATH": f"{self.bin}:/usr/bin:/bin",
+        }
         self.environment |= extra or {}
         self._keys()
         self._server: subprocess.Popen[bytes] | None = None
@@ -62,7 +69,8 @@ class Board:
     def _keys(self) -> None:
         for name in ("host", "other_host", "client/key", "client/stranger"):
             subprocess.run(
-                ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.folder / name)], check=True
+                ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.folder / name)],
+                check=True,
             )
         shutil.copy(self.folder / "client/key.pub", self.folder / "authorized")
         self.know("host")
@@ -78,10 +86,16 @@ class Board:
         """An `ssh` for the path of the workstation: the system's, with a configuration of these tests."""
         config = self.folder / "client/config"
         home = self.folder / "client"
-        own = [f"IdentityFile {home / key}", "IdentitiesOnly yes", f"UserKnownHostsFile {home / 'known_hosts'}"]
+        own = [
+            f"IdentityFile {home / key}",
+            "IdentitiesOnly yes",
+            f"UserKnownHostsFile {home / 'known_hosts'}",
+        ]
         own += ["GlobalKnownHostsFile /dev/null", "IdentityAgent none"]
         config.write_text("\n".join(["Host *", *lines, *own]) + "\n")
-        write_program(self.folder / "client/bin/ssh", f'exec {SSH} -F {shlex.quote(str(config))} "$@"\n')
+        write_program(
+            self.folder / "client/bin/ssh", f'exec {SSH} -F {shlex.quote(str(config))} "$@"\n'
+        )
 
     @property
     def client_path(self) -> str:
@@ -93,7 +107,8 @@ class Board:
         session = write_program(
             self.folder / "session",
             f'printf "%s\\n" "$SSH_ORIGINAL_COMMAND" >> {shlex.quote(str(self.asked))}\n'
-            'exec env -i ' + " ".join(f"{k}={shlex.quote(v)}" for k, v in self.environment.items())
+            "exec env -i "
+            + " ".join(f"{k}={shlex.quote(v)}" for k, v in self.environment.items())
             + ' /bin/sh -c "cd; $SSH_ORIGINAL_COMMAND"\n',
         )
         config = self.folder / "sshd_config"
@@ -105,10 +120,11 @@ class Board:
         )
         if os.getuid() == 0:
             Path("/run/sshd").mkdir(exist_ok=True)
-        self._server = subprocess.Popen(
-            [SSHD, "-D", "-e", "-f", str(config)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-            stderr=self.log.open("ab"), start_new_session=True,
-        )  # fmt: skip
+        with self.log.open("ab") as log:
+            self._server = subprocess.Popen(
+                [SSHD, "-D", "-e", "-f", str(config)], stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL, stderr=log, start_new_session=True,
+            )  # fmt: skip
         for _ in range(200):
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
@@ -129,7 +145,10 @@ class Board:
         """The processes of sshd that serve a login now."""
         assert self._server is not None
         found = subprocess.run(
-            ["ps", "-o", "pid=", "--ppid", str(self._server.pid)], capture_output=True, text=True, check=False
+            ["ps", "-o", "pid=", "--ppid", str(self._server.pid)],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         return [int(pid) for pid in found.stdout.split()]
 
@@ -152,6 +171,8 @@ class Line:
 
     def __init__(self, port: int) -> None:
         self._to, self._open = port, True
+        self.break_after: int | None = None
+        """Bytes towards the board after which the line breaks once, by itself."""
         self._pairs: list[socket.socket] = []
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._server.getsockname()[1])
@@ -168,17 +189,30 @@ class Line:
                 continue
             there = socket.create_connection(("127.0.0.1", self._to))
             self._pairs += [here, there]
-            for a, b in ((here, there), (there, here)):
-                threading.Thread(target=_pump, args=(a, b), daemon=True).start()
+            threading.Thread(target=self._pump, args=(here, there, True), daemon=True).start()
+            threading.Thread(target=self._pump, args=(there, here, False), daemon=True).start()
+
+    def _pump(self, a: socket.socket, b: socket.socket, out: bool) -> None:
+        try:
+            while data := a.recv(65536):
+                b.sendall(data)
+                if out and self.break_after is not None:
+                    self.break_after -= len(data)
+                    if self.break_after < 0:
+                        self.break_after = None
+                        break
+        except OSError:
+            pass
+        for end in (a, b):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
 
     def cut(self) -> None:
         """Drop every connection, and let none through."""
         self._open = False
         for end in self._pairs:
-            try:
+            with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
             end.close()
         self._pairs = []
 
@@ -190,16 +224,3 @@ class Line:
         """Stop."""
         self.cut()
         self._server.close()
-
-
-def _pump(a: socket.socket, b: socket.socket) -> None:
-    try:
-        while data := a.recv(65536):
-            b.sendall(data)
-    except OSError:
-        pass
-    for end in (a, b):
-        try:
-            end.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
