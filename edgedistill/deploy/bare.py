@@ -97,8 +97,7 @@ def _packed(file: Path, model: onnx.ModelProto) -> tuple[Packed, int, int]:
     if not (0 < image[1] <= MOST_SIDE and 0 < out[1] <= MOST_CLASSES and given[0] >= 0):
         raise DocumentError(
             f"{file} takes {given} and gives {out}: at most {MOST_SIDE:,} pixels a side and {MOST_CLASSES:,} "
-            f"classes are "
-            "timed."
+            "classes are timed."
         )
     names = (inputs[0].name, outputs[0].name)
     if not all(isinstance(name, str) for name in names):
