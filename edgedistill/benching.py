@@ -20,7 +20,7 @@ from ontarget.contract import MANIFEST, Bundle
 
 from edgedistill.errors import UsageError
 from edgedistill.evidence.address import Address, parse_address
-from edgedistill.evidence.bench import Here, Target, latency_rows
+from edgedistill.evidence.bench import Here, Target, compare, latency_rows
 from edgedistill.latencyresult import Comparison, Latency, Tier
 from edgedistill.progress import Face
 from edgedistill.result import Result
@@ -82,7 +82,7 @@ def bench(request: BenchRequest, face: Face) -> Benched:
         provider = request.provider or (ENGINE if board is not None and _builds(wanted) else "cpu")
         if request.compare is not None:
             other = stack.enter_context(_bundle_of(request.compare, aside / "other"))
-            return _compared(request, folder, other, board, provider, wanted, face)
+            return _compared(request, folder, other, board, wanted, face)
         place = (
             _staged(folder, aside / "bundle") if _needs_staging(folder, board, provider) else folder
         )
@@ -120,22 +120,27 @@ def _compared(
     new: Path,
     old: Path,
     board: SshTarget | None,
-    provider: str,
     wanted: Declared,
     face: Face,
 ) -> Benched:
-    from edgedistill.evidence.bench import compare
-
+    """Both files in turns, on one count of threads."""
     threads = request.threads or "1"
     if not threads.isdigit():
         raise UsageError(
             f"--compare runs with one count of threads, got {threads}: give --threads 1"
         )
+    if board is not None and request.provider == ENGINE:
+        raise UsageError(
+            "engines are compared on the board itself, where they lie: build-engine in both bundles, then  "
+            "python3 ontarget.pyz compare . --other ../old --provider engine"
+        )
+    names = {m.name for m in _read(old).models}
     found = compare(
-        old, new, board or Here(), face, tier=request.tier, provider=provider, threads=int(threads),
-        model=request.model,
+        old, new, board or Here(), face, tier=request.tier, provider=request.provider or "cpu",
+        threads=int(threads), device=wanted,
+        models=(request.model if request.model in names else None, request.model),
     )  # fmt: skip
-    return Benched(_read(new).name, wanted.name, {}, {}, comparison=found)
+    return Benched(_read(new).name, wanted.name, {}, {}, board is not None, comparison=found)
 
 
 def _arguments(request: BenchRequest, provider: str) -> list[str]:

@@ -6,7 +6,7 @@ import copy
 import json
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from filelock import FileLock
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ontarget.contract import load_bundle
-from ontarget.measure import upper_percentile
+from ontarget.document import content_sha256
+from ontarget.percentiles import PERCENTILES, upper_percentile
 from small_bundle import PIXELS, small_bundle
 
 from edgedistill.errors import BusyError, DocumentError, EdgedistillError, UsageError
@@ -89,11 +90,15 @@ def write(measured: tuple[Path, Kit], tmp_path: Path) -> Callable[..., Path]:
         document.update({k: v for k, v in changes.items() if k != "row"})
         for row in document["rows"]:
             row.update(changes.get("row", {}))
-        path = tmp_path / name
-        path.write_text(json.dumps(document))
-        return path
+        return sealed(tmp_path / name, document)
 
     return make
+
+
+def sealed(path: Path, document: Kit) -> Path:
+    """The document in a file, as the kit of such a board would have sealed it."""
+    path.write_text(json.dumps({**document, "content_sha256": content_sha256(document)}))
+    return path
 
 
 def latency_of(result: Result) -> tuple[str, str | None, float | None]:
@@ -214,8 +219,7 @@ def test_an_engine_on_the_very_jetson_in_the_very_mode_confirms(
 def test_an_accuracy_from_the_board_stands_beside_the_one_from_here(
     run: Path, scored: Kit, tmp_path: Path
 ) -> None:
-    file = tmp_path / "eval.json"
-    file.write_text(json.dumps({**scored, "machine": PI}))
+    file = sealed(tmp_path / "eval.json", {**scored, "machine": PI})
     before = load(run)
     result, _ = record(file, run, quiet)
     (board,) = result.artifacts[0].boards
@@ -237,8 +241,7 @@ def test_a_board_that_computes_something_else_is_remarked(
     assert here is not None
     wrong = round(here.value * here.n) - here.n // 10
     rows = [{"model": "float32", "n": here.n, "correct": wrong, "top1": wrong / here.n}]
-    file = tmp_path / "eval.json"
-    file.write_text(json.dumps({**scored, "machine": PI, "eval": rows}))
+    file = sealed(tmp_path / "eval.json", {**scored, "machine": PI, "eval": rows})
     result, _ = record(file, run, quiet)
     assert any("does not compute what this file does here" in r for r in result.verdict.remarks)
 
@@ -329,31 +332,31 @@ def test_a_percentile_that_does_not_follow_from_its_samples_is_refused(
         record(write(row={key: 1e-6}), run, quiet)
 
 
+def test_one_byte_that_changed_on_the_way_is_seen(run: Path, write: Callable[..., Path]) -> None:
+    file = write()
+    text = file.read_text()
+    file.write_text(text.replace('"peak_rss_bytes": ', '"peak_rss_bytes": 1', 1))
+    with pytest.raises(DocumentError, match="is not as the kit wrote it"):
+        record(file, run, quiet)
+
+
 @pytest.fixture(scope="module")
 def fuzzed(
     measured: tuple[Path, Kit], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Path, bytes, Any]]:
-    """A run, a document of its board, and the verdict on its latency with that document."""
+) -> tuple[Path, dict[bool, bytes], Any]:
+    """A run, a document of its board with its seal and, as older kits wrote it, without, and the verdict with it."""
     folder = tmp_path_factory.mktemp("fuzz")
     document = copy.deepcopy(measured[1])
     document["machine"] = dict(PI)
     row = document["rows"][0]
     row["samples_s"], row["n"] = row["samples_s"][:64], 64
-    for key, share in (
-        ("p50_s", 0.5),
-        ("p90_s", 0.9),
-        ("p95_s", 0.95),
-        ("p99_s", 0.99),
-        ("p999_s", 0.999),
-    ):
-        if key in row:
-            row[key] = upper_percentile(row["samples_s"], share)
-    raw = json.dumps(document).encode()
-    (folder / "whole.json").write_bytes(raw)
+    row.update({f"{name}_s": upper_percentile(row["samples_s"], p) for name, p in PERCENTILES})
+    whole = sealed(folder / "whole.json", document).read_bytes()
+    del document["content_sha256"]
     run = make_run(folder / "whole", measured[0])
     wanted = latency_of(record(folder / "whole.json", run, quiet)[0])
     assert wanted[:2] == ("pass", "measured_on_target")
-    yield folder, raw, wanted
+    return folder, {True: whole, False: json.dumps(document).encode()}, wanted
 
 
 def damaged(raw: bytes, seed: int) -> bytes:
@@ -408,16 +411,16 @@ def damaged(raw: bytes, seed: int) -> bytes:
 
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(seed=st.integers(0, 2**32))
+@given(seed=st.integers(0, 2**32), seal=st.booleans())
 def test_a_damaged_document_is_refused_or_says_no_more_than_the_whole_one(
-    seed: int, fuzzed: tuple[Path, bytes, Any], measured: tuple[Path, Kit]
+    seed: int, seal: bool, fuzzed: tuple[Path, dict[bool, bytes], Any], measured: tuple[Path, Kit]
 ) -> None:
     folder, raw, wanted = fuzzed
     run, file = folder / "run", folder / "damaged.json"
     if not run.exists():
         make_run(run, measured[0])
     before = (run / "result.json").read_bytes()
-    file.write_bytes(damaged(raw, seed))
+    file.write_bytes(damaged(raw[seal], seed))
     try:
         result, _ = record(file, run, quiet)
     except EdgedistillError as error:

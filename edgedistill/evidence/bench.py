@@ -123,7 +123,9 @@ def evaluate(bundle: Path, evalset: Path, out: Path, logits: Path, face: Face) -
     return read_kit(out)
 
 
-def grade(device: Device, machine: dict[str, Any], provider: str | None = None) -> Evidence:
+def grade(
+    device: Device | Declared, machine: Mapping[str, Any], provider: str | None = None
+) -> Evidence:
     """How a measurement of a machine counts for a device: on the target only where it is known to be it."""
     fits = match(declared(device), machine, provider).fits
     return "measured_on_target" if fits else "measured_on_proxy"
@@ -175,7 +177,7 @@ def compare(
     tier: Tier = "default",
     provider: str = "cpu",
     threads: int = 1,
-    device: Device | None = None,
+    device: Device | Declared | None = None,
     models: tuple[str | None, str | None] = (None, None),
 ) -> Comparison:
     """How much slower the model of the bundle `new` is than that of `old`, timed in turns on the target; `models` are
@@ -194,7 +196,9 @@ def compare(
             arguments += [] if model is None else [option, model]
         document = target.run(folder, arguments, Path(name) / "compare.json", face)
     machine, found = document["machine"], document["compare"]
-    evidence = "measured_on_target" if device is None else grade(device, machine)
+    evidence = (
+        "measured_on_target" if device is None else grade(device, machine, found.get("provider"))
+    )
     return Comparison(
         **found, machine=str(machine.get("cpu") or "unknown processor"), evidence=evidence
     )

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from ontarget.measure import upper_percentile
+from ontarget.document import content_sha256
+from ontarget.percentiles import PERCENTILES, upper_percentile
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from edgedistill.document import (
@@ -34,7 +35,6 @@ MOST_SAMPLES = 2_000_000
 MOST_DIGITS = 20
 ROUNDED_S = 1e-9
 """Samples are written to the nanosecond; what is made of them before that differs by as much."""
-PERCENTILES = {"p50_s": 0.5, "p90_s": 0.9, "p95_s": 0.95, "p99_s": 0.99, "p999_s": 0.999}
 
 
 class _Part(BaseModel):
@@ -99,6 +99,7 @@ class KitDocument(_Part):
 
     schema_: Literal["edgedistill.kit/1"] = Field(alias="schema")
     kit_version: Text
+    content_sha256: Sha256 | None = None
     machine: Machine
     bundle: Origin
     rows: Annotated[list[Row], Field(max_length=2000)] = []
@@ -127,7 +128,12 @@ def read_document(path: Path) -> tuple[bytes, dict[str, Any], KitDocument]:
             f"{path} cannot be read as a kit document ({str(error)[:200]}). Copy it from the board again; it is what  "
             "ontarget.pyz bench . --json result.json  wrote."
         ) from None
-    return raw, tree, checked(tree, str(path))
+    found = checked(tree, str(path))
+    if found.content_sha256 is not None and found.content_sha256 != content_sha256(tree):
+        raise DocumentError(
+            f"kit document {path} is not as the kit wrote it: its content has another hash than it says. Copy it again."
+        )
+    return raw, tree, found
 
 
 def checked(tree: Any, where: str) -> KitDocument:
@@ -175,11 +181,11 @@ def _unfounded(index: int, row: Row) -> list[str]:
     if len(samples) != row.n:
         return [f"rows.{index}  n is {row.n}, and there are {len(samples)} samples"]
     problems = []
-    for name, share in PERCENTILES.items():
-        said, holds = getattr(row, name), upper_percentile(samples, share)
+    for name, share in PERCENTILES:
+        said, holds = getattr(row, f"{name}_s"), upper_percentile(samples, share)
         if said is not None and (holds is None or abs(said - holds) > 2 * ROUNDED_S + 1e-9 * holds):
             problems.append(
-                f"rows.{index}.{name}  {said} s does not follow from its {row.n} samples"
+                f"rows.{index}.{name}_s  {said} s does not follow from its {row.n} samples"
             )
     return problems
 
