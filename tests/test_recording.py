@@ -69,6 +69,7 @@ def make_run(folder: Path, bundle: Path, device: str = "raspberry-pi-5", **budge
             "chosen": "float32",
             "budget": Limits(**(budget or {"latency_s": 0.005})),
             "device": device_to_dict(load_device(device)),
+            "environment": sample.environment.model_copy(update={"cpu": "a processor of nobody's"}),
         }
     )
     (folder / "result.json").write_text(result.dumps())
