@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from board import Board
+from board import Board, write_program
 from ontarget.contract import load_bundle
 from small_bundle import small_bundle, small_model
 
@@ -26,6 +27,7 @@ from edgedistill.latencyresult import Comparison
 from edgedistill.progress import silent
 from edgedistill.result import load
 from tests.build_parts import tool
+from tests.ontarget.conftest import build
 from tests.test_recording import make_run
 
 FAST = ("--quick", "--threads", "1")
@@ -181,3 +183,31 @@ def test_a_board_that_is_no_known_device_is_told_as_such(board: Board, tmp_path:
         bench(BenchRequest(path, board.address, compare=path, provider="engine"), silent())
     with pytest.raises(UsageError, match="has no tensorrt"):
         bench(BenchRequest(path, board.address, device="jetson"), silent())
+
+
+@pytest.mark.ssh
+def test_on_a_jetson_engines_are_built_first_and_are_there_the_next_time(
+    board: Board, tmp_path: Path
+) -> None:
+    """With stand-ins for the CUDA driver (C, compiled here) and TensorRT's Python module on the board."""
+    fakes = Path(__file__).parent / "ontarget"
+    subprocess.run(
+        ["cc", "-shared", "-fPIC", "-o", tmp_path / "libcuda.so", fakes / "fake_cuda.c"], check=True
+    )
+    write_program(
+        board.bin / "python3",
+        f"export PYTHONPATH={shlex.quote(str(fakes / 'stand_in'))} LD_LIBRARY_PATH={tmp_path}\n"
+        f'exec {shlex.quote(sys.executable)} "$@"\n',
+    )
+    made = build(tmp_path)
+    made.rewrite(lambda manifest: manifest.update(device="jetson-orin-nano-8gb"))
+    request = BenchRequest(made.folder, f"{board.address}/~/kept", tier="quick")
+    built: list[dict[str, int]] = []
+    for _ in range(2):
+        found = bench(request, silent())
+        (row,) = found.rows["float16"]
+        assert (found.device, row.provider) == ("jetson-orin-nano-8gb", "TensorRT engine")
+        assert row.n >= 64 and "gives no board name" in row.evidence_words
+        engines = (board.home / "kept/bundle").glob("*.engine")
+        built.append({p.name: p.stat().st_mtime_ns for p in engines})
+    assert built[0] == built[1] and len(built[0]) == 1

@@ -182,10 +182,10 @@ def test_a_limit_that_is_missed_on_the_board_ends_with_exit_code_1(
         ("raspberry-pi-5", {**PI, "arch": "armv7l"}, {}, "64-bit"),
         ("raspberry-pi-5", {"arch": "x86_64", "cpu": "AMD EPYC", "cores": 4}, {}, "no board name"),
         ("jetson", ORIN, {}, "not on its GPU"),
-        ("jetson", {**ORIN, "power_mode": "MAXN_SUPER"}, {"provider": "TensorRT"}, "power mode MAXN_SUPER"),
-        ("jetson", {**ORIN, "power_mode": None}, {"provider": "TensorRT"}, "could not be read"),
-        ("jetson", {**ORIN, "memory_bytes": 4_000_000_000}, {"provider": "TensorRT"}, "4.0 GB"),
-        ("jetson", {**ORIN, "cores": 4}, {"provider": "TensorRT"}, "4 cores are on"),
+        ("jetson", {**ORIN, "power_mode": "MAXN_SUPER"}, {"provider": "TensorRT engine"}, "power mode MAXN_SUPER"),
+        ("jetson", {**ORIN, "power_mode": None}, {"provider": "TensorRT engine"}, "could not be read"),
+        ("jetson", {**ORIN, "memory_bytes": 4_000_000_000}, {"provider": "TensorRT engine"}, "4.0 GB"),
+        ("jetson", {**ORIN, "cores": 4}, {"provider": "TensorRT engine"}, "4 cores are on"),
         ("x86-cpu", {"arch": "x86_64", "cpu": "AMD EPYC", "cores": 2}, {}, "does not say what its board"),
     ],
 )  # fmt: skip
@@ -213,7 +213,9 @@ def test_an_engine_on_the_very_jetson_in_the_very_mode_confirms(
     measured: tuple[Path, Kit], tmp_path: Path, write: Callable[..., Path]
 ) -> None:
     run = make_run(tmp_path / "run", measured[0], "jetson")
-    result, _ = record(write(ORIN, row={"provider": "TensorRT", "runtime": "tensorrt"}), run, quiet)
+    result, _ = record(
+        write(ORIN, row={"provider": "TensorRT engine", "runtime": "tensorrt"}), run, quiet
+    )
     assert latency_of(result)[:2] == ("pass", "measured_on_target")
 
 

@@ -419,7 +419,11 @@ def test_a_board_without_python_says_how_to_get_it(
 
 def test_a_python_that_is_too_old_is_named(board: Board, bundle: Path, tmp_path: Path) -> None:
     old = "import sys; sys.version_info = (3, 6, 9, 'final', 0)"
-    bare(board, f'[ "$1" = -c ] && exec {PYTHON} -c "{old}\n$2"', f'exec {PYTHON} "$@"')
+    bare(
+        board,
+        f'[ "$1" = -c ] && code=$2 && shift 2 && exec {PYTHON} -c "{old}\n$code" "$@"',
+        f'exec {PYTHON} "$@"',
+    )
     error = str(fails(board, bundle, tmp_path / "kit.json"))
     assert "is 3.6.9, and the kit needs 3.8 or newer" in error and "build_engine.sh" in error
 
@@ -428,7 +432,11 @@ def test_a_newer_python_beside_an_old_one_is_found(
     board: Board, bundle: Path, tmp_path: Path
 ) -> None:
     old = "import sys; sys.version_info = (3, 6, 9, 'final', 0)"
-    bare(board, f'[ "$1" = -c ] && exec {PYTHON} -c "{old}\n$2"', f'exec {PYTHON} "$@"')
+    bare(
+        board,
+        f'[ "$1" = -c ] && code=$2 && shift 2 && exec {PYTHON} -c "{old}\n$code" "$@"',
+        f'exec {PYTHON} "$@"',
+    )
     write_program(board.bin / "python3.9", f'exec {PYTHON} "$@"\n')
     assert run(board, bundle, tmp_path / "kit.json")["rows"] == []
 

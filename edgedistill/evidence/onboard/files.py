@@ -28,7 +28,7 @@ from edgedistill.evidence.onboard.talk import (
 PROBE = """
 import json, sys
 out = {"version": list(sys.version_info[:3]), "error": {}}
-for name in ("numpy", "onnxruntime", "tensorrt"):
+for name in sys.argv[1:]:
     out[name] = None
     try:
         out[name] = str(__import__(name).__version__)
@@ -43,7 +43,7 @@ def look(request: Dict[str, Any]) -> None:
     """What the board is and has: the first interpreter with all that is needed, or all that were tried."""
     tried = []
     for path in interpreters():
-        found = probe(path)
+        found = probe(path, request["needs"])
         tried.append(found)
         version = found["version"]
         if version and version >= [3, 8] and all(found.get(n) for n in request["needs"]):
@@ -68,11 +68,11 @@ def interpreters() -> List[str]:
     return [p for i, p in enumerate(found) if p is not None and p not in found[:i]]
 
 
-def probe(path: str) -> Dict[str, Any]:
-    """Version and packages of an interpreter."""
+def probe(path: str, needs: List[str]) -> Dict[str, Any]:
+    """Version of an interpreter, and of the packages that are needed: each is imported, which takes its time."""
     try:
         done = subprocess.run(
-            [path, "-c", PROBE], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            [path, "-c", PROBE, *needs], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             timeout=120, cwd="/", env=environment(), check=False,
         )  # fmt: skip
         found = json.loads(done.stdout.decode("utf-8", "replace").strip().splitlines()[-1])

@@ -55,7 +55,6 @@ def environment() -> Dict[str, str]:
     more = ["/usr/sbin", "/sbin", "/usr/src/tensorrt/bin"]
     env["PATH"] = os.pathsep.join([env.get("PATH") or os.defpath, *more])
     env["PYTHONIOENCODING"] = "utf-8"
-    env["PYTHONDONTWRITEBYTECODE"] = "1"
     return env
 
 
