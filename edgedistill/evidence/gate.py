@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from edgedistill.result import Artifact, Evidence, Latency, Limits, Status, Verdict, VerdictRow
 
 CPU = "CPUExecutionProvider"
-ON_BOARD = "measure it on the device: edgedistill bench RUN --target ssh://user@board, or there  python3 ontarget.pyz bench ."
+ON_BOARD = (
+    "measure it on the device: edgedistill bench RUN --target ssh://user@board, or there  "
+    "python3 ontarget.pyz bench ."
+)
 ORDER: dict[Status, int] = {"pass": 0, "unconfirmed": 1, "fail": 2}
 
 
