@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from edgedistill import __version__, crew
+from edgedistill.cli_bench import bench_app
 from edgedistill.cli_bundle import bundle_app
 from edgedistill.cli_check import check_app
 from edgedistill.cli_devices import devices_app
@@ -59,6 +60,7 @@ app.add_typer(bundle_app, name="bundle")
 app.add_typer(export_app)
 app.add_typer(report_app)
 app.add_typer(check_app)
+app.add_typer(bench_app)
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
 Log = Literal["none", "tensorboard"]

@@ -44,9 +44,11 @@ class Latency(Document):
     """One measurement. A percentile that its samples cannot carry is `None`; what is printed is an upper bound that
     holds with 99 % confidence, and `low` has the lower bound of the same.
 
-    `arrival` is back to back, or paced at `fps`, of which `late` frames began after the next one was due. `scope` is
-    the model alone, or from the bytes of a picture to the class, with the median of each part in `parts_s`.
-    `quantiles_s` are the 0th to 100th percentiles of the samples themselves. `placement` counts nodes by provider.
+    `evidence_words` say why the evidence is what it is; `same_class`: the machine's processor is of the device's class,
+    so that a proxy says something about a limit (`None` in a result from before this was kept). `arrival` is back to
+    back, or paced at `fps`, of which `late` frames began after the next one was due. `scope` is the model alone, or
+    from the bytes of a picture to the class, with the median of each part in `parts_s`. `quantiles_s` are the 0th to
+    100th percentiles of the samples themselves. `placement` counts nodes by provider.
     """
 
     device: str
@@ -56,6 +58,8 @@ class Latency(Document):
     threads: Count
     batch: Count
     evidence: Evidence
+    evidence_words: str = ""
+    same_class: bool | None = None
     p50_s: Seconds | None = None
     p90_s: Seconds | None = None
     p95_s: Seconds | None = None

@@ -189,6 +189,15 @@ class BuilderAnswer(Document):
     seconds: Seconds | None = None
 
 
+class BoardTop1(Document):
+    """Top-1 of a file as a board computed it, on the images that were there; `record` is the kit document."""
+
+    machine: str
+    evidence: Evidence
+    top1: Proportion
+    record: str
+
+
 class Artifact(Document):
     """One file that could ship, with the accuracy of that very file as the kit runs it."""
 
@@ -207,6 +216,7 @@ class Artifact(Document):
     drop: Gain | None = None
     parity: Parity | None = None
     latency: list[Latency] = []
+    boards: list[BoardTop1] = []
     builder: BuilderAnswer | None = None
     layers: list[Layer] = []
     made: str = ""

@@ -99,9 +99,11 @@ class Shipping(Packing):
 
     @cached_property
     def result(self) -> Result:
-        """15: the result document and its views, which compute nothing new."""
+        """15: the result document and its views, which compute nothing new; what boards measured is folded in."""
         from edgedistill.assemble import Inputs, assemble
         from edgedistill.evidence.report import write_views
+        from edgedistill.recorded import fold
+        from edgedistill.recording import records_of
 
         learn = self.learn
 
@@ -119,8 +121,10 @@ class Shipping(Packing):
         ]  # fmt: skip
         key = {"recipe": learn.resolved.sha256(), "name": learn.recipe.name}
         done = learn.stage("15-report", 4, key, every, work)
-        text = (done.folder / "result.json").read_text("utf-8")
-        result = Result.model_validate(json.loads(text))
+        built = json.loads((done.folder / "result.json").read_text("utf-8"))
+        result = Result.model_validate(built)
+        result = fold(result, records_of(self.run.path, result, self.face.warn))
+        text = result.dumps()
         whole = all((self.run.path / n).is_file() for n in VIEWS)
         if done.fresh or not whole or (self.run.path / "result.json").read_text("utf-8") != text:
             write_atomic(self.run.path / "result.json", text)

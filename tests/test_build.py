@@ -380,6 +380,22 @@ def test_a_missed_accuracy_ends_with_exit_code_1_and_says_which(built: Built, co
     assert "14-score" not in worked(copy), "the test split is read once"
 
 
+def test_what_was_recorded_is_kept_by_the_next_build_of_the_same_run(
+    built: Built, copy: Path
+) -> None:
+    ran = tool("record", copy / "stages/13-bench/latency.json", "--run", copy)
+    assert ran.code == 0, ran.err
+    recorded = (copy / "result.json").read_bytes()
+    assert (
+        "record_0001" in load(copy).tables and recorded != (built.run / "result.json").read_bytes()
+    )
+    assert built.again(copy).code == 0 and worked(copy) == []
+    assert (copy / "result.json").read_bytes() == recorded
+    (copy / "result.json").unlink()
+    assert built.again(copy).code == 0
+    assert (copy / "result.json").read_bytes() == recorded
+
+
 def test_under_strict_an_unconfirmed_limit_is_exit_code_1(built: Built, copy: Path) -> None:
     ran = built.again(copy, "--strict")
     assert ran.code == 1

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from ontarget.contract import ContractError, load_bundle
 from ontarget.facts import Preprocess
 
 from edgedistill.deploy.bundle import Packed, write_bundle
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import onnx
 
 IMAGES = 4
+MOST_SIDE, MOST_CLASSES = 2048, 100_000
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TAKES = (
     "edgedistill times image classifiers with one input, float (N, 3, S, S) or uint8 or int8 (N, S, S, 3), and one "
@@ -34,8 +36,13 @@ def bare_bundle(file: Path, folder: Path) -> Path:
 
     External data goes into the one file. Raises `DocumentError` for what is no image classifier in ONNX.
     """
+    from google.protobuf.message import EncodeError
+
     model = _whole(file)
-    item, size, classes = _packed(file, model)
+    try:
+        item, size, classes = _packed(file, model)
+    except (ValueError, EncodeError) as error:
+        raise DocumentError(f"{file} is no ONNX model: {str(error)[:200]}") from None
     pixels = np.random.default_rng(0).integers(0, 256, (IMAGES, size, size, 3), dtype=np.uint8)
     work = Work(folder / "bundle")
     work.folder.mkdir(parents=True, exist_ok=True)
@@ -45,6 +52,10 @@ def bare_bundle(file: Path, folder: Path) -> Path:
         models=[item], chosen=item.name, golden_pixels=pixels, golden_logits={},
         licences={"teacher": None, "student": None, "data": None}, golden_words="noise",
     )  # fmt: skip
+    try:
+        load_bundle(work.folder)
+    except ContractError as error:
+        raise DocumentError(f"{file} cannot be timed by the kit: {error}") from None
     return work.folder
 
 
@@ -83,6 +94,14 @@ def _packed(file: Path, model: onnx.ModelProto) -> tuple[Packed, int, int]:
     known = ("UINT8", "INT8", "FLOAT", "FLOAT16")
     if image[0] != 3 or not image[1] or image[1] != image[2] or dtype not in known:
         raise DocumentError(f"{file} takes {dtype.lower()} of {given}; {TAKES}.")
+    if not (0 < image[1] <= MOST_SIDE and 0 < out[1] <= MOST_CLASSES and given[0] >= 0):
+        raise DocumentError(
+            f"{file} takes {given} and gives {out}: at most {MOST_SIDE:,} pixels a side and {MOST_CLASSES:,} "
+            "classes are timed."
+        )
+    names = (inputs[0].name, outputs[0].name)
+    if not all(isinstance(name, str) for name in names):
+        raise DocumentError(f"{file} is no ONNX model: the name of its input or output is no text")
     operators = {node.op_type for node in model.graph.node}
     stored = {onnx.TensorProto.DataType.Name(t.data_type) for t in model.graph.initializer}
     precision: Precision = "float32"
@@ -93,7 +112,7 @@ def _packed(file: Path, model: onnx.ModelProto) -> tuple[Packed, int, int]:
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 1)
     item = Packed(
         precision, model.SerializeToString(), precision, "onnxruntime", opset, layout,
-        batch=given[0] or None, tensors=(inputs[0].name, outputs[0].name),
+        batch=given[0] or None, tensors=names,
         input_type={"FLOAT": "float32", "FLOAT16": "float16"}.get(dtype),
     )  # fmt: skip
     return item, int(image[1]), int(out[1])

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,10 +24,13 @@ from edgedistill.progress import Face
 from edgedistill.recipe import BenchSection
 from edgedistill.result import Evidence, Latency
 from edgedistill.target.device import Device
+from edgedistill.target.fingerprint import Declared, declared, match
 
 KIT_TIMEOUT_S = 3600
 OTHER = "other"
 """The folder, in a bundle that travels, of the one that it is compared with."""
+OWN = {"device", "machine", "runtime", "evidence", "evidence_words", "same_class", "samples"}
+"""Fields of a row that are said here, and never taken from a kit document."""
 X86 = ("x86_64", "amd64", "x86", "i386", "i686")
 
 
@@ -120,12 +123,15 @@ def evaluate(bundle: Path, evalset: Path, out: Path, logits: Path, face: Face) -
     return read_kit(out)
 
 
-def grade(device: Device, machine: dict[str, Any]) -> Evidence:
-    """How a measurement of this machine counts for a device; only `host` is this machine itself."""
-    return "measured_on_target" if device.name == "host" else "measured_on_proxy"
+def grade(
+    device: Device | Declared, machine: Mapping[str, Any], provider: str | None = None
+) -> Evidence:
+    """How a measurement of a machine counts for a device: on the target only where it is known to be it."""
+    fits = match(declared(device), machine, provider).fits
+    return "measured_on_target" if fits else "measured_on_proxy"
 
 
-def same_class(device: Device, machine: dict[str, Any]) -> bool:
+def same_class(device: Device | Declared, machine: Mapping[str, Any]) -> bool:
     """Whether this machine's processor is of the device's class, so that a proxy says something about a limit."""
     arch = str(machine.get("arch") or "").lower()
     if arch.startswith(("arm", "aarch64")):
@@ -134,23 +140,28 @@ def same_class(device: Device, machine: dict[str, Any]) -> bool:
 
 
 def latency_rows(
-    document: dict[str, Any], device: Device, samples: str
+    document: Mapping[str, Any],
+    device: Device | Declared,
+    samples: str,
+    here: Mapping[str, Any] | None = None,
 ) -> dict[str, list[Latency]]:
-    """Measured rows of a kit document by model name; each names what it was measured on."""
-    machine = document["machine"]
-    evidence = grade(device, machine)
+    """Measured rows of a kit document by model name; each names what it was measured on. `here`: as in `match`."""
+    machine, wanted = document["machine"], declared(device)
     cpu = str(machine.get("cpu") or "unknown processor")
-    known = set(Latency.model_fields) - {"runtime"}
+    known = set(Latency.model_fields) - OWN
     rows: dict[str, list[Latency]] = {}
     for row in document["rows"]:
+        found = match(wanted, machine, row["provider"], here)
         own = {key: value for key, value in row.items() if key in known and value is not None}
         rows.setdefault(row["model"], []).append(
             Latency(
                 **own,
-                device=device.name if evidence == "measured_on_target" else cpu,
+                device=wanted.name if found.fits else cpu,
                 machine=cpu,
                 runtime=f"{row['runtime']} {row['runtime_version']}",
-                evidence=evidence,
+                evidence="measured_on_target" if found.fits else "measured_on_proxy",
+                evidence_words=found.words,
+                same_class=same_class(wanted, machine),
                 samples=samples,
             )
         )
@@ -166,7 +177,7 @@ def compare(
     tier: Tier = "default",
     provider: str = "cpu",
     threads: int = 1,
-    device: Device | None = None,
+    device: Device | Declared | None = None,
     models: tuple[str | None, str | None] = (None, None),
 ) -> Comparison:
     """How much slower the model of the bundle `new` is than that of `old`, timed in turns on the target; `models` are
@@ -185,7 +196,9 @@ def compare(
             arguments += [] if model is None else [option, model]
         document = target.run(folder, arguments, Path(name) / "compare.json", face)
     machine, found = document["machine"], document["compare"]
-    evidence = "measured_on_target" if device is None else grade(device, machine)
+    evidence = (
+        "measured_on_target" if device is None else grade(device, machine, found.get("provider"))
+    )
     return Comparison(
         **found, machine=str(machine.get("cpu") or "unknown processor"), evidence=evidence
     )

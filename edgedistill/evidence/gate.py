@@ -13,6 +13,10 @@ from dataclasses import dataclass
 from edgedistill.result import Artifact, Evidence, Latency, Limits, Status, Verdict, VerdictRow
 
 CPU = "CPUExecutionProvider"
+ON_BOARD = (
+    "measure it on the device: edgedistill bench RUN --target ssh://user@board, or there  "
+    "python3 ontarget.pyz bench ."
+)
 ORDER: dict[Status, int] = {"pass": 0, "unconfirmed": 1, "fail": 2}
 
 
@@ -77,7 +81,7 @@ def latency_row(limit: float | None, facts: Facts) -> VerdictRow | None:
     if limit is None:
         return None
     row = judged_latency(facts.chosen.latency, facts.proxy_counts)
-    advice = "measure it on the device: copy bundle/ to it and run  python3 ontarget.pyz bench ."
+    advice = ON_BOARD
     if row is None:
         return VerdictRow(
             limit="latency_s", allowed=limit, status="unconfirmed", advice=advice,
@@ -133,10 +137,10 @@ def memory_row(limit: int | None, facts: Facts) -> VerdictRow | None:
     else:
         return VerdictRow(
             limit="memory_bytes", allowed=limit, status="unconfirmed", note="not measured",
-            advice="measure it on the device: python3 ontarget.pyz bench .",
+            advice=ON_BOARD,
         )  # fmt: skip
     status = _decide(value <= limit, evidence)
-    advice = {"pass": "", "unconfirmed": "measure it on the device: python3 ontarget.pyz bench ."}
+    advice = {"pass": "", "unconfirmed": ON_BOARD}
     return VerdictRow(
         limit="memory_bytes", allowed=limit, observed=value, evidence=evidence, status=status,
         note=note, advice=advice.get(status, "a smaller student or input, or a higher --memory-mb"),

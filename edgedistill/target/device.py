@@ -50,17 +50,18 @@ _QUICK: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 class Device:
     """Declared facts of one device. SI units; what is not known is `None`.
 
-    `precisions` are in the order of preference, `natural_precision` is what the device is for, and
-    `fast_precisions` are those that are really fast on mobile networks;
-    `int8_flavour` is the kind of INT8 file its runtime takes (`None`: no fast INT8). `latency` has
-    terms for some precisions, and `sources` says where each field comes from: "unverified" and
-    "[M]" (from memory) stay marked.
+    `boards` are names that its device tree may give, `*` for any ending. `precisions` are in the order of
+    preference, `natural_precision` is what the device is for, and `fast_precisions` are those that are really fast on
+    mobile networks; `int8_flavour` is the kind of INT8 file its runtime takes (`None`: no fast INT8). `latency` has
+    terms for some precisions, and `sources` says where each field comes from: "unverified" and "[M]" (from memory)
+    stay marked.
     """
 
     name: str
     title: str
     aliases: tuple[str, ...]
     kind: Literal["nvidia_gpu", "arm_cpu", "x86_cpu", "npu"]
+    boards: tuple[str, ...]
     runtime: Literal["tensorrt", "onnxruntime", "vendor"]
     precisions: tuple[Precision, ...]
     natural_precision: Precision

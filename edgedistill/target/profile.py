@@ -92,6 +92,7 @@ class Profile(Part):
     title: Text
     aliases: tuple[Name, ...] = ()
     kind: Literal["nvidia_gpu", "arm_cpu", "x86_cpu", "npu"]
+    boards: Annotated[tuple[Text, ...], Field(max_length=20)] = ()
     runtime: Literal["tensorrt", "onnxruntime", "vendor"]
     precisions: Annotated[tuple[Precision, ...], Field(min_length=1, max_length=3)]
     natural_precision: Precision

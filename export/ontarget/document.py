@@ -4,6 +4,7 @@ whole or not at all.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -34,7 +35,7 @@ def document(
     """The document of one command: the machine, the bundle by its manifest's hash, and what was
     found.
 
-    What only one command has is there only when that command wrote it.
+    What only one command has is there only when that command wrote it; `content_sha256` is of all the rest.
     """
     out: dict[str, Any] = {
         "schema": KIT_SCHEMA,
@@ -53,7 +54,16 @@ def document(
         "temperature_end_c": temperature_end_c,
     }
     out.update({key: value for key, value in extra.items() if value is not None})
-    return out
+    return {**out, "content_sha256": content_sha256(out)}
+
+
+def content_sha256(value: Mapping[str, Any]) -> str:
+    """The hash of all else that a document holds, whatever its order and blanks: a byte that changes
+    on the way is seen.
+    """
+    held = {key: item for key, item in value.items() if key != "content_sha256"}
+    text = json.dumps(held, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

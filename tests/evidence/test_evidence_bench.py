@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from ontarget.machine import machine
 
 from edgedistill.deploy.stage import Shape, pack, packed, preprocess_of
 from edgedistill.errors import DocumentError, StoppedError, UsageError
@@ -249,7 +250,9 @@ def test_only_a_processor_of_the_same_class_is_a_proxy(
 
 
 def test_only_this_machine_itself_is_the_target() -> None:
-    assert grade(load_device("host"), {}) == "measured_on_target"
+    assert grade(load_device("host"), machine()) == "measured_on_target"
+    for other in ({}, {**machine(), "cpu": "another"}, {**machine(), "cores": 4096}):
+        assert grade(load_device("host"), other) == "measured_on_proxy"
     for name in ("jetson", "x86-cpu", "raspberry-pi-5"):
         assert grade(load_device(name), {"arch": "x86_64"}) == "measured_on_proxy"
 

@@ -1,0 +1,256 @@
+"""`edgedistill bench`: a bundle, a bare ONNX file or a run, timed here or on a board, alone or against another file.
+
+The kit that measures is the one of this edgedistill, also in an older bundle, so that it knows what is asked of it; the
+files are those of the bundle, by their hashes. What a board or this machine measured of a run is recorded in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ontarget.contract import MANIFEST, Bundle
+
+from edgedistill.errors import UsageError
+from edgedistill.evidence.address import Address, parse_address
+from edgedistill.evidence.bench import Here, Target, compare, latency_rows
+from edgedistill.latencyresult import Comparison, Latency, Tier
+from edgedistill.progress import Face
+from edgedistill.result import Result
+from edgedistill.target.device import device_names, load_device
+from edgedistill.target.fingerprint import UNKNOWN, Declared, declared, identify
+from edgedistill.target.measured import HOST
+
+if TYPE_CHECKING:
+    from edgedistill.evidence.remote import SshTarget
+
+ENGINE = "engine"
+NO_DEVICE = Declared(UNKNOWN, "unknown device", UNKNOWN)
+
+
+@dataclass(frozen=True)
+class BenchRequest:
+    """What a person asked for. `subject` and `compare` are a bundle, an ONNX file or a run; `None` is the default."""
+
+    subject: Path
+    target: str | None = None
+    device: str | None = None
+    compare: Path | None = None
+    model: str | None = None
+    provider: str | None = None
+    threads: str | None = None
+    fps: float | None = None
+    end_to_end: bool = False
+    tier: Tier = "default"
+
+
+@dataclass(frozen=True)
+class Benched:
+    """What was measured: the kit document, its rows by model, or a comparison; of a run also its result."""
+
+    name: str
+    device: str
+    document: dict[str, Any]
+    rows: dict[str, list[Latency]]
+    remote: bool = False
+    comparison: Comparison | None = None
+    result: Result | None = None
+    run: Path | None = None
+
+
+def bench(request: BenchRequest, face: Face) -> Benched:
+    """Measure. Raises `UsageError`, `DocumentError`, or `StoppedError` for a measurement that is not valid."""
+    address = parse_address(request.target) if request.target is not None else None
+    if request.compare is not None and (request.fps is not None or request.end_to_end):
+        raise UsageError(
+            "--compare times the models alone, back to back: leave --fps and --end-to-end out"
+        )
+    with contextlib.ExitStack() as stack:
+        aside = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgedistill-bench-")))
+        folder = stack.enter_context(_bundle_of(request.subject, aside / "subject"))
+        bundle = _read(folder)
+        _require_model(bundle, request.model)
+        board = stack.enter_context(_board(address, face)) if address is not None else None
+        wanted = _device(request, bundle, board)
+        provider = request.provider or (ENGINE if board is not None and _builds(wanted) else "cpu")
+        if request.compare is not None:
+            other = stack.enter_context(_bundle_of(request.compare, aside / "other"))
+            return _compared(request, folder, other, board, wanted, face)
+        place = (
+            _staged(folder, aside / "bundle") if _needs_staging(folder, board, provider) else folder
+        )
+        target: Target = board or Here()
+        if board is not None and provider == ENGINE:
+            face.say("building engines on the board, which takes minutes")
+            build = ["build-engine", *_model(request)]
+            board.run(place, build, aside / "engines.json", face)
+        out = aside / "kit.json"
+        document = target.run(place, _arguments(request, provider), out, face)
+        return _measured(request, bundle, document, wanted, out, face)
+
+
+def _measured(
+    request: BenchRequest,
+    bundle: Bundle,
+    document: dict[str, Any],
+    wanted: Declared,
+    out: Path,
+    face: Face,
+) -> Benched:
+    """The rows; of a run, recorded in it."""
+    run = request.subject if _is_run(request.subject) else None
+    rows, remote = latency_rows(document, wanted, ""), request.target is not None
+    if run is None:
+        return Benched(bundle.name, wanted.name, document, rows, remote)
+    from edgedistill.recording import record
+
+    result, _ = record(out, run, face.warn)
+    return Benched(bundle.name, wanted.name, document, rows, remote, result=result, run=run)
+
+
+def _compared(
+    request: BenchRequest,
+    new: Path,
+    old: Path,
+    board: SshTarget | None,
+    wanted: Declared,
+    face: Face,
+) -> Benched:
+    """Both files in turns, on one count of threads."""
+    threads = request.threads or "1"
+    if not threads.isdigit():
+        raise UsageError(
+            f"--compare runs with one count of threads, got {threads}: give --threads 1"
+        )
+    if board is not None and request.provider == ENGINE:
+        raise UsageError(
+            "engines are compared on the board itself, where they lie: build-engine in both bundles, then  "
+            "python3 ontarget.pyz compare . --other ../old --provider engine"
+        )
+    names = {m.name for m in _read(old).models}
+    found = compare(
+        old, new, board or Here(), face, tier=request.tier, provider=request.provider or "cpu",
+        threads=int(threads), device=wanted,
+        models=(request.model if request.model in names else None, request.model),
+    )  # fmt: skip
+    return Benched(_read(new).name, wanted.name, {}, {}, board is not None, comparison=found)
+
+
+def _arguments(request: BenchRequest, provider: str) -> list[str]:
+    """The command of the kit."""
+    arguments = [
+        "bench",
+        "--provider",
+        provider,
+        "--threads",
+        request.threads or "1,0",
+        *_model(request),
+    ]
+    arguments += [f"--{request.tier}"] if request.tier != "default" else []
+    arguments += ["--fps", f"{request.fps:g}"] if request.fps is not None else []
+    return [*arguments, *(["--end-to-end"] if request.end_to_end else [])]
+
+
+def _model(request: BenchRequest) -> list[str]:
+    return ["--model", request.model] if request.model is not None else []
+
+
+def _is_run(path: Path) -> bool:
+    return (
+        path.is_dir() and not (path / MANIFEST).is_file() and (path / "bundle" / MANIFEST).is_file()
+    )
+
+
+@contextlib.contextmanager
+def _bundle_of(subject: Path, aside: Path) -> Iterator[Path]:
+    """The folder of a bundle for what a person named."""
+    from edgedistill.deploy.archive import opened
+    from edgedistill.deploy.bare import bare_bundle
+
+    if _is_run(subject):
+        yield subject / "bundle"
+    elif subject.is_file() and subject.suffix.lower() == ".onnx":
+        aside.mkdir(parents=True)
+        yield bare_bundle(subject, aside)
+    else:
+        with opened(subject) as folder:
+            yield folder
+
+
+def _read(folder: Path) -> Bundle:
+    from edgedistill.deploy.archive import read_bundle
+
+    return read_bundle(folder)
+
+
+def _require_model(bundle: Bundle, name: str | None) -> None:
+    names = [m.name for m in bundle.models]
+    if name is not None and name not in names:
+        raise UsageError(f"--model {name}: the bundle has {', '.join(names)}")
+
+
+@contextlib.contextmanager
+def _board(address: Address, face: Face) -> Iterator[SshTarget]:
+    from edgedistill.evidence.remote import SshTarget
+
+    with SshTarget(address, face) as board:
+        yield board
+
+
+def _device(request: BenchRequest, bundle: Bundle, board: SshTarget | None) -> Declared:
+    """What the numbers are for: the device that was asked for, else the bundle's, else what the board is."""
+    if request.device is not None:
+        return declared(load_device(request.device))
+    if _is_run(request.subject):
+        from edgedistill.result import load
+        from edgedistill.target.fingerprint import declared_in
+
+        return declared_in(load(request.subject).device)
+    if bundle.device in device_names() and not (bundle.device == HOST and board is not None):
+        return declared(load_device(bundle.device))
+    if board is None:
+        return declared(load_device(HOST))
+    found = identify(board.machine())
+    return found[0] if len(found) == 1 else NO_DEVICE
+
+
+def _builds(wanted: Declared) -> bool:
+    return wanted.kind == "nvidia_gpu"
+
+
+def _needs_staging(folder: Path, board: SshTarget | None, provider: str) -> bool:
+    """Whether the kit must not run in the bundle's own folder: it is another kit. Engines of this machine lie there."""
+    from edgedistill.deploy.bundle import KIT, kit_bytes
+
+    kit = folder / KIT
+    same = kit.is_file() and kit.read_bytes() == kit_bytes()
+    return not same and (board is not None or provider != ENGINE)
+
+
+def _staged(folder: Path, place: Path) -> Path:
+    """The bundle in another folder, with the kit of this edgedistill; nothing is copied where a link does."""
+    from edgedistill.deploy.archive import known_files
+    from edgedistill.deploy.bundle import KIT, SHIPPED_BESIDE, beside_bytes, kit_bytes
+
+    own: dict[str, Callable[[], bytes]] = {
+        KIT: kit_bytes,
+        **{n: partial(beside_bytes, n) for n in SHIPPED_BESIDE},
+    }
+    for name in known_files(_read(folder)):
+        path = place / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if name in own:
+            path.write_bytes(own[name]())
+            continue
+        try:
+            os.link(folder / name, path)
+        except OSError:
+            shutil.copyfile(folder / name, path)
+    return place

@@ -1,0 +1,327 @@
+"""A board over ssh as a target: what it has is looked at first, the bundle is copied, the kit runs apart from the
+connection, and its document comes back; what was put there is removed again.
+
+A run on the board does not need us: where the connection is cut, it goes on, and we log in again and collect it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import json
+import secrets
+import shlex
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
+
+from edgedistill.document import MAX_DOCUMENT_BYTES
+from edgedistill.errors import DocumentError, EdgedistillError, StoppedError
+from edgedistill.evidence.address import Address
+from edgedistill.evidence.bench import KIT_TIMEOUT_S, read_kit
+from edgedistill.evidence.boardwords import FIRST_PYTHON, ended, fault, lacking, plain
+from edgedistill.evidence.onboard.talk import PREFIX
+from edgedistill.evidence.ssh import Connection, Dropped, Reply
+from edgedistill.evidence.sshwords import HostKeyError
+from edgedistill.evidence.travel import Looked, Sent, bytes_of, needs_of, travelling
+from edgedistill.files import write_atomic
+from edgedistill.progress import Face
+
+RECONNECT_S = 600.0
+PAUSES_S = (0.2, 1.0, 2.0, 5.0, 10.0, 20.0)
+T = TypeVar("T")
+
+
+class SshTarget:
+    """A board; `with SshTarget(address, face) as board: board.run(...)`. Its folder there lives as long as the `with`.
+
+    Raises `UsageError` for what the user can mend and `StoppedError` for what may be over the next time.
+    """
+
+    def __init__(self, address: Address, face: Face, limit_s: int = KIT_TIMEOUT_S) -> None:
+        self.address, self.face, self.limit_s = address, face, limit_s
+        self.connection = Connection(address)
+        self._token = secrets.token_hex(8)
+        self._runs: list[str] = []
+        self._root: str | None = None
+        self._looked: dict[tuple[str, ...], Looked] = {}
+        self._signals: dict[int, Any] = {}
+        self._heard, self._tries, self._given_up = time.monotonic(), 0, False
+
+    def __enter__(self) -> SshTarget:
+        self._heed_signals()
+        try:
+            self.connection.__enter__()
+            self._heard = time.monotonic()
+        except BaseException:
+            self._restore_signals()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._clean()
+        finally:
+            self.connection.close()
+            self._restore_signals()
+
+    def machine(self) -> Mapping[str, Any]:
+        """What the board says of itself. Raises `UsageError` where it has no Python."""
+        reply = self._held(lambda: self._call({"op": "look", "needs": []}))
+        return dict(reply["machine"])
+
+    def look(self, needs: Sequence[str]) -> Looked:
+        """What the board has; asked once. Raises `UsageError` where it lacks a Python with all of `needs`."""
+        key = tuple(needs)
+        if key not in self._looked:
+            reply = self._held(lambda: self._call({"op": "look", "needs": list(needs)}))
+            tried = [t for t in reply["tried"] if isinstance(t, dict)]
+            for found in tried:
+                if tuple(found.get("version") or ()) >= FIRST_PYTHON and all(
+                    found.get(n) for n in needs
+                ):
+                    versions = {"Python": ".".join(map(str, found["version"]))}
+                    versions |= {n: str(found[n]) for n in needs}
+                    self._looked[key] = Looked(str(found["path"]), versions, reply["machine"])
+                    break
+            else:
+                raise lacking(tried, needs, self.address)
+            self.face.say(f"{self.address.login}: {self._looked[key].words}")
+        return self._looked[key]
+
+    def run(self, bundle: Path, arguments: Sequence[str], out: Path, face: Face) -> dict[str, Any]:
+        """Run one command of the bundle's kit there; its document comes back to `out`. Paths in `arguments` are those
+        of files inside the bundle's folder, and relative to it.
+        """
+        looked = self.look(needs_of(arguments))
+        files = travelling(bundle)
+        self._copy(files, face)
+        run = secrets.token_hex(4)
+        self._runs.append(run)
+        request = {
+            "op": "start", "root": self._root, "run": run, "python": looked.python,
+            "arguments": list(arguments), "limit_s": self.limit_s,
+        }  # fmt: skip
+        place = str(self._held(lambda: self._call(request))["run"])
+        face.detail(f"{self.address.login}: {' '.join(arguments)} in {plain(place)}")
+        words = bytearray()
+        status, said = self._follow(place, words, face)
+        if status.get("code") != 0:
+            raise ended(
+                arguments[0], status, words.decode("utf-8", "replace") or said, self.address
+            )
+        write_atomic(out, self._fetched(place))
+        try:
+            return read_kit(out)
+        except DocumentError as error:
+            raise DocumentError(
+                f"{error}. The kit in this bundle is of another version than this edgedistill: make the bundle again"
+            ) from None
+
+    def _copy(self, files: Sequence[Sent], face: Face) -> None:
+        """Bring the folder on the board to the bundle's state; only what differs travels."""
+        request = {
+            "op": "begin", "token": self._token, "folder": self.address.folder, "files": [f.row for f in files],
+        }  # fmt: skip
+        told = [0]
+
+        def once() -> None:
+            begun = self._call(request)
+            self._root = str(begun["root"])
+            missing = [files[i] for i in begun["missing"]]
+            if not missing:
+                return
+            total = sum(f.size for f in missing)
+            if not told[0]:
+                face.say(f"copying {len(missing)} files, {total / 1e6:,.1f} MB")
+            told[0] += 1
+            with face.bar("copying", total) as advance:
+                put = {"op": "put", "root": self._root, "files": [f.row for f in missing]}
+                reply = self._call(
+                    put, bytes_of(missing), lambda r: advance(int(r.get("stored", 0)))
+                )
+            if "done" not in reply:
+                raise StoppedError(
+                    "a file of the bundle changed while it was copied. Give the same command again."
+                )
+
+        self._held(once)
+
+    def _follow(self, place: str, words: bytearray, face: Face) -> tuple[dict[str, Any], str]:
+        """Tell the progress of a run until it ends, over as many logins as that takes."""
+        offset = [0]
+        with _progress(face) as tell:
+
+            def told(reply: Reply) -> None:
+                if "words" in reply:
+                    offset[0] = int(reply["offset"])
+                    words.extend(str(reply["words"]).encode())
+                    tell(plain(words[-2000:].decode("utf-8", "replace")))
+
+            def once() -> Reply:
+                return self._call({"op": "follow", "run": place, "offset": offset[0]}, told=told)
+
+            reply = self._held(once)
+        return dict(reply["status"]), str(reply.get("out") or "")
+
+    def _fetched(self, place: str) -> bytes:
+        """The kit document of a run."""
+
+        def once() -> bytes:
+            parts: list[bytes] = []
+            reply = self._call(
+                {"op": "fetch", "run": place, "most": MAX_DOCUMENT_BYTES},
+                told=lambda r: parts.append(base64.b64decode(r["data"])) if "data" in r else None,
+            )
+            data = b"".join(parts)
+            if reply.get("size") != len(data):
+                raise StoppedError(
+                    f"the kit wrote no document on {self.address.login}, though it ended well"
+                )
+            return data
+
+        return self._held(once)
+
+    def _call(
+        self,
+        request: Mapping[str, Any],
+        body: Iterator[bytes] | None = None,
+        told: Callable[[Reply], None] | None = None,
+    ) -> Reply:
+        """One call. What is no answer of ours, or a fault, is an error."""
+
+        def heard(reply: Reply) -> None:
+            self._heard, self._tries = time.monotonic(), 0
+            if told is not None:
+                told(reply)
+
+        try:
+            reply = self.connection.call(request, body or (), heard)
+            if "fault" in reply:
+                raise fault(reply, self.address)
+        except (KeyError, TypeError, ValueError, binascii.Error) as error:
+            raise StoppedError(
+                f"{self.address.login} answers in a way that is not understood ({error!r})"
+            ) from None
+        return reply
+
+    def _held(self, work: Callable[[], T]) -> T:
+        """What `work` gives; where the connection is lost, it is done again after another login."""
+        while True:
+            try:
+                return work()
+            except Dropped:
+                self._again()
+
+    def _again(self) -> None:
+        """Log in again, until `RECONNECT_S` after the board was last heard. Raises `StoppedError` then."""
+        if not self._tries:
+            self.face.say(
+                f"the connection to {self.address.login} was lost; what runs there goes on"
+            )
+        reason = "the connection is lost each time"
+        while time.monotonic() - self._heard < RECONNECT_S:
+            self._tries += 1
+            time.sleep(PAUSES_S[min(self._tries, len(PAUSES_S)) - 1])
+            try:
+                self.connection.open()
+            except HostKeyError:
+                raise
+            except EdgedistillError as error:
+                reason = str(error)
+            else:
+                self.face.say(f"logged in to {self.address.login} again")
+                return
+        self._given_up = True
+        found = ""
+        if self._root is not None and self._runs:
+            found = (
+                f" Its document will be {plain(self._root)}/run-{self._runs[-1]}/kit.json there: bring it here, "
+                f"and give it "
+                "to  edgedistill record"
+            )
+        raise StoppedError(
+            f"{self.address.login} was not heard of for {RECONNECT_S:g} s ({reason}). A run that was started there "
+            f"goes on "
+            f"to its end.{found}"
+        )
+
+    def _clean(self) -> None:
+        """Remove what was put on the board, and end what runs there; else say the command which does."""
+        if self._root is None and not self._runs:
+            return
+        request = {
+            "op": "clean",
+            "token": self._token,
+            "folder": self.address.folder,
+            "runs": self._runs,
+        }
+        with contextlib.suppress(Dropped, EdgedistillError, KeyboardInterrupt):
+            if not self._given_up and self._cleaned(request):
+                return
+        self.face.warn(
+            f"something is left on {self.address.login}: to end and remove it, run  {self._by_hand()}"
+        )
+
+    def _cleaned(self, request: Mapping[str, Any]) -> bool:
+        """Whether nothing is left on the board; after a lost connection, of one more login."""
+        try:
+            reply = self._call(request)
+        except Dropped:
+            self.connection.open()
+            reply = self._call(request)
+        return reply.get("left") is None
+
+    def _by_hand(self) -> str:
+        """The one command that ends what runs on the board and removes it. `[r]un` keeps pkill off its own shell."""
+        runs = "|".join(f"[r]un-{run}" for run in self._runs) or f"[e]{PREFIX[1:]}{self._token}"
+        if self.address.folder is None:
+            gone = shlex.quote(self._root) if self._root else f"/tmp/{PREFIX}{self._token}-*"
+        else:
+            gone = shlex.join(
+                f"{self._root or self.address.folder}/run-{run}" for run in self._runs
+            )
+        return self.address.command(f"pkill -f {shlex.quote(runs)}; rm -rf {gone}")
+
+    def _heed_signals(self) -> None:
+        """A polite end of this program is as Ctrl-C: the board is cleaned first."""
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            raise KeyboardInterrupt
+
+        if threading.current_thread() is threading.main_thread():
+            for name in ("SIGTERM", "SIGHUP"):
+                number = getattr(signal, name, None)
+                if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+                    self._signals[number] = signal.signal(number, stop)
+
+    def _restore_signals(self) -> None:
+        for number, handler in self._signals.items():
+            signal.signal(number, handler)
+        self._signals = {}
+
+
+@contextlib.contextmanager
+def _progress(face: Face) -> Iterator[Callable[[str], None]]:
+    """Shows the last line of what a run says: in place on a terminal, else each new one, seldom."""
+    shown, at = [""], [0.0]
+    status = face.console.status("waiting for the board") if face.live else None
+
+    def tell(text: str) -> None:
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        if not lines or lines[-1] == shown[0]:
+            return
+        shown[0] = lines[-1]
+        if status is not None:
+            status.update(json.dumps(shown[0], ensure_ascii=False)[1:-1].replace("[", "\\["))
+        elif time.monotonic() - at[0] > 2:
+            at[0] = time.monotonic()
+            face.say(f"    {shown[0][:160]}")
+
+    with status or contextlib.nullcontext():
+        yield tell
