@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from ontarget.contract import MANIFEST, Bundle
 
 from edgedistill.errors import UsageError
-from edgedistill.evidence.address import Address, parse_address
 from edgedistill.evidence.bench import Here, Target, compare, latency_rows
+from edgedistill.evidence.board.address import Address, parse_address
 from edgedistill.latencyresult import Comparison, Latency, Tier
 from edgedistill.progress import Face
 from edgedistill.result import Result
@@ -29,7 +29,7 @@ from edgedistill.target.fingerprint import UNKNOWN, Declared, declared, identify
 from edgedistill.target.measured import HOST
 
 if TYPE_CHECKING:
-    from edgedistill.evidence.remote import SshTarget
+    from edgedistill.evidence.board.remote import SshTarget
 
 ENGINE = "engine"
 NO_DEVICE = Declared(UNKNOWN, "unknown device", UNKNOWN)
@@ -198,7 +198,7 @@ def _require_model(bundle: Bundle, name: str | None) -> None:
 
 @contextlib.contextmanager
 def _board(address: Address, face: Face) -> Iterator[SshTarget]:
-    from edgedistill.evidence.remote import SshTarget
+    from edgedistill.evidence.board.remote import SshTarget
 
     with SshTarget(address, face) as board:
         yield board

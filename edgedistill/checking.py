@@ -6,7 +6,6 @@ Nothing here needs torch; measuring alone needs onnxruntime, and a time is never
 from __future__ import annotations
 
 import importlib.util
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,6 +43,8 @@ class CheckRequest:
     asked: Asked
     measure: bool = True
     update: bool = False
+    target: str | None = None
+    device: str | None = None
 
 
 def run_check(request: CheckRequest, face: Face) -> Check:
@@ -123,7 +124,7 @@ def _timed(
     limits: Mapping[LimitName, Allowed], new: Subject, old: Subject | None, request: CheckRequest,
     face: Face,
 ) -> Timed:  # fmt: skip
-    """What the limits need to have measured, measured on this machine; or why it was not."""
+    """What the limits need to have measured, measured here or on the board; or why it was not."""
     wanted = [name for name in MEASURED if name in limits]
     if not wanted or request.update:
         return Timed(why="--update does not measure")
@@ -132,31 +133,30 @@ def _timed(
     if new.file is None:
         why = "its file is not here, and the times of two results are never compared"
         return Timed(why=why, advice="give the run folders, with the bundles in them")
-    if importlib.util.find_spec("onnxruntime") is None:
+    if request.target is None and importlib.util.find_spec("onnxruntime") is None:
         return Timed(
             why="onnxruntime is not installed here", advice='pip install "edgedistill[cpu]"'
         )
     found = Timed()
     same = old is not None and old.facts.sha256 == new.facts.sha256
-    with tempfile.TemporaryDirectory(prefix="edgedistill-check-") as name:
-        folder = Path(name)
-        if "max-latency-growth" in limits and old is not None and not same:
-            found = _against(limits["max-latency-growth"], new, old, folder, face)
-        if _by_itself(wanted, new):
-            found = replace(found, rows=_rows(new, folder, face))
+    if "max-latency-growth" in limits and old is not None and not same:
+        found = _against(limits["max-latency-growth"], new, old, request, face)
+    if _by_itself(wanted, new, request):
+        found = replace(found, rows=_rows(new, request, face))
     return found
 
 
-def _by_itself(wanted: list[LimitName], new: Subject) -> bool:
-    """Whether a limit asks for a time or memory that no result has, and this machine can tell."""
+def _by_itself(wanted: list[LimitName], new: Subject, request: CheckRequest) -> bool:
+    """Whether a limit asks for a time or memory that no result has, and a machine is there that can tell."""
     alone = [name for name in wanted if name not in GROWTHS]
-    return bool(alone) and not new.latency and new.device in HOST
+    return bool(alone) and not new.latency and (new.device in HOST or request.target is not None)
 
 
-def _against(limit: Allowed, new: Subject, old: Subject, folder: Path, face: Face) -> Timed:
+def _against(
+    limit: Allowed, new: Subject, old: Subject, request: CheckRequest, face: Face
+) -> Timed:
     """Both files in turns; once more with more pairs where the first ones do not decide."""
-    from edgedistill.deploy.bare import bare_bundle
-    from edgedistill.evidence.bench import Here, compare
+    from edgedistill.benching import BenchRequest, bench
 
     if old.file is None:
         advice = "give the old model itself: --baseline OLD.onnx, or its bundle"
@@ -164,32 +164,33 @@ def _against(limit: Allowed, new: Subject, old: Subject, folder: Path, face: Fac
             "a baseline file holds no model" if old.baseline else "the old model's file is not here"
         )
         return Timed(why=f"{what}, and a time of another machine says nothing", advice=advice)
-    assert new.file is not None
-    bundles = [
-        bare_bundle(side.file, folder / which)
-        for side, which in ((old, "old"), (new, "new"))
-        if side.file is not None
-    ]
     face.say("timing both models in turns")
-    found = compare(bundles[0], bundles[1], Here(), face)
+    asked = BenchRequest(_place(new), request.target, request.device, compare=_place(old))
+    found = bench(asked, face).comparison
+    assert found is not None
     if found.outcome(limit.value) == "inconclusive":
         face.say("the first pairs do not decide: once more, with more of them")
-        found = compare(bundles[0], bundles[1], Here(), face, tier="thorough")
+        found = bench(replace(asked, tier="thorough"), face).comparison
     return Timed(comparison=found)
 
 
-def _rows(new: Subject, folder: Path, face: Face) -> tuple[Latency, ...]:
-    """The new file alone, timed on this machine."""
-    from edgedistill.deploy.bare import bare_bundle
-    from edgedistill.evidence.bench import Here, latency_rows
-    from edgedistill.target.device import load_device
+def _rows(new: Subject, request: CheckRequest, face: Face) -> tuple[Latency, ...]:
+    """The new file alone. Of a file that belongs to no device, the machine that times it is the device."""
+    from edgedistill.benching import BenchRequest, bench
 
-    assert new.file is not None
-    bundle = bare_bundle(new.file, folder / "alone")
     face.say("timing the new model")
-    document = Here().run(bundle, ["bench", "--threads", "1"], folder / "latency.json", face)
-    found = latency_rows(document, load_device("host"), "")
-    return tuple(row for rows in found.values() for row in rows)
+    asked = BenchRequest(_place(new), request.target, request.device, threads="1")
+    rows = [row for rows in bench(asked, face).rows.values() for row in rows]
+    if request.device is None and new.device in HOST:
+        rows = [row.model_copy(update={"evidence": "measured_on_target"}) for row in rows]
+    return tuple(rows)
+
+
+def _place(side: Subject) -> Path:
+    """What there is to time: the bundle of a file where it lies in one, else the file."""
+    assert side.file is not None
+    folder = side.file.parent
+    return folder if (folder / "manifest.json").is_file() else side.file
 
 
 # Baselines

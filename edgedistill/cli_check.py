@@ -55,6 +55,13 @@ def check_command(
         bool, typer.Option("--update", help="Accept NEW: write the baseline file anew.")
     ] = False,
     no_measure: Annotated[bool, typer.Option("--no-measure", help="Time nothing here.")] = False,
+    target: Annotated[
+        str | None,
+        typer.Option(help="Where to time: ssh://user@board[:port][/folder] [this machine]."),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="What a time is for [the bundle's device].")
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="Limits [edgedistill.toml or pyproject.toml, upwards].")
     ] = None,
@@ -83,7 +90,9 @@ def check_command(
         "max-memory-mb": max_memory_mb, "max-drop": max_drop, "min-top1": min_top1,
     }  # fmt: skip
     asked = asked_from(options, baseline, strict, config)
-    request = CheckRequest(new, asked, measure=not no_measure, update=update)
+    request = CheckRequest(
+        new, asked, measure=not no_measure, update=update, target=target, device=device
+    )
     check = run_check(request, face_of(verbose, quiet))
     _write(check, json_file, junit_file, benchmark_json, summary)
     _tell(check, new)

@@ -22,7 +22,7 @@ from edgedistill.benching import BenchRequest, bench
 from edgedistill.deploy.bundle import kit_bytes
 from edgedistill.errors import UsageError
 from edgedistill.evidence.bench import FakeTarget
-from edgedistill.evidence.travel import travelling
+from edgedistill.evidence.board.travel import travelling
 from edgedistill.latencyresult import Comparison
 from edgedistill.progress import silent
 from edgedistill.result import load

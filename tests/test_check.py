@@ -289,7 +289,7 @@ def test_a_ratio_that_does_not_decide_is_measured_once_more_with_more_pairs(
     models: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
 ) -> None:  # fmt: skip
     target = board(ratio, {"default": 0.2, "thorough": thorough})
-    monkeypatch.setattr("edgedistill.evidence.bench.Here", lambda: target)
+    monkeypatch.setattr("edgedistill.benching.Here", lambda: target)
     code, out, err = check(models[1], "--baseline", models[0], *GROWTH, "--json", "c.json")
     assert code == codes[0] and status in out and "noisy" in out and "a processor" in out
     assert [("--thorough" in call[1]) for call in target.calls] == [False, True]
@@ -303,7 +303,7 @@ def test_a_ratio_that_decides_at_once_is_not_measured_again(
     check: Call, models: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = board(1.2, {"default": 0.1})
-    monkeypatch.setattr("edgedistill.evidence.bench.Here", lambda: target)
+    monkeypatch.setattr("edgedistill.benching.Here", lambda: target)
     code, out, _ = check(models[1], "--baseline", models[0], *GROWTH)
     assert code == 1 and len(target.calls) == 1 and "+20.0 % (+10.0 to +30.0)" in out
 
@@ -314,7 +314,7 @@ def test_a_measurement_that_is_not_valid_is_exit_code_3(
     def refuse(*_: object) -> dict[str, Any]:
         raise StoppedError("the provider fell back")
 
-    monkeypatch.setattr("edgedistill.evidence.bench.Here", lambda: FakeTarget(refuse))
+    monkeypatch.setattr("edgedistill.benching.Here", lambda: FakeTarget(refuse))
     code, out, err = check(models[1], "--baseline", models[0], *GROWTH)
     assert (code, out) == (3, "") and "the provider fell back" in err
 
@@ -323,7 +323,7 @@ def test_nothing_is_measured_without_the_runtime_the_file_or_the_wish(
     check: Call, models: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     target = board(1.0, {})
-    monkeypatch.setattr("edgedistill.evidence.bench.Here", lambda: target)
+    monkeypatch.setattr("edgedistill.benching.Here", lambda: target)
     check(models[0], "--baseline", "b.json", "--update", *GROWTH)
     code, out, _ = check(models[1], "--baseline", "b.json", *GROWTH)
     assert code == 0 and "a baseline file holds no model" in out
@@ -349,6 +349,38 @@ def test_a_file_of_no_device_is_timed_here_and_one_of_a_board_is_not(
     run = scored_run(tmp_path / "run", latency=[])
     code, out, _ = check(run, "--max-latency-ms", "1000")
     assert code == 0 and "jetson-orin-nano-8gb is not here" in out
+
+
+class Board(FakeTarget):
+    """A board that is reached: what `SshTarget` is to a command."""
+
+    def __enter__(self) -> Board:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def machine(self) -> dict[str, Any]:
+        """What the board says of itself."""
+        return {"cpu": "Cortex-A76", "arch": "aarch64"}
+
+
+def test_both_models_are_timed_on_the_board_that_is_named(
+    check: Call, models: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached: list[Any] = []
+    target = board(1.2, {"default": 0.1})
+
+    def reach(address: Any, face: object) -> Board:
+        reached.append(address.login)
+        return Board(lambda bundle, arguments: target.run(bundle, arguments, Path(), None))
+
+    monkeypatch.setattr("edgedistill.evidence.board.remote.SshTarget", reach)
+    monkeypatch.setattr(checking.importlib.util, "find_spec", lambda name: None)  # not needed here
+    code, out, _ = check(models[1], "--baseline", models[0], *GROWTH, "--target", "ssh://pi@board")
+    assert code == 1 and reached == ["pi@board"] and "+20.0 %" in out
+    code, _, err = check(models[1], "--baseline", models[0], *GROWTH, "--target", "http://board")
+    assert code == 2 and "only boards over ssh" in err
 
 
 # A pull request for real

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgedistill.errors import UsageError
-from edgedistill.evidence.address import Address, parse_address
+from edgedistill.evidence.board.address import Address, parse_address
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from edgedistill.evidence.onboard import files, talk
-from edgedistill.evidence.ssh import ONBOARD, onboard_text
+from edgedistill.evidence.board.onboard import files, talk
+from edgedistill.evidence.board.ssh import ONBOARD, onboard_text
 
 FOLDER = Path(files.__file__).parent
 
@@ -30,7 +30,7 @@ def test_it_is_written_in_the_python_of_old_boards_with_nothing_but_the_standard
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             name = node.names[0].name if isinstance(node, ast.Import) else node.module or ""
-            own = name.startswith("edgedistill.evidence.onboard.")
+            own = name.startswith("edgedistill.evidence.board.onboard.")
             assert own or name.split(".")[0] in sys.stdlib_module_names, name
 
 

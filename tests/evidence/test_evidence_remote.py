@@ -22,10 +22,10 @@ from rich.console import Console
 from small_bundle import small_bundle
 
 from edgedistill.errors import DocumentError, EdgedistillError, StoppedError, UsageError
-from edgedistill.evidence import remote
-from edgedistill.evidence.address import parse_address
-from edgedistill.evidence.remote import SshTarget
-from edgedistill.evidence.ssh import BOOT
+from edgedistill.evidence.board import remote
+from edgedistill.evidence.board.address import parse_address
+from edgedistill.evidence.board.remote import SshTarget
+from edgedistill.evidence.board.ssh import BOOT
 from edgedistill.progress import Face
 
 pytestmark = pytest.mark.ssh

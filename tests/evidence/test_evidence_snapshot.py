@@ -18,7 +18,7 @@ from edgedistill.deploy.bare import bare_bundle
 from edgedistill.errors import DocumentError, EdgedistillError, UsageError
 from edgedistill.evidence.checks.predictions import MOST_KEPT, Scored, packed, pair, unpacked
 from edgedistill.evidence.checks.snapshot import Subject, kept, read_subject, short_name
-from edgedistill.result import Result
+from edgedistill.result import Result, load
 
 
 def read(path: Path) -> Subject:
@@ -331,7 +331,7 @@ def test_any_damage_to_a_file_of_a_run_is_an_error(
 
 @FUZZ
 @given(**DAMAGE)
-def test_a_damaged_result_is_an_error_or_says_the_same_of_the_model(
+def test_a_damaged_result_is_an_error_or_says_the_same(
     at: int, value: bytes, cut: bool, run: Path, tmp_path: Path
 ) -> None:
     whole = tmp_path / "run"
@@ -340,21 +340,11 @@ def test_a_damaged_result_is_an_error_or_says_the_same_of_the_model(
     data = (run / "result.json").read_bytes()
     (whole / "result.json").write_bytes(_damaged(data, at, value, cut))
     try:
-        facts = read(whole).facts
+        found = load(whole)
     except EdgedistillError as error:
         assert error.exit_code == 2
-        return
-    assert not cut or at % len(data) >= len(data) - 1
-    true = read(run).facts
-    assert (facts.size_bytes, facts.sha256, facts.layers) == (
-        true.size_bytes,
-        true.sha256,
-        true.layers,
-    )
-    if facts.predictions is not None and true.predictions is not None:
-        assert facts.predictions.right == true.predictions.right
-    if facts.top1 is not None and true.top1 is not None:
-        assert facts.top1.value == pytest.approx(true.top1.value, abs=1e-5)
+    else:
+        assert found == load(run)
 
 
 @FUZZ

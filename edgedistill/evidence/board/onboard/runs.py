@@ -12,7 +12,7 @@ import subprocess
 import time
 from typing import Any, Dict
 
-from edgedistill.evidence.onboard.talk import (
+from edgedistill.evidence.board.onboard.talk import (
     BLOCK,
     Fault,
     environment,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgedistill.errors import DocumentError
-from edgedistill.evidence.boardwords import plain
+from edgedistill.evidence.board.boardwords import plain
 from edgedistill.files import sha256_file
 
 BLOCK = 1 << 18

@@ -1,8 +1,8 @@
 """A login to a board through the system's own OpenSSH client: one for all that follows, host keys checked.
 
-Only constant words stand on a command line, beside the address that the user gave: what runs on the board is text of
-`edgedistill.evidence.onboard`, sent on stdin, and so is every name and path. Where the connection is lost, `Dropped` is
-raised, and `open` logs in again.
+Only constant words stand on a command line, beside the address that the user gave: what runs on the board is the text of
+`onboard/`, sent on stdin, and so is every name and path. Where the connection is lost, `Dropped` is raised, and `open`
+logs in again.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from edgedistill.errors import UsageError
-from edgedistill.evidence.address import Address
-from edgedistill.evidence.onboard.talk import MARK
-from edgedistill.evidence.sshwords import explained
+from edgedistill.evidence.board.address import Address
+from edgedistill.evidence.board.onboard.talk import MARK
+from edgedistill.evidence.board.sshwords import explained
 
 CONNECT_S = 10
 LOGIN_S = 60.0
@@ -56,8 +56,8 @@ class Dropped(Exception):
 @cache
 def onboard_text() -> bytes:
     """The programs of the board, as the two lines that begin what is sent to it."""
-    names = [f"edgedistill.evidence.onboard.{name}" for name in ONBOARD]
-    folder = files("edgedistill").joinpath("evidence/onboard")
+    names = [f"edgedistill.evidence.board.onboard.{name}" for name in ONBOARD]
+    folder = files("edgedistill").joinpath("evidence/board/onboard")
     texts = [folder.joinpath(f"{name}.py").read_text("utf-8") for name in ONBOARD]
     pairs = json.dumps(list(zip(names, texts, strict=True)))
     return f"exec({LOADER!r})\n{pairs}\n".encode()

@@ -6,7 +6,7 @@ import re
 import shlex
 
 from edgedistill.errors import EdgedistillError, StoppedError, UsageError
-from edgedistill.evidence.address import Address
+from edgedistill.evidence.board.address import Address
 
 NO_PYTHON = re.compile(
     r"python3['\"]?:.*(not found|no such file)|not found.*python3|unknown command.*python3", re.I

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from typing import IO, Any, Dict, List
 
-from edgedistill.evidence.onboard.talk import (
+from edgedistill.evidence.board.onboard.talk import (
     BLOCK,
     PREFIX,
     SPARE,

@@ -22,13 +22,13 @@ from typing import Any, TypeVar
 
 from edgedistill.document import MAX_DOCUMENT_BYTES
 from edgedistill.errors import DocumentError, EdgedistillError, StoppedError
-from edgedistill.evidence.address import Address
 from edgedistill.evidence.bench import KIT_TIMEOUT_S, read_kit
-from edgedistill.evidence.boardwords import FIRST_PYTHON, ended, fault, lacking, plain
-from edgedistill.evidence.onboard.talk import PREFIX
-from edgedistill.evidence.ssh import Connection, Dropped, Reply
-from edgedistill.evidence.sshwords import HostKeyError
-from edgedistill.evidence.travel import Looked, Sent, bytes_of, needs_of, travelling
+from edgedistill.evidence.board.address import Address
+from edgedistill.evidence.board.boardwords import FIRST_PYTHON, ended, fault, lacking, plain
+from edgedistill.evidence.board.onboard.talk import PREFIX
+from edgedistill.evidence.board.ssh import Connection, Dropped, Reply
+from edgedistill.evidence.board.sshwords import HostKeyError
+from edgedistill.evidence.board.travel import Looked, Sent, bytes_of, needs_of, travelling
 from edgedistill.files import write_atomic
 from edgedistill.progress import Face
 

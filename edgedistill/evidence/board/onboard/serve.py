@@ -3,9 +3,9 @@
 import json
 import sys
 
-from edgedistill.evidence.onboard.files import begin, look, put
-from edgedistill.evidence.onboard.runs import clean, fetch, follow, start
-from edgedistill.evidence.onboard.talk import Fault, reply
+from edgedistill.evidence.board.onboard.files import begin, look, put
+from edgedistill.evidence.board.onboard.runs import clean, fetch, follow, start
+from edgedistill.evidence.board.onboard.talk import Fault, reply
 
 CALLS = {
     "look": look,

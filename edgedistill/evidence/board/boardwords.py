@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgedistill.errors import EdgedistillError, StoppedError, UsageError
-from edgedistill.evidence.address import Address
-from edgedistill.evidence.sshwords import too_old
+from edgedistill.evidence.board.address import Address
+from edgedistill.evidence.board.sshwords import too_old
 
 FIRST_PYTHON = (3, 8)
 OWN = "~/.ontarget"
