@@ -1,6 +1,6 @@
 """A login to a board through the system's own OpenSSH client: one for all that follows, host keys checked.
 
-Only constant words stand on a command line, beside the address that the user gave: what runs on the board is the text of
+Only constant words stand on a command line, beside the address that the user gave: what runs on a board is the text of
 `onboard/`, sent on stdin, and so is every name and path. Where the connection is lost, `Dropped` is raised, and `open`
 logs in again.
 """
