@@ -85,8 +85,9 @@ def _notes(found: Benched, rows: list[tuple[str, Latency]]) -> Iterator[str]:
         several = {row.evidence for _, row in rows if row.evidence_words == words}
         yield f"Evidence: {', '.join(WORDS[e] for e in sorted(several))}, as {figures.short(words, 400)}."
     for name, row in rows:
-        for warning in row.warnings[:5]:
-            yield f"- {figures.short(name, 40)}, {_threads(row.threads)}: {figures.short(warning, 300)}"
+        if row.warnings:
+            told = "; ".join(figures.short(warning, 300) for warning in row.warnings[:5])
+            yield f"- {figures.short(name, 40)}, {_threads(row.threads)}: {told}"
     if any(row.stable is False for _, row in rows):
         yield QUIET[0].upper() + QUIET[1:] + "."
     if not found.remote and any(row.evidence == "measured_on_proxy" for _, row in rows):

@@ -56,12 +56,31 @@ def _decide(inside: bool, evidence: Evidence) -> Status:
     return "pass" if evidence == "measured_on_target" else "unconfirmed"
 
 
+def current(rows: Sequence[Latency]) -> list[Latency]:
+    """Of each way of measuring the newest row: what is measured again takes the place of what it was before, be it
+    better or worse. Rows stand in the order in which they were measured.
+    """
+    newest: dict[tuple[object, ...], Latency] = {}
+    for row in rows:
+        place = (row.device, row.evidence, row.provider, row.threads, row.batch)
+        newest[(*place, row.scope, row.arrival, row.fps)] = row
+    return list(newest.values())
+
+
+def plain(row: Latency) -> bool:
+    """Whether a row is of what a limit means: one image, the model alone, back to back."""
+    return (row.batch, row.scope, row.arrival) == (1, "model", "back_to_back")
+
+
 def judged_latency(rows: Sequence[Latency], proxy_counts: bool) -> Latency | None:
-    """The row of batch 1 that the limit looks at: measured on the target, else a like machine, else predicted."""
+    """The row that the limit looks at: measured on the target, else a like machine, else predicted; of several ways to
+    run the file (threads) the fastest.
+    """
     wanted: list[Evidence] = ["measured_on_target"]
     wanted += ["measured_on_proxy", "predicted"] if proxy_counts else ["predicted"]
     for evidence in wanted:
-        known = [r for r in rows if (r.evidence, r.batch) == (evidence, 1) and r.p50_s is not None]
+        known = [r for r in current(rows) if r.evidence == evidence and plain(r)]
+        known = [r for r in known if r.p50_s is not None]
         if evidence == "measured_on_proxy":  # a like processor says nothing about its graphics card
             known = [r for r in known if r.provider == CPU]
         if known:

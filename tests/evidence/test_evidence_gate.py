@@ -334,6 +334,22 @@ def test_the_status_is_that_of_the_worst_row_and_only_the_target_passes(
         assert chosen is not None and chosen.evidence == "measured_on_target"
 
 
+def test_what_is_measured_again_takes_the_place_of_what_was_measured_before() -> None:
+    slow, fast = 0.006, 0.004
+    for first, second in ((fast, slow), (slow, fast)):
+        rows = [latency("measured_on_target", t, p90_s=t) for t in (first, second)]
+        assert lat(0.005, *rows).observed == second
+    threads = [latency("measured_on_target", t, threads=n) for n, t in ((1, fast), (4, slow))]
+    assert lat(0.005, *threads).status == "pass"
+
+
+def test_only_the_model_alone_back_to_back_counts_for_the_limit() -> None:
+    for other in ({"scope": "end_to_end"}, {"arrival": "paced", "fps": 30.0}, {"batch": 8}):
+        row = latency("measured_on_target", 0.001, p90_s=0.001, **other)
+        assert lat(0.005, row).status == "unconfirmed"
+        assert lat(0.005, TARGET_SLOW, row).status == "fail"
+
+
 def test_a_sentence_names_three_things_with_commas() -> None:
     rows = [
         VerdictRow(limit=name, allowed=1.0, status="fail")

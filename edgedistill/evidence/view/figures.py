@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from edgedistill.evidence.gate import current, plain
 from edgedistill.evidence.view.foreign import short as short
 from edgedistill.evidence.view.foreign import visible as visible
 from edgedistill.result import (
@@ -249,13 +250,13 @@ def runs_on(latency: Latency) -> str:
 
 
 def best_latency(latencies: list[Latency]) -> Latency | None:
-    """The measurement with the strongest word about the target, and of these the fastest at batch 1; `None` when there
-    is none.
+    """The measurement with the strongest word about the target, and of these the fastest of what a limit means; `None`
+    when there is none.
     """
-    known = [x for x in latencies if x.p50_s is not None]
+    known = [x for x in current(latencies) if x.p50_s is not None]
 
     def rank(row: Latency) -> tuple[int, bool, float]:
-        return EVIDENCE_ORDER.index(row.evidence), row.batch != 1, headline(row)[1] or 0.0
+        return EVIDENCE_ORDER.index(row.evidence), not plain(row), headline(row)[1] or 0.0
 
     return min(known, key=rank, default=None)
 
