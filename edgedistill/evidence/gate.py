@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ontarget.percentiles import smallest_n
+
 from edgedistill.result import Artifact, Evidence, Latency, Limits, Status, Verdict, VerdictRow
 
 CPU = "CPUExecutionProvider"
@@ -74,13 +76,14 @@ def plain(row: Latency) -> bool:
 
 def judged_latency(rows: Sequence[Latency], proxy_counts: bool) -> Latency | None:
     """The row that the limit looks at: measured on the target, else a like machine, else predicted; of several ways to
-    run the file (threads) the fastest.
+    run the file (threads) the fastest, and a median only where no row has a p90.
     """
     wanted: list[Evidence] = ["measured_on_target"]
     wanted += ["measured_on_proxy", "predicted"] if proxy_counts else ["predicted"]
     for evidence in wanted:
         known = [r for r in current(rows) if r.evidence == evidence and plain(r)]
         known = [r for r in known if r.p50_s is not None]
+        known = [r for r in known if r.p90_s is not None] or known
         if evidence == "measured_on_proxy":  # a like processor says nothing about its graphics card
             known = [r for r in known if r.provider == CPU]
         if known:
@@ -95,6 +98,30 @@ def headline(row: Latency) -> float:
     return value
 
 
+def judged(row: Latency, limit: float) -> tuple[Status, str]:
+    """How a row stands to the limit in seconds, and what it is.
+
+    What else a machine did makes a run slower and never faster. So an unstable row inside the limit passes, and one
+    above it whose median may lie inside is undecided, as a median without a p90 is.
+    """
+    observed = headline(row)
+    status = _decide(observed <= limit, row.evidence)
+    if row.evidence == "predicted":
+        low, high = row.band_s or (observed, observed)
+        return status, f"predicted, {1e3 * low:.3g} to {1e3 * high:.3g} ms"
+    which = "p90" if row.p90_s is not None else "p50"
+    threads = f"{row.threads} thread{'s' if row.threads != 1 else ''}"
+    note = f"{which} of {row.n:,} runs, batch 1, {threads}"
+    if row.p90_s is None and status == "pass":
+        status, note = "unconfirmed", f"{note}; a p90 needs {smallest_n(0.9)} runs"
+    if row.stable is False:
+        note += ", unstable"
+        median = row.low.get("p50", row.p50_s)
+        if status == "fail" and median is not None and median <= limit:
+            status, note = "unconfirmed", f"{note}: measure again on a quiet machine"
+    return status, note
+
+
 def latency_row(limit: float | None, facts: Facts) -> VerdictRow | None:
     """Latency of one image, in seconds."""
     if limit is None:
@@ -106,22 +133,12 @@ def latency_row(limit: float | None, facts: Facts) -> VerdictRow | None:
             limit="latency_s", allowed=limit, status="unconfirmed", advice=advice,
             note="no honest prediction for this device and precision",
         )  # fmt: skip
-    observed = headline(row)
-    status = _decide(observed <= limit, row.evidence)
-    if row.evidence == "predicted":
-        low, high = row.band_s or (observed, observed)
-        note = f"predicted, {1e3 * low:.3g} to {1e3 * high:.3g} ms"
-    else:
-        which = "p90" if row.p90_s is not None else "p50"
-        threads = f"{row.threads} thread{'s' if row.threads != 1 else ''}"
-        note = f"{which} of {row.n} runs, batch 1, {threads}"
-        if row.stable is False:
-            note += ", unstable"
+    status, note = judged(row, limit)
     if status == "fail":
         advice = "a smaller student or input: --student, --set student.input_size=64, or a higher --latency-ms"
     return VerdictRow(
-        limit="latency_s", allowed=limit, observed=observed, evidence=row.evidence, status=status,
-        note=note, advice="" if status == "pass" else advice,
+        limit="latency_s", allowed=limit, observed=headline(row), evidence=row.evidence,
+        status=status, note=note, advice="" if status == "pass" else advice,
     )  # fmt: skip
 
 
@@ -138,18 +155,25 @@ def size_row(limit: int | None, facts: Facts) -> VerdictRow | None:
     )  # fmt: skip
 
 
+def peak_bytes(rows: Sequence[Latency]) -> int | None:
+    """The largest peak measured on the target, of one image and the model alone; `None` where nobody measured it."""
+    known = [r for r in rows if r.peak_rss_bytes is not None]
+    peaks = [
+        r.peak_rss_bytes
+        for r in current(known)
+        if r.evidence == "measured_on_target" and (r.batch, r.scope) == (1, "model")
+    ]
+    return max((peak for peak in peaks if peak is not None), default=None)
+
+
 def memory_row(limit: int | None, facts: Facts) -> VerdictRow | None:
     """Peak resident bytes of the clean process that runs the model, less those of the empty process."""
     if limit is None:
         return None
-    measured = [
-        r.peak_rss_bytes
-        for r in facts.chosen.latency
-        if r.evidence == "measured_on_target" and r.peak_rss_bytes is not None
-    ]
+    peak = peak_bytes(facts.chosen.latency)
     evidence: Evidence
-    if measured:
-        value, evidence, note = max(measured), "measured_on_target", "peak of the clean process"
+    if peak is not None:
+        value, evidence, note = peak, "measured_on_target", "peak of the clean process"
     elif facts.predicted_memory_bytes is not None:
         value, evidence = facts.predicted_memory_bytes, "predicted"
         note = "weights, activations and the runtime"

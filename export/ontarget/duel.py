@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from ontarget.conditions import between, look
 from ontarget.contract import Bundle, Model
 from ontarget.peer import Peer
 from ontarget.percentiles import centre
-from ontarget.session import cores
+from ontarget.session import SessionError, cores
 
 CONFIDENCE = 0.998
 """Of the interval: on each side it misses the truth once in a thousand comparisons."""
@@ -40,12 +41,16 @@ class Duel:
     warmup_seconds: float = 0.04
 
 
+FEWEST_PAIRS = 10
+"""As few as carry an interval of `CONFIDENCE`."""
+FEWEST_TURNS = 2
+MOST_SECONDS = 1200.0
+"""A slow model has fewer turns, and then fewer pairs, so that a comparison ends."""
 DUELS = {
     "quick": Duel(pairs=10, sessions=3),
     "default": Duel(),
     "thorough": Duel(pairs=40, sessions=6, turns=8),
 }
-"""Ten pairs are the fewest that carry an interval of this confidence."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +71,22 @@ def compare(
     plan: Duel = Duel(),
     progress: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
-    """The part "compare" of the kit document. Raises as the sessions of either side."""
+    """The part "compare" of the kit document. Raises as the sessions of either side, and SessionError for a provider
+    that builds an engine each time a model is opened.
+    """
+    if provider == "tensorrt":
+        raise SessionError(
+            "--provider tensorrt builds an engine whenever a model is opened, which compare does dozens of times: "
+            "run build-engine in both bundles, and compare with --provider engine."
+        )
     meeting = _Meeting((old, new), provider, threads, batch, plan)
-    before, logs = look(), []
+    before, logs, begun = look(), [], time.monotonic()
     for pair in range(plan.pairs):
         if progress is not None:
             progress(f"pair {pair + 1} of {plan.pairs}: {old.model.file} against {new.model.file}")
         logs.append(meeting.pair(pair))
+        if time.monotonic() - begun > MOST_SECONDS and len(logs) >= FEWEST_PAIRS:
+            break
     notes = between(before, look())[1]
     ratio, low, high = (math.exp(value) for value in centre(logs, CONFIDENCE))
     return {
@@ -122,8 +136,12 @@ class _Meeting:
 
     def _turns(self, peers: list[Peer], index: int) -> float:
         """The median over the turns of one opened pair."""
-        logs = []
+        logs: list[float] = []
+        begun = time.monotonic()
+        share = MOST_SECONDS / (self.plan.pairs * self.plan.sessions)
         for turn in range(self.plan.turns):
+            if len(logs) >= FEWEST_TURNS and time.monotonic() - begun > share:
+                break
             times = [0.0, 0.0]
             for which in _order(index + turn):
                 reply = peers[which].ask({"seconds": self.plan.seconds})[0]

@@ -25,6 +25,8 @@ WINDOWS = 4
 STEADY = 0.02
 """...in their medians to this, or when it took `LONGEST_WARMUPS` times as long."""
 LONGEST_WARMUPS = 10
+MOST_SAMPLES = 200_000
+"""Runs that are kept. Of more, every second one is dropped, and from then on every second one is kept."""
 
 
 @dataclass(frozen=True)
@@ -146,10 +148,10 @@ def measure(
     run()
     begun = clock()
     first_run_s = begun - started
-    runs, notes = _warm_up(run, timing, clock)
-    warmup = (runs, clock() - begun)
+    warmups, notes = _warm_up(run, timing, clock)
+    warmup = (warmups, clock() - begun)
     samples: list[float] = []
-    timed_from, late, frame = clock(), 0, 0
+    timed_from, late, frame, runs, step = clock(), 0, 0, 0, 1
     while True:
         if timing.fps is not None:
             due = timed_from + frame / timing.fps
@@ -160,10 +162,14 @@ def measure(
         before = clock()
         run()
         after = clock()
-        samples.append(after - before)
-        if (
-            timing.fps is not None
-        ):  # a camera does not wait: frames that came meanwhile, but the last, are lost
+        if runs % step == 0:
+            samples.append(after - before)
+        runs += 1
+        if len(samples) == MOST_SAMPLES:
+            del samples[1::2]
+            step *= 2
+        if timing.fps is not None:
+            # a camera does not wait: of the frames that came meanwhile all but the last are lost
             missed = int((after - timed_from) * timing.fps) - frame
             if missed > 0:
                 late, frame = late + missed, frame + missed

@@ -74,6 +74,7 @@ def bench_one(request: dict[str, Any]) -> dict[str, Any]:
         run: Callable[[], object] = whole or (lambda: session.run(inputs))
         before = look()
         result = measure(run, timing)
+        parts = whole.medians(result.n) if whole else {}
         after, notes = between(before, look())
         peak, ran = peak_rss_bytes(), _runs_on(session)
         energy = _energy(run) if request["energy"] else None
@@ -89,7 +90,7 @@ def bench_one(request: dict[str, Any]) -> dict[str, Any]:
         "arrival": "back_to_back" if timing.fps is None else "paced",
         "fps": timing.fps,
         "scope": "end_to_end" if whole else "model",
-        "parts_s": whole.medians(result.n) if whole else {},
+        "parts_s": parts,
         **_times(result),
         "load_s": load_s,
         "peak_rss_bytes": None if peak is None or empty is None else peak - empty,

@@ -122,7 +122,7 @@ def test_the_fastest_way_to_run_it_on_the_target_is_judged() -> None:
 
 def test_p50_stands_in_for_a_p90_that_its_samples_cannot_carry() -> None:
     row = lat(0.005, latency("measured_on_target", 0.004, n=12))
-    assert (row.observed, row.status) == (0.004, "pass")
+    assert (row.observed, row.status) == (0.004, "unconfirmed")
     assert row.note.startswith("p50 of 12 runs")
 
 
@@ -339,8 +339,37 @@ def test_what_is_measured_again_takes_the_place_of_what_was_measured_before() ->
     for first, second in ((fast, slow), (slow, fast)):
         rows = [latency("measured_on_target", t, p90_s=t) for t in (first, second)]
         assert lat(0.005, *rows).observed == second
-    threads = [latency("measured_on_target", t, threads=n) for n, t in ((1, fast), (4, slow))]
+    threads = [
+        latency("measured_on_target", t, p90_s=t, threads=n) for n, t in ((1, fast), (4, slow))
+    ]
     assert lat(0.005, *threads).status == "pass"
+
+
+def test_a_median_of_few_runs_does_not_pass_for_a_p90_of_many() -> None:
+    many = latency("measured_on_target", 0.004, p90_s=0.006)
+    few = latency("measured_on_target", 0.003, threads=4, n=20)
+    assert (lat(0.005, many, few).status, lat(0.005, few).status) == ("fail", "unconfirmed")
+    assert "20 runs, batch 1, 4 threads; a p90 needs 64 runs" in lat(0.005, few).note
+    assert lat(0.002, few).status == "fail"
+
+
+def test_a_busy_machine_is_no_fault_of_the_model_but_a_slow_median_is() -> None:
+    row = latency("measured_on_target", 0.0045, p90_s=0.006, stable=False, low={"p50": 0.004})
+    assert lat(0.005, row).status == "unconfirmed"
+    assert "unstable: measure again on a quiet machine" in lat(0.005, row).note
+    assert lat(0.0039, row).status == "fail"
+    assert lat(0.007, row).status == "pass"
+
+
+def test_memory_is_that_of_one_image_and_the_model_alone() -> None:
+    peaks = [
+        latency("measured_on_target", 0.004, peak_rss_bytes=size, **more)
+        for size, more in (
+            (50, {}), (900, {"batch": 32}), (130, {"scope": "end_to_end"}), (60, {"threads": 4}),
+        )
+    ]  # fmt: skip
+    row = memory(100, *peaks)
+    assert (row.status, row.observed) == ("pass", 60)
 
 
 def test_only_the_model_alone_back_to_back_counts_for_the_limit() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from ontarget import measure as module
 from ontarget.measure import STEADY, TIERS, WINDOWS, Measurement, Timing, measure, summarise
 from ontarget.percentiles import PERCENTILES, smallest_n
 from ontarget.session import FakeClock, FakeSession
@@ -71,6 +72,19 @@ def test_the_hard_limit_ends_a_slow_model_with_a_warning_and_at_least_one_sample
     assert got.upper == got.lower == {}
     assert any("warm-up ended after 3 of 10" in w for w in got.warnings)
     assert any("after 1 of 100 runs" in w for w in got.warnings)
+
+
+def test_of_very_many_runs_every_second_is_kept_and_the_time_is_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "MOST_SAMPLES", 100)
+    durations = [0.001 * (k % 100 + 1) for k in range(5000)]
+    got, session = timed([1.0, *durations], Timing(10.0, 20, 0.0))
+    assert 50 <= got.n < 100
+    assert session.calls > 200
+    assert np.diff(np.array(got.samples_s)[: got.n // 4]) == pytest.approx(
+        [np.diff(got.samples_s)[0]] * (got.n // 4 - 1)
+    )
 
 
 def test_a_paced_run_begins_when_its_frame_is_due() -> None:

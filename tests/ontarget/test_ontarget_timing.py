@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from ontarget import cli, operators, worker
+from ontarget import cli, duel, operators, worker
 from ontarget.contract import ContractError, load_bundle
 from ontarget.duel import CONFIDENCE, DUELS, Duel, Side, compare
 from ontarget.measure import TIERS
@@ -265,3 +266,54 @@ def test_a_file_that_does_not_open_ends_a_comparison_with_its_own_words(
     broken = load_bundle(made.folder)
     with pytest.raises(SessionError, match="cannot be opened"):
         compare(Side(broken, broken.model()), Side(broken, broken.model()), plan=SMALL)
+
+
+def test_a_slow_model_has_fewer_turns_and_pairs_and_never_too_few(
+    shared: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(duel, "MOST_SECONDS", 0.0)
+    bundle = load_bundle(shared.folder)
+    side = Side(bundle, bundle.model())
+    found = compare(
+        side, side, plan=Duel(pairs=14, sessions=1, turns=9, seconds=0.0, warmup_seconds=0.0)
+    )
+    assert len(found["ratios"]) == duel.FEWEST_PAIRS
+    assert found["old"]["n"] == duel.FEWEST_PAIRS * duel.FEWEST_TURNS
+    with pytest.raises(SessionError, match="builds an engine whenever"):
+        compare(side, side, "tensorrt")
+
+
+def test_the_energy_pass_is_no_part_of_the_parts(
+    shared: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A board with a sensor runs the model again after the timing; those runs are not in the parts."""
+    runs: list[int] = []
+
+    def energy(run: Callable[[], object]) -> dict[str, Any]:
+        for _ in range(500):
+            run()
+            runs.append(len(whole.parts_s))
+        return {"source": "x", "joules": 1.0, "watts": 1.0, "idle_watts": 1.0}
+
+    made: list[EndToEnd] = []
+
+    class Kept(EndToEnd):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            made.append(self)
+
+        def medians(self, last: int) -> dict[str, float]:
+            runs.append(-1)
+            return super().medians(last)
+
+    monkeypatch.setattr(worker, "EndToEnd", Kept)
+    monkeypatch.setattr(worker, "_energy", lambda run: energy(run))
+    request = {
+        "bundle": str(shared.folder), "model": "bytes", "provider": "cpu", "threads": 1, "batch": 1,
+        "images": None, "pictures": None, "end_to_end": True, "energy": True, "engine": None,
+        "timing": {"min_seconds": 0.0, "min_runs": 5, "warmup_seconds": 0.0, "tier": "quick"},
+    }  # fmt: skip
+    whole: Any = type("Late", (), {"parts_s": property(lambda self: made[0].parts_s)})()
+    row = worker.bench_one(request)
+    assert runs[0] == -1 and len(runs) == 501
+    assert row["energy"]["joules"] == 1.0

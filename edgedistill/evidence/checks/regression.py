@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from edgedistill.checkresult import Allowed, CheckRow, Ending, LimitName, Verdict
 from edgedistill.evidence.checks.predictions import pair
 from edgedistill.evidence.checks.snapshot import Subject
-from edgedistill.evidence.gate import headline, judged_latency
+from edgedistill.evidence.gate import headline, judged, judged_latency, peak_bytes
 from edgedistill.latencyresult import Comparison
 from edgedistill.metrics import independent_interval, measurable, paired_gain
 from edgedistill.result import Gain, Latency
@@ -144,20 +144,13 @@ def _latency(limit: Allowed, sides: Sides) -> CheckRow:
             advice=sides.timed.advice or there,
         )  # fmt: skip
     observed = headline(row)
-    which = "p90" if row.p90_s is not None else "p50"
-    note = f"{which} of {row.n:,} runs on {row.machine}, {_threads(row)}"
-    status: Ending = "pass" if observed <= limit.value else "fail"
-    if row.evidence == "predicted":
-        note = f"predicted for {row.device}"
-        status = "unconfirmed" if status == "pass" else "fail"
-    elif row.stable is False:
-        note += ", unstable"
-        if status == "fail" and row.low.get("p50", 0.0) <= limit.value:
-            status = "inconclusive"  # what else the machine did is no fault of the model
+    found, note = judged(row, limit.value)
+    undecided = found == "unconfirmed" and row.evidence == "measured_on_target"
+    status: Ending = "inconclusive" if undecided else found
     advice = {"pass": "", "unconfirmed": there, "inconclusive": "a quieter machine"}
     return CheckRow(
-        limit=name, allowed=limit, new=observed, observed=observed, status=status, note=note,
-        advice=advice.get(status, "a smaller model or input, or a higher limit"),
+        limit=name, allowed=limit, new=observed, observed=observed, status=status,
+        note=f"{note}; {row.machine}", advice=advice.get(status, "a smaller model or input, or a higher limit"),
     )  # fmt: skip
 
 
@@ -169,21 +162,14 @@ def _unmeasured(sides: Sides) -> str:
     return f"not measured: {sides.timed.why or f'{device} is not here'}"
 
 
-def _threads(row: Latency) -> str:
-    return f"{row.threads} thread{'' if row.threads == 1 else 's'}"
-
-
 def _memory(limit: Allowed, sides: Sides) -> CheckRow:
     name: LimitName = "max-memory-mb"
-    rows = [*sides.new.latency, *sides.timed.rows]
-    known = [r.peak_rss_bytes for r in rows if r.evidence == "measured_on_target"]
-    peaks = [peak for peak in known if peak is not None]
-    if not peaks:
+    peak = peak_bytes([*sides.new.latency, *sides.timed.rows])
+    if peak is None:
         return CheckRow(
             limit=name, allowed=limit, status="unconfirmed", note=_unmeasured(sides),
             advice=sides.timed.advice,
         )  # fmt: skip
-    peak = max(peaks)
     return CheckRow(
         limit=name, allowed=limit, new=peak, observed=peak,
         status="pass" if peak <= limit.value else "fail", note="peak of the clean process",
