@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from ontarget.contract import KIT_SCHEMA
+from ontarget.contract import KIT_SCHEMA, MANIFEST, ContractError, load_bundle
 
-from edgedistill.deploy.bundle import KIT, kit_bytes
+from edgedistill.deploy.bundle import KIT, SHIPPED_BESIDE, beside_bytes, kit_bytes
 from edgedistill.errors import DocumentError, EdgedistillError, StoppedError, UsageError
 from edgedistill.latencyresult import Comparison, Tier
 from edgedistill.progress import Face
@@ -187,13 +187,10 @@ def compare(
     """
     with tempfile.TemporaryDirectory(prefix="edgedistill-compare-") as name:
         folder = Path(name) / "new"
-        shutil.copytree(new, folder)
-        shutil.copytree(old, folder / OTHER)
-        (folder / KIT).write_bytes(kit_bytes())
+        for source, model, place in zip((old, new), models, (folder / OTHER, folder), strict=True):
+            _alone(source, model, place)
         arguments = ["compare", "--other", OTHER, "--provider", provider, "--threads", str(threads)]
         arguments += [] if tier == "default" else [f"--{tier}"]
-        for option, model in zip(("--other-model", "--model"), models, strict=True):
-            arguments += [] if model is None else [option, model]
         document = target.run(folder, arguments, Path(name) / "compare.json", face)
     machine, found = document["machine"], document["compare"]
     evidence = (
@@ -202,3 +199,33 @@ def compare(
     return Comparison(
         **found, machine=str(machine.get("cpu") or "unknown processor"), evidence=evidence
     )
+
+
+def _alone(source: Path, model: str | None, place: Path) -> None:
+    """A bundle of one model of another one, the chosen one for None, with the kit of this installation; files are
+    linked where that can be.
+
+    Raises `DocumentError` for a damaged bundle, or one without that model.
+    """
+    source = source.resolve()
+    try:
+        bundle = load_bundle(source)
+        wanted = bundle.model(model)
+    except ContractError as error:
+        raise DocumentError(str(error)) from None
+    tree = json.loads((source / MANIFEST).read_text("utf-8"))
+    tree.update(
+        models=[one for one in tree["models"] if one["name"] == wanted.name], chosen=wanted.name
+    )
+    place.mkdir(parents=True, exist_ok=True)
+    (place / MANIFEST).write_text(json.dumps(tree), "utf-8")
+    (place / KIT).write_bytes(kit_bytes())
+    for name in SHIPPED_BESIDE:
+        (place / name).write_bytes(beside_bytes(name))
+    for path in (wanted.path, bundle.golden.path, bundle.labels_path):
+        target = place / path.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.link(path, target)
+        except OSError:
+            shutil.copyfile(path, target)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -278,3 +279,57 @@ def test_rows_are_kept_as_measured_and_sorted_by_model() -> None:
 
 def test_the_packed_kit_can_be_started_by_itself(shipped: Path) -> None:
     assert (shipped / "bundle" / "ontarget.pyz").stat().st_mode & stat.S_IXUSR
+
+
+def test_a_comparison_takes_one_model_of_each_bundle_and_follows_no_link(
+    shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What travels is a bundle of one model, with that of the other in it; whatever else lies there stays."""
+    import shutil
+
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    (secret / "key").write_text("k")
+    for name in ("old", "new"):
+        shutil.copytree(shipped / "bundle", tmp_path / name)
+    (tmp_path / "old" / "link").symlink_to(secret)
+    (tmp_path / "new" / "other").mkdir()
+    seen: list[tuple[str, ...]] = []
+
+    def answer(bundle: Path, arguments: Sequence[str]) -> dict[str, Any]:
+        seen.append(tuple(sorted(str(p.relative_to(bundle)) for p in bundle.rglob("*"))))
+        sides = {
+            side: {"name": "float32", "file": "model.float32.onnx", "sha256": "0" * 64, "p50_s": 1.0, "n": 9}
+            for side in ("old", "new")
+        }  # fmt: skip
+        found = {
+            **sides, "ratio": 1.0, "low": 0.9, "high": 1.1, "confidence": 0.998, "ratios": [1.0] * 10,
+            "runtime": "onnxruntime 1", "provider": "CPUExecutionProvider", "threads": 1, "batch": 1,
+            "warnings": [],
+        }  # fmt: skip
+        return {
+            "schema": "edgedistill.kit/1", "machine": {"cpu": "some"}, "bundle": {}, "rows": [],
+            "compare": found,
+        }  # fmt: skip
+
+    monkeypatch.chdir(tmp_path)
+    found = room.compare(Path("old"), Path("new"), room.FakeTarget(answer), silent(), tier="quick")
+    assert found.outcome(0.2) == "pass" and found.outcome(0.05) == "inconclusive"
+    own = (
+        "README.md", "build_engine.sh", "golden.npz", "labels.txt", "manifest.json", "model.float32.onnx",
+        "ontarget.pyz",
+    )  # fmt: skip
+    assert seen == [tuple(sorted([*own, "other", *(f"other/{n}" for n in own)]))]
+    with pytest.raises(DocumentError, match="has no model"):
+        room.compare(
+            Path("old"), Path("new"), room.FakeTarget(answer), silent(), models=("int8", None)
+        )
+
+
+@pytest.mark.slow
+def test_two_files_are_compared_for_real(shipped: Path) -> None:
+    bundle = shipped / "bundle"
+    found = room.compare(bundle, bundle, room.Here(), silent(), tier="quick")
+    assert found.low < found.ratio < found.high and len(found.ratios) == 10
+    assert found.old.sha256 == found.new.sha256
+    assert (found.provider, found.evidence) == ("CPUExecutionProvider", "measured_on_target")
