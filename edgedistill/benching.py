@@ -37,7 +37,11 @@ NO_DEVICE = Declared(UNKNOWN, "unknown device", UNKNOWN)
 
 @dataclass(frozen=True)
 class BenchRequest:
-    """What a person asked for. `subject` and `compare` are a bundle, an ONNX file or a run; `None` is the default."""
+    """What a person asked for. `subject` and `compare` are a bundle, an ONNX file or a run; `None` is the default.
+
+    `wanted` is what the numbers are for where no `device` is named and the caller knows it; `compare_model` is the
+    model of `compare`, else the one of the same name, else the chosen one.
+    """
 
     subject: Path
     target: str | None = None
@@ -49,6 +53,8 @@ class BenchRequest:
     fps: float | None = None
     end_to_end: bool = False
     tier: Tier = "default"
+    wanted: Declared | None = None
+    compare_model: str | None = None
 
 
 @dataclass(frozen=True)
@@ -135,10 +141,11 @@ def _compared(
             "python3 ontarget.pyz compare . --other ../old --provider engine"
         )
     names = {m.name for m in _read(old).models}
+    other = request.compare_model or (request.model if request.model in names else None)
     found = compare(
         old, new, board or Here(), face, tier=request.tier, provider=request.provider or "cpu",
         threads=int(threads), device=wanted,
-        models=(request.model if request.model in names else None, request.model),
+        models=(other, request.model),
     )  # fmt: skip
     return Benched(_read(new).name, wanted.name, {}, {}, board is not None, comparison=found)
 
@@ -208,6 +215,8 @@ def _device(request: BenchRequest, bundle: Bundle, board: SshTarget | None) -> D
     """What the numbers are for: the device that was asked for, else the bundle's, else what the board is."""
     if request.device is not None:
         return declared(load_device(request.device))
+    if request.wanted is not None:
+        return request.wanted
     if _is_run(request.subject):
         from edgedistill.result import load
         from edgedistill.target.fingerprint import declared_in

@@ -6,6 +6,7 @@ Nothing here needs torch; measuring alone needs onnxruntime, and a time is never
 from __future__ import annotations
 
 import importlib.util
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from edgedistill.checklimits import Asked, defaults, growths
 from edgedistill.checkresult import BASELINE, GROWTHS, Allowed, Changes, Check, LimitName
-from edgedistill.errors import UsageError
+from edgedistill.errors import DocumentError, StoppedError, UsageError
 from edgedistill.evidence.checks.changes import changes
 from edgedistill.evidence.checks.regression import (
     Sides,
@@ -23,15 +24,15 @@ from edgedistill.evidence.checks.regression import (
     sentence,
     verdict,
 )
-from edgedistill.evidence.checks.snapshot import Subject, kept, read_subject, schema_of
-from edgedistill.files import write_atomic
+from edgedistill.evidence.checks.snapshot import OWN, Subject, kept, read_subject, schema_of
+from edgedistill.files import sha256_file, write_atomic
+from edgedistill.target.measured import HOST
 
 if TYPE_CHECKING:
-    from edgedistill.latencyresult import Latency
+    from edgedistill.benching import BenchRequest
+    from edgedistill.latencyresult import Comparison, Latency
     from edgedistill.progress import Face
 
-HOST = (None, "host", "unknown")
-"""Devices of a file that are this machine: what is measured here is measured on the target."""
 MEASURED: tuple[LimitName, ...] = ("max-latency-growth", "max-latency-ms", "max-memory-mb")
 
 
@@ -55,16 +56,30 @@ def run_check(request: CheckRequest, face: Face) -> Check:
     if request.update:
         _require_baseline_file(place)
     new = read_subject(request.new, "NEW", baseline=False)
-    first = request.update and place is not None and not place.exists()
-    old = read_subject(place, "--baseline", baseline=True) if place and not first else None
+    old, lost = _old(place, request.update)
     limits, remarks = _limits(asked, new, old, request.update)
+    remarks += lost
     if old is None:
         limits = {name: limit for name, limit in limits.items() if name not in GROWTHS}
     timed = _timed(limits, new, old, request, face)
+    if timed.rows:  # measured now, as was asked: what a result says of another day is not judged
+        new = replace(new, latency=())
     sides = compared(new, old, timed)
     if request.update:
         return _updated(limits, sides, request, remarks)
     return _judged(limits, sides, asked.strict, remarks)
+
+
+def _old(place: Path | None, update: bool) -> tuple[Subject | None, list[str]]:
+    """The older model, and what is to be said where --update takes the place of one that is not there or damaged."""
+    if place is None or (update and not place.exists()):
+        return None, []
+    try:
+        return read_subject(place, "--baseline", baseline=True), []
+    except DocumentError:
+        if not update:
+            raise
+        return None, [f"What stood in {place} is damaged, so what changed is not known."]
 
 
 def _limits(
@@ -128,6 +143,11 @@ def _timed(
     wanted = [name for name in MEASURED if name in limits]
     if not wanted or request.update:
         return Timed(why="--update does not measure")
+    if request.target is not None and (new.file is None or not request.measure):
+        why = "--no-measure times nothing: leave one of them out"
+        if request.measure:
+            why = "the file of the new model is not here: give the run folder with the bundle in it"
+        raise UsageError(f"--target times on the board, and {why}")
     if not request.measure:
         return Timed(why="--no-measure was given")
     if new.file is None:
@@ -139,24 +159,70 @@ def _timed(
         )
     found = Timed()
     same = old is not None and old.facts.sha256 == new.facts.sha256
-    if "max-latency-growth" in limits and old is not None and not same:
-        found = _against(limits["max-latency-growth"], new, old, request, face)
-    if _by_itself(wanted, new, request):
-        found = replace(found, rows=_rows(new, request, face))
+    with tempfile.TemporaryDirectory(prefix="edgedistill-check-") as aside:
+        placed = _placed(new, Path(aside) / "new")
+        if "max-latency-growth" in limits and old is not None and not same:
+            found = _against(
+                limits["max-latency-growth"], placed, old, Path(aside) / "old", request, face
+            )
+        if _by_itself(wanted, new, request):
+            rows = _rows(placed, request, face)
+            why = "" if any(row.evidence == "measured_on_target" for row in rows) else _not_on(rows)
+            found = replace(found, rows=rows, why=found.why or why)
     return found
 
 
 def _by_itself(wanted: list[LimitName], new: Subject, request: CheckRequest) -> bool:
-    """Whether a limit asks for a time or memory that no result has, and a machine is there that can tell."""
+    """Whether a limit asks for a time or memory that is to be measured: on a board that is named always, here where no
+    result has it and this machine is the one that can tell.
+    """
     alone = [name for name in wanted if name not in GROWTHS]
-    return bool(alone) and not new.latency and (new.device in HOST or request.target is not None)
+    here = not new.latency and new.device in OWN
+    return bool(alone) and (request.target is not None or here)
+
+
+def _not_on(rows: tuple[Latency, ...]) -> str:
+    return f"what was measured does not count, as {rows[0].evidence_words}"
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A side as it is timed: a bundle, the model in it, and the hash of that model's file."""
+
+    side: Subject
+    bundle: Path
+    model: str
+    sha256: str
+
+
+def _placed(side: Subject, aside: Path) -> _Placed:
+    """The bundle that a side was read of; of a file that was named, a bundle of that file alone, in `aside`."""
+    from edgedistill.deploy.archive import read_bundle
+    from edgedistill.deploy.bare import bare_bundle
+
+    assert side.file is not None
+    if side.bundle is not None and side.model is not None:
+        return _Placed(side, side.bundle, side.model, side.facts.sha256)
+    aside.mkdir()
+    folder = bare_bundle(side.file, aside)
+    model = read_bundle(folder).models[0]
+    return _Placed(side, folder, model.name, sha256_file(model.path))
+
+
+def _bench_request(new: _Placed, request: CheckRequest) -> BenchRequest:
+    from edgedistill.benching import BenchRequest
+
+    return BenchRequest(
+        new.bundle, request.target, request.device, model=new.model, threads="1",
+        wanted=new.side.wanted,
+    )  # fmt: skip
 
 
 def _against(
-    limit: Allowed, new: Subject, old: Subject, request: CheckRequest, face: Face
+    limit: Allowed, new: _Placed, old: Subject, aside: Path, request: CheckRequest, face: Face
 ) -> Timed:
     """Both files in turns; once more with more pairs where the first ones do not decide."""
-    from edgedistill.benching import BenchRequest, bench
+    from edgedistill.benching import bench
 
     if old.file is None:
         advice = "give the old model itself: --baseline OLD.onnx, or its bundle"
@@ -164,33 +230,42 @@ def _against(
             "a baseline file holds no model" if old.baseline else "the old model's file is not here"
         )
         return Timed(why=f"{what}, and a time of another machine says nothing", advice=advice)
+    before = _placed(old, aside)
     face.say("timing both models in turns")
-    asked = BenchRequest(_place(new), request.target, request.device, compare=_place(old))
-    found = bench(asked, face).comparison
-    assert found is not None
+    asked = replace(_bench_request(new, request), compare=before.bundle, compare_model=before.model)
+    found = _held(bench(asked, face).comparison, before, new)
     if found.outcome(limit.value) == "inconclusive":
         face.say("the first pairs do not decide: once more, with more of them")
-        found = bench(replace(asked, tier="thorough"), face).comparison
+        found = _held(bench(replace(asked, tier="thorough"), face).comparison, before, new)
     return Timed(comparison=found)
 
 
-def _rows(new: Subject, request: CheckRequest, face: Face) -> tuple[Latency, ...]:
-    """The new file alone. Of a file that belongs to no device, the machine that times it is the device."""
-    from edgedistill.benching import BenchRequest, bench
+def _held(found: Comparison | None, old: _Placed, new: _Placed) -> Comparison:
+    """A comparison of these very files. Raises `StoppedError` for one of others."""
+    assert found is not None
+    for timed, placed in ((found.old, old), (found.new, new)):
+        if timed.sha256 != placed.sha256:
+            raise StoppedError(
+                f"another file was timed than {placed.side.file} (sha256 {timed.sha256[:12]}, not "
+                f"{placed.sha256[:12]}): it was changed meanwhile, or the kit is not of this edgedistill. Check again."
+            )
+    return found
+
+
+def _rows(new: _Placed, request: CheckRequest, face: Face) -> tuple[Latency, ...]:
+    """The new file alone. Of a file that belongs to no device, the machine that times it is the device; `host` is this
+    machine and never a board.
+    """
+    from edgedistill.benching import bench
 
     face.say("timing the new model")
-    asked = BenchRequest(_place(new), request.target, request.device, threads="1")
-    rows = [row for rows in bench(asked, face).rows.values() for row in rows]
-    if request.device is None and new.device in HOST:
+    rows = bench(_bench_request(new, request), face).rows.get(new.model, [])
+    if not rows:
+        raise StoppedError(f"the kit gave no time of {new.model}. Check again.")
+    own = OWN if request.target is None else [name for name in OWN if name != HOST]
+    if request.device is None and new.side.device in own:
         rows = [row.model_copy(update={"evidence": "measured_on_target"}) for row in rows]
     return tuple(rows)
-
-
-def _place(side: Subject) -> Path:
-    """What there is to time: the bundle of a file where it lies in one, else the file."""
-    assert side.file is not None
-    folder = side.file.parent
-    return folder if (folder / "manifest.json").is_file() else side.file
 
 
 # Baselines

@@ -11,7 +11,7 @@ from typing import Final, Literal
 from pydantic import ConfigDict, Field
 
 from edgedistill.accuracy import Gain, Proportion
-from edgedistill.document import Bytes, Count, Document, Finite, Sha256
+from edgedistill.document import Bytes, Count, Document, Finite, Sealed, Sha256, sealed
 from edgedistill.latencyresult import Comparison
 
 CHECK: Final = "edgedistill.check/1"
@@ -34,12 +34,8 @@ Ending = Literal["pass", "unconfirmed", "inconclusive", "regress", "fail"]
 Verdict = Literal["pass", "unconfirmed", "inconclusive", "fail"]
 
 
-class _Named(Document):
-    """A document that names its schema."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", protected_namespaces=(), populate_by_name=True
-    )
+_NAMED = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), populate_by_name=True)
+"""Of a document that names its schema."""
 
 
 class Predictions(Document):
@@ -53,11 +49,13 @@ class Predictions(Document):
     right: str
 
 
-class Snapshot(_Named):
+class Snapshot(Sealed):
     """One model. `files` are its ONNX file and all that it names; `sha256` is of what they hold.
 
     `layers` are bytes by layer, by short names; a baseline keeps the largest and adds the rest up.
     """
+
+    model_config = _NAMED
 
     schema_: Literal["edgedistill.baseline/1"] = Field(default=BASELINE, alias="schema")
     name: str
@@ -74,9 +72,10 @@ class Snapshot(_Named):
     predictions: Predictions | None = None
 
     def dumps(self) -> str:
-        """The text of a baseline file: sorted, a fact a line, ends with a newline."""
+        """The text of a baseline file: sorted, a fact a line, its seal the last; ends with a newline."""
         facts = self.model_dump(mode="json", by_alias=True, exclude_none=True)
-        return json.dumps(facts, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+        ordered = json.loads(json.dumps(facts, sort_keys=True))
+        return json.dumps(sealed(ordered), indent=1, ensure_ascii=False) + "\n"
 
 
 class Allowed(Document):
@@ -122,8 +121,10 @@ class Changes(Document):
     operators: list[Change] = []
 
 
-class Check(_Named):
+class Check(Document):
     """The outcome: `status` of the worst row, and the exit code that follows from it and from `strict`."""
+
+    model_config = _NAMED
 
     schema_: Literal["edgedistill.check/1"] = Field(default=CHECK, alias="schema")
     status: Verdict

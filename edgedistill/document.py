@@ -55,8 +55,12 @@ class Sealed(Document):
 
     def dumps(self) -> str:
         """The document as JSON text with its seal, one key a line; ends with a newline."""
-        data = self.model_dump(mode="json", by_alias=True)
-        return json.dumps({**data, SEAL: _seal_of(data)}, indent=1) + "\n"
+        return json.dumps(sealed(self.model_dump(mode="json", by_alias=True)), indent=1) + "\n"
+
+
+def sealed(data: dict[str, Any]) -> dict[str, Any]:
+    """A document as it is written, with its seal as the last key."""
+    return {**data, SEAL: _seal_of(data)}
 
 
 def _seal_of(data: Any) -> str:
@@ -93,8 +97,17 @@ def _no_number(text: str) -> float:
     raise ValueError(f"{text} is no number of a document")
 
 
-def parse(kind: str, model: type[D], path: Path, max_bytes: int = MAX_DOCUMENT_BYTES) -> D:
-    """A document of `model` read from `path`; any damage is a `DocumentError` that names the file."""
+def parse(
+    kind: str,
+    model: type[D],
+    path: Path,
+    max_bytes: int = MAX_DOCUMENT_BYTES,
+    *,
+    must_seal: bool = False,
+) -> D:
+    """A document of `model` read from `path`; any damage is a `DocumentError` that names the file. `must_seal`: one
+    without its seal is damaged too.
+    """
     try:
         with path.open("rb") as file:
             raw = file.read(max_bytes + 1)
@@ -102,8 +115,8 @@ def parse(kind: str, model: type[D], path: Path, max_bytes: int = MAX_DOCUMENT_B
             raise DocumentError(f"{kind} {path} has more than the {max_bytes:,} bytes allowed")
         data = json.loads(raw.decode("utf-8"), parse_constant=_no_number, parse_float=_number)
         found = model.model_validate(data)
-        sealed = issubclass(model, Sealed) and SEAL in data
-        if sealed and data.pop(SEAL) != _seal_of(data):
+        held = issubclass(model, Sealed) and (must_seal or SEAL in data)
+        if held and data.pop(SEAL, None) != _seal_of(data):
             raise DocumentError(
                 f"{kind} {path} was changed or damaged after it was written: its seal does not fit what it says. "
                 "Copy it anew, or write it again with the command that made it."

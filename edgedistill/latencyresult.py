@@ -108,6 +108,8 @@ class Compared(Document):
 class Comparison(Document):
     """How much slower `new` is than `old`: the centre of `ratios`, one for each pair of fresh processes that ran in
     turns, with an interval that holds with `confidence` (`ontarget.percentiles.centre`).
+
+    `same_class`: what ran is of the device's kind, its GPU for a device with one; where not, `evidence_words` say so.
     """
 
     old: Compared
@@ -123,6 +125,8 @@ class Comparison(Document):
     threads: Count
     batch: Count
     evidence: Evidence
+    evidence_words: str = ""
+    same_class: bool | None = None
     warnings: list[str] = []
 
     def outcome(self, growth: float) -> Outcome:

@@ -13,10 +13,13 @@ import onnx
 from evidence_parts import CLOTHES, confusion
 from evidence_samples import make_result
 from onnx import TensorProto, helper, numpy_helper
+from ontarget.facts import Preprocess
 
 from edgedistill import metrics
+from edgedistill.deploy.bundle import Packed, write_bundle
 from edgedistill.files import sha256_file
-from edgedistill.result import Result
+from edgedistill.result import Precision, Result
+from edgedistill.rundir import Work, now_utc
 
 SIZE = 8
 
@@ -63,6 +66,27 @@ def write(path: Path, model: onnx.ModelProto | None = None, *, beside: bool = Fa
         location=f"{path.name}.data" if beside else None, size_threshold=0,
     )  # fmt: skip
     return path
+
+
+def bundle_of(
+    folder: Path,
+    models: Mapping[Precision, onnx.ModelProto],
+    chosen: Precision,
+    device: str = "host",
+) -> Path:
+    """A bundle of several models. Nothing is quantized: a name tells a file from its neighbours."""
+    packed = [
+        Packed(name, m.SerializeToString(), name, "onnxruntime", 17, "float_nchw", input_type="float32")
+        for name, m in models.items()
+    ]  # fmt: skip
+    folder.mkdir(parents=True)
+    write_bundle(
+        Work(folder), name=folder.name, device=device, created_utc=now_utc(), classes=list("abc"),
+        preprocess=Preprocess(SIZE, SIZE, (0.5,) * 3, (0.5,) * 3), models=packed, chosen=chosen,
+        golden_pixels=np.zeros((2, SIZE, SIZE, 3), np.uint8), golden_logits={},
+        licences={"teacher": None, "student": None, "data": None}, golden_words="none",
+    )  # fmt: skip
+    return folder
 
 
 def scored_run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -14,8 +15,9 @@ from typing import Any
 
 import pytest
 import yaml
-from check_parts import classifier, scored_run, write
+from check_parts import bundle_of, classifier, scored_run, write
 from ontarget.contract import load_bundle
+from ontarget.facts import Model
 
 from edgedistill import checking, cli
 from edgedistill.checkresult import Check
@@ -172,8 +174,8 @@ def test_a_baseline_is_made_compared_with_and_made_anew(
     assert check(new, "--baseline", "b.json")[0] == 0
     changed = set((tmp_path / "b.json").read_text().splitlines()) - set(first.splitlines())
     assert (
-        len(changed) == 9
-    )  # what a reviewer reads: layer, size twice, hash, name, file, operators, parameters
+        len(changed) == 10
+    )  # what a reviewer reads: layer, size twice, hash, name, file, operators, parameters, seal
 
 
 def test_an_update_does_not_accept_a_limit_that_stands_by_itself(
@@ -181,6 +183,19 @@ def test_an_update_does_not_accept_a_limit_that_stands_by_itself(
 ) -> None:
     code, out, _ = check(models[1], "--baseline", "b.json", "--update", "--max-size-mb", "0.001")
     assert code == 1 and "b.json was not written" in out and not (tmp_path / "b.json").exists()
+
+
+def test_a_damaged_baseline_stops_a_check_and_an_update_takes_its_place(
+    check: Call, models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "b.json"
+    assert check(models[0], "--baseline", path, "--update")[0] == 0
+    whole = path.read_text()
+    path.write_text(whole.replace('"opset": 17', '"opset": 18'))
+    code, out, err = check(models[0], "--baseline", path)
+    assert (code, out) == (2, "") and "its seal does not fit what it says" in err
+    code, out, _ = check(models[0], "--baseline", path, "--update")
+    assert code == 0 and "b.json is damaged" in out and path.read_text() == whole
 
 
 def test_a_baseline_of_a_run_makes_a_paired_test_possible(check: Call, tmp_path: Path) -> None:
@@ -256,23 +271,62 @@ def test_in_a_job_of_github_the_summary_and_annotations_are_written(
 # Measuring
 
 
-def board(ratio: float, spreads: dict[str, float]) -> FakeTarget:
+def compare_document(
+    bundle: Path, arguments: Sequence[str], seconds: Callable[[Model], float], spread: float
+) -> dict[str, Any]:
+    """What the kit writes for `compare`: of the models that are asked for, the chosen ones where none is."""
+    assert arguments[0] == "compare"
+    asked = dict(itertools.pairwise(arguments))
+    models = [
+        load_bundle(bundle / "other").model(asked.get("--other-model")),
+        load_bundle(bundle).model(asked.get("--model")),
+    ]
+    old, new = (
+        {"name": m.name, "file": m.file, "sha256": m.sha256, "p50_s": seconds(m), "n": 100} for m in models
+    )  # fmt: skip
+    ratio = new["p50_s"] / old["p50_s"]
+    return {
+        "old": old, "new": new, "ratio": ratio, "low": ratio - spread, "high": ratio + spread,
+        "confidence": 0.998, "ratios": [ratio] * 20, "runtime": "r", "provider": "CPUExecutionProvider",
+        "threads": 1, "batch": 1, "warnings": ["noisy"],
+    }  # fmt: skip
+
+
+X86 = {"cpu": "a processor", "arch": "x86_64"}
+
+
+def board(
+    ratio: float, spreads: dict[str, float], machine: dict[str, Any] | None = None
+) -> FakeTarget:
     """A machine that takes `ratio` times as long for the new model; the interval depends on the tier."""
 
     def answer(bundle: Path, arguments: Sequence[str]) -> dict[str, Any]:
-        assert arguments[0] == "compare"
-        found = [load_bundle(place) for place in (bundle / "other", bundle)]
-        sides = [
-            {"name": b.name, "file": b.models[0].file, "sha256": b.models[0].sha256, "p50_s": s, "n": 100}
-            for b, s in zip(found, (0.01, 0.01 * ratio), strict=True)
-        ]  # fmt: skip
+        times = iter((0.01, 0.01 * ratio))
         spread = spreads["thorough" if "--thorough" in arguments else "default"]
-        compare = {
-            "old": sides[0], "new": sides[1], "ratio": ratio, "low": ratio - spread,
-            "high": ratio + spread, "confidence": 0.998, "ratios": [ratio] * 20, "runtime": "r",
-            "provider": "CPUExecutionProvider", "threads": 1, "batch": 1, "warnings": ["noisy"],
-        }  # fmt: skip
-        return {"machine": {"cpu": "a processor", "arch": "x86_64"}, "compare": compare}
+        found = compare_document(bundle, arguments, lambda _: next(times), spread)
+        return {"machine": machine or X86, "compare": {**found, "ratio": ratio}}
+
+    return FakeTarget(answer)
+
+
+def by_size(bundle: Path, arguments: Sequence[str]) -> dict[str, Any]:
+    """A machine whose models take as long as they are large."""
+    found = compare_document(bundle, arguments, lambda m: m.size_bytes / 1e6, 0.01)
+    return {"machine": X86, "compare": found}
+
+
+def timing(seconds: dict[str, float], machine: dict[str, Any]) -> FakeTarget:
+    """A machine that times the models of a bundle as the kit does: all of them, or the one that is asked for."""
+
+    def answer(bundle: Path, arguments: Sequence[str]) -> dict[str, Any]:
+        asked = dict(itertools.pairwise(arguments)).get("--model")
+        names = [m.name for m in load_bundle(bundle).models if asked in (None, m.name)]
+        rows = [
+            {"model": n, "provider": "CPUExecutionProvider", "runtime": "r", "runtime_version": "1", "threads": 1,
+             "batch": 1, "p50_s": seconds[n], "p90_s": seconds[n], "n": 9, "peak_rss_bytes": int(seconds[n] * 1e9)}
+            for n in names
+        ]  # fmt: skip
+        return {"machine": machine, "rows": rows}
 
     return FakeTarget(answer)
 
@@ -354,6 +408,8 @@ def test_a_file_of_no_device_is_timed_here_and_one_of_a_board_is_not(
 class Board(FakeTarget):
     """A board that is reached: what `SshTarget` is to a command."""
 
+    facts: dict[str, Any]
+
     def __enter__(self) -> Board:
         return self
 
@@ -362,25 +418,167 @@ class Board(FakeTarget):
 
     def machine(self) -> dict[str, Any]:
         """What the board says of itself."""
-        return {"cpu": "Cortex-A76", "arch": "aarch64"}
+        return self.facts
+
+
+@pytest.fixture
+def reach(monkeypatch: pytest.MonkeyPatch) -> Callable[[FakeTarget, dict[str, Any]], list[str]]:
+    """Lets --target reach a machine of the test's; the list has the logins of all that were reached."""
+
+    def put(target: FakeTarget, machine: dict[str, Any]) -> list[str]:
+        reached: list[str] = []
+
+        def connect(address: Any, face: object) -> Board:
+            reached.append(address.login)
+            found = Board(lambda bundle, arguments: target.run(bundle, arguments, Path(), None))  # type: ignore[arg-type]
+            found.facts = machine
+            return found
+
+        monkeypatch.setattr("edgedistill.evidence.board.remote.SshTarget", connect)
+        monkeypatch.setattr(
+            checking.importlib.util, "find_spec", lambda name: None
+        )  # not needed here
+        return reached
+
+    return put
+
+
+AT = ("--target", "ssh://pi@board")
+PI = {
+    "board": "Raspberry Pi 5 Model B Rev 1.0", "cpu": "Cortex-A76", "arch": "aarch64", "cores": 4,
+    "memory_bytes": 8_000_000_000,
+}  # fmt: skip
 
 
 def test_both_models_are_timed_on_the_board_that_is_named(
-    check: Call, models: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+    check: Call, models: tuple[Path, Path], reach: Any
 ) -> None:
-    reached: list[Any] = []
-    target = board(1.2, {"default": 0.1})
-
-    def reach(address: Any, face: object) -> Board:
-        reached.append(address.login)
-        return Board(lambda bundle, arguments: target.run(bundle, arguments, Path(), None))
-
-    monkeypatch.setattr("edgedistill.evidence.board.remote.SshTarget", reach)
-    monkeypatch.setattr(checking.importlib.util, "find_spec", lambda name: None)  # not needed here
-    code, out, _ = check(models[1], "--baseline", models[0], *GROWTH, "--target", "ssh://pi@board")
+    reached = reach(board(1.2, {"default": 0.1}, PI), PI)
+    code, out, _ = check(models[1], "--baseline", models[0], *GROWTH, *AT)
     assert code == 1 and reached == ["pi@board"] and "+20.0 %" in out
     code, _, err = check(models[1], "--baseline", models[0], *GROWTH, "--target", "http://board")
     assert code == 2 and "only boards over ssh" in err
+
+
+def test_the_file_that_is_named_is_timed_and_not_what_its_bundle_ships(
+    check: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By size: of each bundle the chosen file is small, and the other is six times as large."""
+    both = {"int8": classifier((8, 8)), "float32": classifier((8, 48))}
+    for name in ("new", "old"):
+        bundle_of(tmp_path / name, both, "int8")  # type: ignore[arg-type]
+    bundle_of(tmp_path / "other", both, "float32")  # type: ignore[arg-type]
+    target = FakeTarget(by_size)
+    monkeypatch.setattr("edgedistill.benching.Here", lambda: target)
+    small, large = "old/model.int8.onnx", "new/model.float32.onnx"
+    for new, old, slower in (
+        (large, small, True), (large, "old", True), ("other", "old", True), ("other", small, True),
+        (small, large, False), ("new", "other", False),
+    ):  # fmt: skip
+        code, out, _ = check(new, "--baseline", old, *GROWTH, "--json", "c.json")
+        found = Check.model_validate_json((tmp_path / "c.json").read_text()).comparison
+        assert found is not None and (found.ratio > 2) == slower and code == int(slower), (new, old)
+        assert ("REGRESS" in out) == slower
+    assert len(target.calls) == 6
+
+
+def test_a_manifest_of_something_else_beside_a_file_is_none_of_its_business(
+    check: Call, models: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "manifest.json").write_text('{"name": "a web page", "icons": []}')
+    target = board(1.0, {"default": 0.01})
+    monkeypatch.setattr("edgedistill.benching.Here", lambda: target)
+    code, out, err = check(models[1], "--baseline", models[0], *GROWTH)
+    assert (code, len(target.calls)) == (0, 1) and "PASS" in out, err
+
+
+def test_a_ratio_of_other_files_is_no_measurement(
+    check: Call, models: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def swapped(bundle: Path, arguments: Sequence[str]) -> dict[str, Any]:
+        found = by_size(bundle, arguments)
+        found["compare"]["new"]["sha256"] = found["compare"]["old"]["sha256"]
+        return found
+
+    monkeypatch.setattr("edgedistill.benching.Here", lambda: FakeTarget(swapped))
+    code, out, err = check(models[1], "--baseline", models[0], *GROWTH)
+    assert (code, out) == (3, "") and "another file was timed than" in err and "new.onnx" in err
+
+
+@pytest.mark.parametrize(
+    ("device", "machine", "status", "words"),
+    [
+        ("jetson-orin-nano-8gb", {"arch": "aarch64"}, "UNCONFIRMED", "the processor, not of the GPU"),
+        ("jetson-orin-nano-8gb", X86, "UNCONFIRMED", "the processor, not of the GPU"),
+        ("raspberry-pi-5", X86, "UNCONFIRMED", "a processor of another kind (x86_64)"),
+        ("raspberry-pi-5", {"arch": "aarch64"}, "REGRESS", "20 pairs"),
+        ("raspberry-pi-5-hailo-8l", PI, "UNCONFIRMED", "not of the NPU"),
+        ("our-own-board", X86, "UNCONFIRMED", "what our-own-board is is not known"),
+        ("host", X86, "REGRESS", "20 pairs"), ("unknown", X86, "REGRESS", "20 pairs"),
+    ],
+)  # fmt: skip
+def test_a_ratio_counts_for_a_device_of_the_kind_that_measured(
+    device: str, machine: dict[str, Any], status: str, words: str, check: Call,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+) -> None:  # fmt: skip
+    old = bundle_of(tmp_path / "old", {"float32": classifier()}, "float32", device)
+    new = bundle_of(tmp_path / "new", {"float32": classifier((8, 24))}, "float32", device)
+    target = board(1.5, {"default": 0.01}, machine)
+    monkeypatch.setattr("edgedistill.benching.Here", lambda: target)
+    code, out, _ = check(new, "--baseline", old, *GROWTH)
+    assert code == int(status == "REGRESS") and out.startswith(("FAIL", status)[code == 0])
+    assert status in out and words in out
+    assert check(new, "--baseline", old, *GROWTH, "--strict")[0] == 1
+
+
+@pytest.mark.parametrize("slow", ["int8", "float32"])
+def test_a_bundle_is_judged_by_the_model_that_ships_and_no_other(
+    slow: str, check: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    both = {"int8": classifier((8, 8)), "float32": classifier((8, 48))}
+    bundle = bundle_of(tmp_path / "b", both, "int8")  # type: ignore[arg-type]
+    target = timing({name: 0.5 if name == slow else 0.001 for name in both}, X86)
+    monkeypatch.setattr("edgedistill.benching.Here", lambda: target)
+    code, out, _ = check(bundle, "--max-latency-ms", "100", "--max-memory-mb", "100")
+    assert code == int(slow == "int8")
+    assert out.count("FAIL") == (3 if slow == "int8" else 0) and "--model" in target.calls[0][1]
+
+
+def test_on_a_board_a_file_of_nobody_counts_and_one_of_this_machine_does_not(
+    check: Call, models: tuple[Path, Path], reach: Any, tmp_path: Path
+) -> None:
+    unknown = {"cpu": "Cortex-A99", "arch": "aarch64"}
+    reach(timing({"float32": 0.001}, unknown), unknown)
+    limit = ("--max-latency-ms", "100", "--max-memory-mb", "100", *AT)
+    code, out, _ = check(models[0], *limit)
+    assert code == 0 and out.startswith("PASS")
+    bundle = bundle_of(tmp_path / "b", {"float32": classifier()}, "float32", "host")
+    code, out, _ = check(bundle, *limit)
+    assert code == 0 and out.startswith("UNCONFIRMED") and "PASS" not in out
+    assert "what was measured does not count" in out
+
+
+def test_on_a_board_that_is_named_a_run_is_measured_whatever_its_result_says(
+    check: Call, reach: Any, tmp_path: Path
+) -> None:
+    row = {
+        "device": "raspberry-pi-5", "machine": "m", "runtime": "r", "provider": "CPUExecutionProvider",
+        "threads": 4, "batch": 1, "evidence": "measured_on_target", "p50_s": 0.001, "p90_s": 0.001, "n": 99,
+    }  # fmt: skip
+    run = scored_run(tmp_path / "run", latency=[row])
+    limit = ("--max-latency-ms", "100", "--device", "raspberry-pi-5")
+    assert check(run, *limit)[0] == 0
+    target = timing({"float16": 0.5, "float32": 0.5}, PI)
+    reach(target, PI)
+    code, out, _ = check(run, *limit, *AT)
+    assert code == 1 and len(target.calls) == 1 and "500 ms" in out
+    code, out, _ = check(run, "--max-latency-ms", "100", *AT)  # for a Jetson, which that is not
+    assert code == 0 and out.startswith("UNCONFIRMED") and "does not count" in out
+    code, out, err = check(run, "--no-measure", *limit, *AT)
+    assert (code, out) == (2, "") and "--no-measure times nothing" in err
+    shutil.rmtree(run / "bundle")
+    code, out, err = check(run, *limit, *AT)
+    assert (code, out) == (2, "") and "is not here" in err
 
 
 # A pull request for real
@@ -516,6 +714,15 @@ def test_the_action_stops_it_too_and_an_input_is_never_a_command(
 def test_the_action_puts_no_input_into_a_script() -> None:
     assert all("${{" not in step["run"] for step in action_steps())
     assert all(step["run"].startswith("set -euo pipefail\n") for step in action_steps())
+
+
+def test_the_action_runs_in_the_bash_of_macos() -> None:
+    """There, in bash 3.2, an array without any element is unset, and `set -u` stops at it."""
+    for step in action_steps():
+        bare = re.sub(r'\$\{(\w+)\[@\]\+"\$\{\1\[@\]\}"\}', "", step["run"])
+        assert "[@]" not in bare
+    last = action_steps()[-1]["run"]
+    assert 'check ${options[@]+"${options[@]}"} --' in last
 
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="needs the program shellcheck")

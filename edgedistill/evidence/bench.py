@@ -24,7 +24,8 @@ from edgedistill.progress import Face
 from edgedistill.recipe import BenchSection
 from edgedistill.result import Evidence, Latency
 from edgedistill.target.device import Device
-from edgedistill.target.fingerprint import Declared, declared, match
+from edgedistill.target.fingerprint import CPU, UNKNOWN, Declared, declared, match
+from edgedistill.target.measured import HOST
 
 KIT_TIMEOUT_S = 3600
 OTHER = "other"
@@ -139,6 +140,26 @@ def same_class(device: Device | Declared, machine: Mapping[str, Any]) -> bool:
     return device.kind == "x86_cpu" and arch in X86
 
 
+def other_kind(device: Device | Declared, machine: Mapping[str, Any], provider: str) -> str:
+    """Why a ratio that a machine measured on `provider` is none of the device, in words; empty where it is one of the
+    same kind of processor, which is all that a ratio needs. A device that has no name is the machine itself.
+    """
+    wanted = declared(device)
+    if wanted.name in (HOST, UNKNOWN):
+        return ""
+    if wanted.kind == "nvidia_gpu":
+        return "a ratio of the processor, not of the GPU" if provider == CPU else ""
+    if wanted.kind == "npu":
+        return "a ratio of the processor, not of the NPU"
+    if wanted.kind == UNKNOWN:
+        return f"a ratio of this machine, and what {wanted.title} is is not known: say it with --device"
+    if provider == CPU and same_class(wanted, machine):
+        return ""
+    arch = str(machine.get("arch") or "an unknown kind")
+    ran = f"a processor of another kind ({arch})" if provider == CPU else f"a GPU ({provider})"
+    return f"a ratio of {ran}, not of the processor of {wanted.title}"
+
+
 def latency_rows(
     document: Mapping[str, Any],
     device: Device | Declared,
@@ -193,12 +214,16 @@ def compare(
         arguments += [] if tier == "default" else [f"--{tier}"]
         document = target.run(folder, arguments, Path(name) / "compare.json", face)
     machine, found = document["machine"], document["compare"]
-    evidence = (
-        "measured_on_target" if device is None else grade(device, machine, found.get("provider"))
-    )
+    evidence: Evidence = "measured_on_target"
+    words = ""
+    if device is not None:
+        evidence = grade(device, machine, found.get("provider"))
+        if evidence != "measured_on_target":
+            words = other_kind(device, machine, str(found.get("provider")))
     return Comparison(
-        **found, machine=str(machine.get("cpu") or "unknown processor"), evidence=evidence
-    )
+        **found, machine=str(machine.get("cpu") or "unknown processor"), evidence=evidence,
+        evidence_words=words, same_class=not words,
+    )  # fmt: skip
 
 
 def _alone(source: Path, model: str | None, place: Path) -> None:

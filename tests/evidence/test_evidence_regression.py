@@ -177,7 +177,7 @@ def test_a_least_top1_is_held_against_the_value_and_tells_of_its_interval() -> N
 # Latency and memory
 
 
-def timed(low: float, ratio: float, high: float) -> Comparison:
+def timed(low: float, ratio: float, high: float, **more: Any) -> Comparison:
     sides = [
         Compared(name=n, file="f", sha256=SHA[i], p50_s=s, n=100)
         for i, (n, s) in enumerate((("old", 0.01), ("new", 0.01 * ratio)))
@@ -185,7 +185,7 @@ def timed(low: float, ratio: float, high: float) -> Comparison:
     return Comparison(
         old=sides[0], new=sides[1], ratio=ratio, low=low, high=high, confidence=0.998,
         ratios=[low, ratio, high], machine="a processor", runtime="onnxruntime 1",
-        provider="CPUExecutionProvider", threads=1, batch=1, evidence="measured_on_proxy",
+        provider="CPUExecutionProvider", threads=1, batch=1, evidence="measured_on_proxy", **more,
     )  # fmt: skip
 
 
@@ -205,6 +205,24 @@ def test_a_growth_in_latency_has_three_outcomes(
     assert found.status == status
     assert found.observed == pytest.approx(interval[1] - 1)
     assert "3 pairs" in found.note and "a processor" in found.note
+
+
+@pytest.mark.parametrize(
+    ("interval", "status"),
+    [
+        ((0.99, 1.0, 1.05), "unconfirmed"),
+        ((1.051, 1.1, 1.2), "unconfirmed"),
+        ((1.0, 1.1, 1.2), "inconclusive"),
+    ],
+)
+def test_a_ratio_of_another_kind_of_processor_decides_nothing(
+    interval: tuple[float, float, float], status: Ending
+) -> None:
+    found = timed(
+        *interval, same_class=False, evidence_words="a ratio of the processor, not of the GPU"
+    )
+    told = row("max-latency-growth", limit(0.05), subject(), subject(which=1), comparison=found)
+    assert told.status == status and "not of the GPU" in told.note and told.advice
 
 
 def test_a_growth_that_was_not_measured_is_inconclusive_with_the_reason() -> None:

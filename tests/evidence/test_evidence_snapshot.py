@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from check_parts import classifier, scored_run, write
+from check_parts import bundle_of, classifier, scored_run, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -118,6 +118,28 @@ def test_a_layer_is_named_once(name: str, operator: str, short: str) -> None:
     assert short_name(name, operator) == short
 
 
+def test_a_file_is_the_file_and_only_a_bundle_or_a_run_knows_its_neighbours(
+    tmp_path: Path, run: Path
+) -> None:
+    both = {"float32": classifier(), "int8": classifier((4,))}
+    bundle = bundle_of(tmp_path / "b", both, "int8", "raspberry-pi-5")  # type: ignore[arg-type]
+    found, file = read(bundle), read(bundle / "model.float32.onnx")
+    assert (found.bundle, found.model) == (bundle, "int8")
+    assert found.wanted is not None and found.wanted.kind == "arm_cpu"
+    assert (file.bundle, file.model, file.wanted, file.device) == (None, None, None, None)
+    assert read(run).bundle is None  # a folder of that name without a manifest
+    whole = Path(shutil.copytree(run, tmp_path / "run"))
+    bare = bare_bundle(whole / "bundle/model.float16.onnx", tmp_path)
+    shutil.copytree(bare, whole / "bundle", dirs_exist_ok=True)
+    assert read(whole).bundle is None  # a manifest that does not name the file
+    shutil.rmtree(whole / "bundle")
+    bundle_of(whole / "bundle", {"float16": classifier()}, "float16")
+    data = (run / "bundle/model.float16.onnx").read_bytes()
+    assert (whole / "bundle/model.float16.onnx").read_bytes() == data
+    assert (read(whole).bundle, read(whole).model) == (whole / "bundle", "float16")
+    assert read(whole).wanted is not None and read(whole).wanted.kind == "nvidia_gpu"  # type: ignore[union-attr]
+
+
 # Pairing
 
 
@@ -161,7 +183,9 @@ def test_a_baseline_is_small_sorted_and_a_fact_a_line(run: Path, tmp_path: Path)
     text = path.read_text("utf-8")
     assert len(text) < 3000
     facts = json.loads(text)
-    assert text == json.dumps(facts, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    assert list(facts)[-1] == "seal"
+    ordered = {**{key: facts[key] for key in sorted(facts) if key != "seal"}, "seal": facts["seal"]}
+    assert text == json.dumps(ordered, indent=1, ensure_ascii=False) + "\n"
     assert kept(read(path)).dumps() == text
     assert facts["schema"] == "edgedistill.baseline/1" and "null" not in text
 
@@ -348,20 +372,41 @@ def test_a_damaged_result_is_an_error_or_says_the_same(
 
 
 @FUZZ
-@given(**DAMAGE)
-def test_a_damaged_baseline_is_an_error_or_still_a_sum_of_its_parts(
-    at: int, value: bytes, cut: bool, run: Path, tmp_path: Path
+@given(**DAMAGE, tables=st.booleans())
+def test_a_damaged_baseline_is_an_error_or_says_the_same(
+    at: int, value: bytes, cut: bool, tables: bool, run: Path, tmp_path: Path
 ) -> None:
+    """Also one of a run whose tables are gone, whose top-1 nothing else in it holds."""
     path = tmp_path / "b.json"
-    data = kept(read(run)).dumps().encode()
+    whole = kept(read(run if tables else run / "result.json"))
+    if not tables:
+        whole = whole.model_copy(update={"predictions": None})
+    data = whole.dumps().encode()
     path.write_bytes(_damaged(data, at, value, cut))
     try:
         facts = read(path).facts
     except EdgedistillError as error:
         assert error.exit_code == 2 and str(path) in str(error)
-        return
-    assert not cut or at % len(data) >= len(data) - 1
-    assert sum(facts.files.values()) == facts.size_bytes
+    else:
+        assert facts == whole
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda d: d["top1"].update(value=0.8), lambda d: d.update(name="x"), lambda d: d.pop("seal"),
+        lambda d: d.update(seal=None), lambda d: d["layers"].popitem(), lambda d: d.pop("opset"),
+    ],
+)  # fmt: skip
+def test_a_baseline_that_was_edited_or_has_no_seal_is_an_error(
+    edit: Any, run: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "b.json"
+    facts = json.loads(kept(read(run)).model_copy(update={"predictions": None}).dumps())
+    edit(facts)
+    path.write_text(json.dumps(facts), "utf-8")
+    with pytest.raises(DocumentError, match="its seal does not fit"):
+        read(path)
 
 
 @given(value=st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),

@@ -119,17 +119,22 @@ def _slower(limit: Allowed, sides: Sides) -> CheckRow:
             limit=name, allowed=limit, status="inconclusive",
             note=f"not measured: {sides.timed.why}", advice=sides.timed.advice,
         )  # fmt: skip
-    outcome = found.outcome(limit.value)
+    outcome: Ending = found.outcome(limit.value)
     runs = f"{len(found.ratios)} pairs of runs in turns on {found.machine}"
-    advice = {
+    if found.same_class is False and outcome != "inconclusive":
+        outcome = "unconfirmed"  # another kind of processor says nothing of the device, good or bad
+    advice: dict[Ending, str] = {
         "pass": "",
         "regress": "see which layers and operators changed",
         "inconclusive": "a quieter machine, or a higher limit: the interval has the limit inside it",
+        "unconfirmed": "compare them on the device, in the bundle there: python3 ontarget.pyz compare . "
+        "--other ../old  (on a GPU with --provider engine)",
     }
+    notes = [runs, *filter(None, [found.evidence_words]), *found.warnings]
     return CheckRow(
         limit=name, allowed=limit, old=found.old.p50_s, new=found.new.p50_s,
         observed=found.ratio - 1, low=found.low - 1, high=found.high - 1, status=outcome,
-        note="; ".join([runs, *found.warnings]), advice=advice[outcome],
+        note="; ".join(notes), advice=advice[outcome],
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -22,10 +23,15 @@ from edgedistill.errors import DocumentError, UsageError
 from edgedistill.evidence.checks.predictions import Scored, packed, scored, unpacked
 from edgedistill.files import sha256_file
 from edgedistill.result import SCHEMA, Artifact, Latency, Layer, Result, load
+from edgedistill.target.device import device_names, load_profile_facts
+from edgedistill.target.fingerprint import UNKNOWN, Declared, declared, declared_in
+from edgedistill.target.measured import HOST
 
 MOST_BASELINE_BYTES = 2_000_000
 MOST_LAYERS, LEAST_LAYER_BYTES = 100, 256
 """Layers that a baseline names: the largest, and none that is next to nothing."""
+OWN = (None, HOST, UNKNOWN)
+"""Devices of a file that are this machine: what is measured here is measured on the target."""
 TAKES = "a result.json or a run folder, a bundle folder, or an ONNX file"
 
 
@@ -33,11 +39,18 @@ TAKES = "a result.json or a run folder, a bundle folder, or an ONNX file"
 class Subject:
     """One side of a check. `file` is the ONNX file where it is here, `latency` what a result says of it, and
     `baseline` whether it is only what was kept of a model.
+
+    Of a bundle or a run, `bundle` is the folder with the file and `model` its name there: a file that was named as such
+    is the file alone, whatever lies beside it. `wanted` is the device that they are for, where it is another than this
+    machine.
     """
 
     facts: Snapshot
     file: Path | None = None
     device: str | None = None
+    wanted: Declared | None = None
+    bundle: Path | None = None
+    model: str | None = None
     latency: tuple[Latency, ...] = ()
     scored: Scored | None = None
     baseline: bool = False
@@ -143,10 +156,12 @@ def short_name(name: str, operator: str) -> str:
 
 
 def _of_bundle(folder: Path) -> Subject:
-    from ontarget.contract import ContractError, load_bundle, verify_hashes
+    from ontarget.contract import ContractError, verify_hashes
 
+    from edgedistill.deploy.archive import read_bundle
+
+    bundle = read_bundle(folder)
     try:
-        bundle = load_bundle(folder)
         faults = verify_hashes(bundle)
     except ContractError as error:
         raise DocumentError(str(error)) from None
@@ -155,7 +170,32 @@ def _of_bundle(folder: Path) -> Subject:
     model = next(m for m in bundle.models if m.name == bundle.chosen)
     facts = _measured(model.path, f"{bundle.name} {model.name}", model.precision)
     lacks = "a bundle does not tell it (the run folder that it was built in does)"
-    return Subject(facts, file=model.path, device=bundle.device, lacks=lacks)
+    return Subject(
+        facts, file=model.path, device=bundle.device, wanted=_wanted({"name": bundle.device}),
+        bundle=folder, model=model.name, lacks=lacks,
+    )  # fmt: skip
+
+
+def _wanted(device: Mapping[str, Any]) -> Declared | None:
+    """What the device of a bundle (its name) or of a result (all that it says) declares; `None` for this machine."""
+    name = device.get("name")
+    if name in OWN:
+        return None
+    if "kind" not in device and name in device_names():
+        return declared(load_profile_facts(str(name)))
+    return declared_in(device)
+
+
+def _in_bundle(file: Path) -> tuple[Path | None, str | None]:
+    """The bundle that a file of a run lies in and its name there, where there is one that names it."""
+    from edgedistill.deploy.archive import read_bundle
+
+    folder = file.parent
+    if not (folder / "manifest.json").is_file():
+        return None, None
+    place = file.resolve()
+    found = next((m for m in read_bundle(folder).models if m.path.resolve() == place), None)
+    return (folder, found.name) if found is not None else (None, None)
 
 
 def _of_run(path: Path) -> Subject:
@@ -182,10 +222,14 @@ def _of_run(path: Path) -> Subject:
         )  # fmt: skip
     facts = facts.model_copy(update={"top1": artifact.top1, "predictions": packed(known)})
     device = result.device.get("name")
+    bundle, model = _in_bundle(file) if file is not None else (None, None)
     return Subject(
         facts,
         file=file,
         device=device if isinstance(device, str) else None,
+        wanted=_wanted(result.device),
+        bundle=bundle,
+        model=model,
         latency=tuple(artifact.latency),
         scored=known,
         lacks=""
@@ -234,7 +278,7 @@ def _file_of(artifact: Artifact, folder: Path) -> Path | None:
 
 
 def _of_baseline(path: Path) -> Subject:
-    kept = parse("baseline", Snapshot, path, MOST_BASELINE_BYTES)
+    kept = parse("baseline", Snapshot, path, MOST_BASELINE_BYTES, must_seal=True)
     known = unpacked(kept.predictions, str(path)) if kept.predictions is not None else None
     faults = []
     if sum(kept.files.values()) != kept.size_bytes:
