@@ -1,7 +1,8 @@
 """`edgedistill bench`: a bundle, a bare ONNX file or a run, timed here or on a board, alone or against another file.
 
 The kit that measures is the one of this edgedistill, also in an older bundle, so that it knows what is asked of it; the
-files are those of the bundle, by their hashes. What a board or this machine measured of a run is recorded in it.
+files are those of the bundle, by their hashes. What a board or this machine measured of a run is recorded in it: the
+run is held from before the measurement, and the document is written where it is wanted before anything is made of it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from ontarget.contract import MANIFEST, Bundle
 from edgedistill.errors import UsageError
 from edgedistill.evidence.bench import Here, Target, compare, latency_rows
 from edgedistill.evidence.board.address import Address, parse_address
+from edgedistill.files import write_atomic
 from edgedistill.latencyresult import Comparison, Latency, Tier
 from edgedistill.progress import Face
 from edgedistill.result import Result
@@ -41,6 +43,7 @@ class BenchRequest:
 
     `wanted` is what the numbers are for where no `device` is named and the caller knows it; `compare_model` is the
     model of `compare`, else the one of the same name, else the chosen one.
+    `json` is where the kit document goes as soon as there is one, or the comparison.
     """
 
     subject: Path
@@ -55,6 +58,7 @@ class BenchRequest:
     tier: Tier = "default"
     wanted: Declared | None = None
     compare_model: str | None = None
+    json: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,10 @@ def bench(request: BenchRequest, face: Face) -> Benched:
             "--compare times the models alone, back to back: leave --fps and --end-to-end out"
         )
     with contextlib.ExitStack() as stack:
+        if request.compare is None and _is_run(request.subject):
+            from edgedistill.recording import held
+
+            stack.enter_context(held(request.subject))
         aside = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgedistill-bench-")))
         folder = stack.enter_context(_bundle_of(request.subject, aside / "subject"))
         bundle = _read(folder)
@@ -98,8 +106,17 @@ def bench(request: BenchRequest, face: Face) -> Benched:
             build = ["build-engine", *_model(request)]
             board.run(place, build, aside / "engines.json", face)
         out = aside / "kit.json"
-        document = target.run(place, _arguments(request, provider), out, face)
+        try:
+            document = target.run(place, _arguments(request, provider), out, face)
+        finally:  # what was measured is there, whatever comes of it
+            _keep(out, request.json)
         return _measured(request, bundle, document, wanted, out, face)
+
+
+def _keep(document: Path, place: Path | None) -> None:
+    """A copy of what the kit wrote, to the byte, where one is wanted and something was written."""
+    if place is not None and document.is_file():
+        write_atomic(place, document.read_bytes())
 
 
 def _measured(
@@ -147,6 +164,8 @@ def _compared(
         threads=int(threads), device=wanted,
         models=(other, request.model),
     )  # fmt: skip
+    if request.json is not None:
+        write_atomic(request.json, found.model_dump_json(indent=1) + "\n")
     return Benched(_read(new).name, wanted.name, {}, {}, board is not None, comparison=found)
 
 

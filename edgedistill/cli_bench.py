@@ -66,7 +66,6 @@ def bench_command(
     """Time a bundle or an ONNX file here or on a board; of a run, its verdict is judged anew."""
     from edgedistill.benching import BenchRequest, bench
     from edgedistill.benchview import bench_view
-    from edgedistill.files import write_atomic
 
     if quick and thorough:
         raise UsageError("--quick and --thorough exclude each other; give one of them")
@@ -74,18 +73,9 @@ def bench_command(
         raise UsageError(f"--json {json} is a folder; give the name of a file")
     request = BenchRequest(
         subject, target, device, compare, model, provider.value if provider else None, threads, fps,
-        end_to_end, "quick" if quick else "thorough" if thorough else "default",
+        end_to_end, "quick" if quick else "thorough" if thorough else "default", json,
     )  # fmt: skip
     found = bench(request, face_of(verbose, quiet))
-    if json is not None:
-        import json as codec
-
-        text = (
-            found.comparison.model_dump_json(indent=1)
-            if found.comparison is not None
-            else codec.dumps(found.document, indent=1)
-        )
-        write_atomic(json, text + "\n")
     show(bench_view(found))
     if found.result is not None and found.run is not None:
         _judged(found.result, found.run)

@@ -46,9 +46,9 @@ class Latency(Document):
 
     `evidence_words` say why the evidence is what it is; `same_class`: the machine's processor is of the device's class,
     so that a proxy says something about a limit (`None` in a result from before this was kept). `arrival` is back to
-    back, or paced at `fps`, of which `late` frames began after the next one was due. `scope` is the model alone, or
-    from the bytes of a picture to the class, with the median of each part in `parts_s`. `quantiles_s` are the 0th to
-    100th percentiles of the samples themselves. `placement` counts nodes by provider.
+    back, or paced at `fps`, of which `late` frames were lost: never run, as newer ones had come meanwhile. `scope` is
+    the model alone, or from the bytes of a picture to the class, with the median of each part in `parts_s`.
+    `quantiles_s` are the 0th to 100th percentiles of the samples themselves. `placement` counts nodes by provider.
     """
 
     device: str

@@ -77,7 +77,9 @@ def fold(result: Result, records: Sequence[Record]) -> Result:
     tables = dict(base.tables)
     for kept in records:
         what = "a kit document taken on a board: every timed run, in seconds"
-        tables[f"record_{kept.name[:4]}"] = Table(path=kept.place, sha256=kept.sha256, what=what)
+        tables[f"record_{kept.name.split('-')[0]}"] = Table(
+            path=kept.place, sha256=kept.sha256, what=what
+        )
     folded = base.model_copy(update={"artifacts": artifacts, "tables": tables})
     return folded.model_copy(update={"verdict": _verdict(result, folded)})
 

@@ -6,9 +6,10 @@ recording twice changes nothing, and a later build of the same run folds them in
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from edgedistill.result import Result, load
 from edgedistill.rundir import RunDir
 
 MOST_RECORDS = 500
-_NAME = re.compile(r"(\d{4})-[0-9a-f]{12}\.json")
+"""That a result is made of: the newest."""
+_NAME = re.compile(r"(\d{4,9})-([0-9a-f]{12})\.json")
 
 
 def record(file: Path, run: Path | None, say: Callable[[str], None]) -> tuple[Result, Path]:
@@ -35,15 +37,24 @@ def record(file: Path, run: Path | None, say: Callable[[str], None]) -> tuple[Re
     raw, tree, document = read_document(file)
     folder = _of_bundle(run, document, file) if run is not None else find_run(document, file)
     _require_content(document, tree, file)
-    lock = FileLock(str(folder / ".lock"))
+    with held(folder):
+        return _recorded(raw, tree, document, folder, file, say), folder
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a run folder, so that no build and no other measurement is at work there; who holds it may call `record`.
+    Raises `BusyError`.
+    """
+    lock = FileLock(str(folder / ".lock"), is_singleton=True)
     try:
         lock.acquire(timeout=0)
     except Timeout:
         raise BusyError(
-            f"another edgedistill is at work in {folder}. Wait until it ends, and record then."
+            f"another edgedistill is at work in {folder}. Wait until it ends, and give the same command again."
         ) from None
     try:
-        return _recorded(raw, tree, document, folder, file, say), folder
+        yield
     finally:
         lock.release()
 
@@ -59,16 +70,15 @@ def _recorded(
     """The same, where nobody else is at work."""
     base, digest = load(folder), hashlib.sha256(raw).hexdigest()
     kept = records_of(folder, base, say)
-    if all(known.sha256 != digest for known in kept):
-        last = max([int(p.name[:4]) for p in _files(folder)], default=0)
-        name = f"{last + 1:04}-{digest[:12]}.json"
-        new = Record(name, digest, tree, document)
+    if any(sha256_file(p) == digest for p in _files(folder) if _parts(p)[1] == digest[:12]):
+        result = fold(base, kept)
+    else:
+        last = max((_parts(p)[0] for p in _files(folder)), default=0)
+        new = Record(f"{last + 1:04}-{digest[:12]}.json", digest, tree, document)
         require_models(base, new, file)
-        result = fold(base, [*kept, new])
+        result = fold(base, [*kept, new][-MOST_RECORDS:])
         write_atomic(folder / new.place, raw)
         RunDir(folder).event("recorded", document=new.place, sha256=digest)
-    else:
-        result = fold(base, kept)
     write_result(result, folder)
     return result
 
@@ -141,19 +151,33 @@ def _require_content(document: KitDocument, tree: Mapping[str, Any], file: Path)
     )
 
 
+def _parts(path: Path) -> tuple[int, str]:
+    """Number and start of the hash of a record, from its name."""
+    number, start = path.stem.split("-")
+    return int(number), start
+
+
 def _files(folder: Path) -> list[Path]:
-    found = sorted((folder / RECORDS).glob("*.json"))
-    return [p for p in found if _NAME.fullmatch(p.name) and p.is_file()][:MOST_RECORDS]
+    """Every record that is kept, the oldest first."""
+    found = (folder / RECORDS).glob("*.json")
+    return sorted((p for p in found if _NAME.fullmatch(p.name) and p.is_file()), key=_parts)
 
 
 def records_of(folder: Path, result: Result, say: Callable[[str], None]) -> list[Record]:
-    """The documents that are kept in a run folder and hold for its bundle, the oldest first; what does not is told and
-    left out.
+    """The newest documents that are kept in a run folder and hold for its bundle, the oldest first; what does not, and
+    what is older, is told and left out.
     """
     manifest = folder / "bundle" / MANIFEST
     wanted = sha256_file(manifest) if manifest.is_file() else None
-    found = []
-    for path in _files(folder):
+    found: list[Record] = []
+    files = _files(folder)
+    if len(files) > MOST_RECORDS:
+        left = len(files) - MOST_RECORDS
+        say(
+            f"{folder / RECORDS} holds {len(files)} measurements, and the newest {MOST_RECORDS} count: the oldest "
+            f"{left}, up to {files[left - 1].name}, are left out. Remove what is no longer needed there."
+        )
+    for path in files[-MOST_RECORDS:]:
         try:
             raw, tree, document = read_document(path)
             if document.bundle.manifest_sha256 != wanted:

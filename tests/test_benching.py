@@ -14,14 +14,15 @@ from typing import Any
 
 import pytest
 from board import Board, write_program
+from filelock import FileLock
 from ontarget.contract import load_bundle
 from small_bundle import small_bundle, small_model
 
 from edgedistill import benching
 from edgedistill.benching import BenchRequest, bench
 from edgedistill.deploy.bundle import kit_bytes
-from edgedistill.errors import UsageError
-from edgedistill.evidence.bench import FakeTarget
+from edgedistill.errors import BusyError, UsageError
+from edgedistill.evidence.bench import FakeTarget, read_kit
 from edgedistill.evidence.board.travel import travelling
 from edgedistill.latencyresult import Comparison
 from edgedistill.progress import silent
@@ -150,6 +151,35 @@ def test_a_run_is_measured_and_its_verdict_judged_anew(bundle: Path, tmp_path: P
     after = load(run)
     assert len(after.artifacts[0].latency) == len(before.artifacts[0].latency) + 1
     assert "record_0001" in after.tables
+
+
+def test_a_run_where_another_is_at_work_is_told_before_anything_is_measured(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "run", bundle, "x86-cpu")
+    target = FakeTarget(lambda _, __: {})
+    monkeypatch.setattr(benching, "Here", lambda: target)
+    with FileLock(run / ".lock"):
+        ran = tool("bench", run, *FAST)
+    assert ran.code == BusyError.exit_code and "another edgedistill is at work" in ran.text
+    assert target.calls == []
+
+
+def test_what_was_measured_is_written_even_where_it_cannot_be_recorded(
+    bundle: Path, tmp_path: Path
+) -> None:
+    """The result of the run knows another file than the bundle has: an hour of measuring must not be lost."""
+    run = make_run(tmp_path / "run", bundle, "x86-cpu")
+    text, result = (run / "result.json").read_text(), load(run)
+    other = result.artifacts[0].model_copy(update={"sha256": "0" * 64})
+    (run / "result.json").write_text(result.model_copy(update={"artifacts": [other]}).dumps())
+    out = tmp_path / "kept" / "kit.json"
+    ran = tool("bench", run, *FAST, "--json", out)
+    assert ran.code == 2 and "times of a file that is none of" in ran.text
+    assert len(read_kit(out)["rows"]) == 1
+    (run / "result.json").write_text(text)
+    assert tool("record", out, "--run", run).code == 0
+    assert "record_0001" in load(run).tables
 
 
 @pytest.mark.ssh

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from evidence_samples import make_result
 from filelock import FileLock
@@ -17,9 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ontarget.contract import load_bundle
 from ontarget.document import content_sha256
-from ontarget.percentiles import PERCENTILES, upper_percentile
+from ontarget.measure import summarise
+from ontarget.percentiles import PERCENTILES
 from small_bundle import PIXELS, small_bundle
 
+from edgedistill import recording
 from edgedistill.errors import BusyError, DocumentError, EdgedistillError, UsageError
 from edgedistill.evidence.bench import Here
 from edgedistill.progress import silent
@@ -102,6 +105,17 @@ def sealed(path: Path, document: Kit) -> Path:
     return path
 
 
+def told(samples: list[float]) -> Kit:
+    """What a kit says of samples."""
+    found = summarise(samples, 0.0)
+    return {
+        **{f"{name}_s": found.upper.get(name) for name, _ in PERCENTILES},
+        "low": found.lower, "mean_s": found.mean_s, "max_s": found.max_s, "n": found.n,
+        "quantiles_s": [float(v) for v in np.quantile(samples, np.linspace(0, 1, 101))],
+        "samples_s": samples, "cv": found.cv, "drift": found.drift, "stable": found.stable,
+    }  # fmt: skip
+
+
 def latency_of(result: Result) -> tuple[str, str | None, float | None]:
     row = next(r for r in result.verdict.rows if r.limit == "latency_s")
     return row.status, row.evidence, row.observed
@@ -155,10 +169,7 @@ def test_of_two_measurements_of_one_setting_the_later_counts_and_both_are_shown(
 ) -> None:
     slow = copy.deepcopy(measured[1]["rows"])
     for row in slow:
-        row["samples_s"] = [100 * s for s in row["samples_s"]]
-        row.update(
-            {k: 100 * row[k] for k in ("p50_s", "p90_s", "p95_s", "p99_s", "p999_s") if row.get(k)}
-        )
+        row.update(told([round(100 * s, 9) for s in row["samples_s"]]))
     record(write(), run, quiet)
     result, _ = record(write(name="slow.json", rows=slow), run, quiet)
     assert latency_of(result)[2] == slow[0]["p90_s"], "not the best of all tries"
@@ -262,6 +273,25 @@ def test_a_record_that_is_taken_away_or_damaged_is_no_longer_counted(
     assert any("a record is left out" in text for text in said)
 
 
+def test_of_very_many_records_the_newest_count_and_the_older_ones_are_told(
+    run: Path, write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recording, "MOST_RECORDS", 3)
+    said: list[str] = []
+    for i in range(5):
+        samples = [0.001 * (i + 1)] * 100
+        result, _ = record(write(row=told(samples)), run, said.append)
+        assert latency_of(result)[2] == samples[0], "the one that came last"
+    names = sorted(p.name[:4] for p in (run / "records").iterdir())
+    assert names == ["0001", "0002", "0003", "0004", "0005"]
+    assert sorted(k for k in result.tables if k.startswith("record_")) == [
+        "record_0003", "record_0004", "record_0005",
+    ]  # fmt: skip
+    assert "holds 4 measurements, and the newest 3 count: the oldest 1, up to 0001-" in said[-1]
+    again, _ = record(write(row=told([0.001] * 100)), run, said.append)
+    assert again == result, "an old one that comes again is no new one"
+
+
 # Where it belongs
 
 
@@ -327,13 +357,59 @@ def test_what_is_no_kit_document_is_refused_by_name(text: str, run: Path, tmp_pa
         record(file, run, quiet)
 
 
-@pytest.mark.parametrize("key", ["p50_s", "p90_s"])
-def test_a_percentile_that_does_not_follow_from_its_samples_is_refused(
-    key: str, run: Path, write: Callable[..., Path]
+@pytest.mark.parametrize("value", [1e-9, 0.5, None])
+@pytest.mark.parametrize(
+    "key", ["p50_s", "p90_s", "p95_s", "p99_s", "p999_s", "mean_s", "max_s", "cv", "drift"]
+)
+def test_a_figure_that_does_not_follow_from_its_samples_is_refused(
+    key: str, value: float | None, run: Path, write: Callable[..., Path]
 ) -> None:
-    for value, shown in ((1e-9, "1e-09 s"), (None, "unknown")):
-        with pytest.raises(DocumentError, match=f"{key}  {shown} does not follow from its"):
-            record(write(row={key: value}), run, quiet)
+    whole = told([1e-3 + 1e-6 * (i % 7) + 1e-7 * i for i in range(7000)])
+    assert None not in whole.values()
+    with pytest.raises(DocumentError, match=rf"rows\.0\.{key}  .* does not follow from "):
+        record(write(row={**whole, key: value}), run, quiet)
+
+
+def test_bounds_and_quantiles_are_held_to_the_samples_and_lists_to_their_length(
+    run: Path, write: Callable[..., Path], measured: tuple[Path, Kit]
+) -> None:
+    row = measured[1]["rows"][0]
+    quantiles = row["quantiles_s"]
+    faults = {
+        r"low\.p90  1e-09 s does not": {"low": {**row["low"], "p90": 1e-9}},
+        r"low\.p90  unknown does not": {"low": {"p50": row["low"]["p50"]}},
+        r"low  'p75' is no percentile": {"low": {**row["low"], "p75": 0.1}},
+        r"quantiles_s\.100  .* does not": {"quantiles_s": [*quantiles[:-1], 2 * quantiles[-1]]},
+        r"quantiles_s  has 100 values": {"quantiles_s": quantiles[1:]},
+        r"stable  None does not": {"stable": None},
+        r"n  is 7, and there are": {"n": 7},
+        r"warnings  list should have at most": {"warnings": ["hot"] * 101},
+        r"affinity  list should have at most": {"affinity": [0] * 4097},
+        r"placement  dict": {"placement": {str(i): 1 for i in range(21)}},
+        r"samples_s  list should have at most 200000": {"samples_s": [1e-5] * 200_001},
+        r"fps  ": {"fps": 0},
+    }
+    for words, changes in faults.items():
+        with pytest.raises(DocumentError, match=words):
+            record(write(row=changes), run, quiet)
+    record(write(row={"quantiles_s": []}), run, quiet)
+
+
+def test_runs_that_vary_are_never_called_stable(run: Path, write: Callable[..., Path]) -> None:
+    wild = told([0.001 + 0.001 * (i % 3) for i in range(200)])
+    assert wild["stable"] is False
+    with pytest.raises(DocumentError, match="stable  True does not follow from a spread of"):
+        record(write(row={**wild, "stable": True}), run, quiet)
+    record(write(row=wild), run, quiet)
+
+
+def test_a_document_without_its_hash_is_refused(run: Path, write: Callable[..., Path]) -> None:
+    file = write()
+    document = json.loads(file.read_text())
+    del document["content_sha256"]
+    file.write_text(json.dumps(document))
+    with pytest.raises(DocumentError, match="does not carry the hash of its content"):
+        record(file, run, quiet)
 
 
 def test_one_byte_that_changed_on_the_way_is_seen(run: Path, write: Callable[..., Path]) -> None:
@@ -347,20 +423,27 @@ def test_one_byte_that_changed_on_the_way_is_seen(run: Path, write: Callable[...
 @pytest.fixture(scope="module")
 def fuzzed(
     measured: tuple[Path, Kit], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, dict[bool, bytes], Any]:
-    """A run, a document of its board with its seal and, as older kits wrote it, without, and the verdict with it."""
+) -> tuple[Path, bytes, Any]:
+    """A run, a document of its board, and the verdict with it."""
     folder = tmp_path_factory.mktemp("fuzz")
     document = copy.deepcopy(measured[1])
     document["machine"] = dict(PI)
     row = document["rows"][0]
-    row["samples_s"], row["n"] = row["samples_s"][:64], 64
-    row.update({f"{name}_s": upper_percentile(row["samples_s"], p) for name, p in PERCENTILES})
+    row.update(told(row["samples_s"][:64]))
     whole = sealed(folder / "whole.json", document).read_bytes()
-    del document["content_sha256"]
     run = make_run(folder / "whole", measured[0])
     wanted = latency_of(record(folder / "whole.json", run, quiet)[0])
     assert wanted[:2] == ("pass", "measured_on_target")
-    return folder, {True: whole, False: json.dumps(document).encode()}, wanted
+    return folder, whole, wanted
+
+
+def resealed(raw: bytes) -> bytes:
+    """With a hash that fits, where there is anything to hash."""
+    try:
+        tree = json.loads(raw)
+        return json.dumps({**tree, "content_sha256": content_sha256(tree)}).encode()
+    except (ValueError, TypeError):
+        return raw
 
 
 def damaged(raw: bytes, seed: int) -> bytes:
@@ -415,16 +498,17 @@ def damaged(raw: bytes, seed: int) -> bytes:
 
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(seed=st.integers(0, 2**32), seal=st.booleans())
+@given(seed=st.integers(0, 2**32), reseal=st.booleans())
 def test_a_damaged_document_is_refused_or_says_no_more_than_the_whole_one(
-    seed: int, seal: bool, fuzzed: tuple[Path, dict[bool, bytes], Any], measured: tuple[Path, Kit]
+    seed: int, reseal: bool, fuzzed: tuple[Path, bytes, Any], measured: tuple[Path, Kit]
 ) -> None:
     folder, raw, wanted = fuzzed
     run, file = folder / "run", folder / "damaged.json"
     if not run.exists():
         make_run(run, measured[0])
     before = (run / "result.json").read_bytes()
-    file.write_bytes(damaged(raw[seal], seed))
+    harmed = damaged(raw, seed)
+    file.write_bytes(resealed(harmed) if reseal else harmed)
     try:
         result, _ = record(file, run, quiet)
     except EdgedistillError as error:

@@ -15,10 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from ontarget.contract import KIT_SCHEMA, MANIFEST, ContractError, load_bundle
+from ontarget.contract import MANIFEST, ContractError, load_bundle
 
 from edgedistill.deploy.bundle import KIT, SHIPPED_BESIDE, beside_bytes, kit_bytes
 from edgedistill.errors import DocumentError, EdgedistillError, StoppedError, UsageError
+from edgedistill.evidence.kitdocument import read_document
 from edgedistill.latencyresult import Comparison, Tier
 from edgedistill.progress import Face
 from edgedistill.recipe import BenchSection
@@ -62,14 +63,8 @@ def run_kit(bundle: Path, arguments: list[str], face: Face) -> None:
 
 
 def read_kit(path: Path) -> dict[str, Any]:
-    """A kit document. Raises `DocumentError` for a damaged one or one of another schema."""
-    try:
-        document = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DocumentError(f"kit document {path} cannot be read: {error}") from None
-    if not isinstance(document, dict) or document.get("schema") != KIT_SCHEMA:
-        raise DocumentError(f"kit document {path} is not of schema {KIT_SCHEMA}")
-    return document
+    """A kit document that holds, as `read_document` has it. Raises `DocumentError`."""
+    return read_document(path)[1]
 
 
 class Target(Protocol):
@@ -213,15 +208,21 @@ def compare(
         arguments = ["compare", "--other", OTHER, "--provider", provider, "--threads", str(threads)]
         arguments += [] if tier == "default" else [f"--{tier}"]
         document = target.run(folder, arguments, Path(name) / "compare.json", face)
-    machine, found = document["machine"], document["compare"]
+    machine, found = document["machine"], document.get("compare")
+    if found is None:
+        raise DocumentError(
+            f"the kit timed {new} against {old} and wrote no comparison. Give the command again."
+        )
     evidence: Evidence = "measured_on_target"
     words = ""
     if device is not None:
-        evidence = grade(device, machine, found.get("provider"))
+        evidence = grade(device, machine, found["provider"])
         if evidence != "measured_on_target":
-            words = other_kind(device, machine, str(found.get("provider")))
+            words = other_kind(device, machine, found["provider"])
+    known = set(Comparison.model_fields) - OWN | {"runtime"}
     return Comparison(
-        **found, machine=str(machine.get("cpu") or "unknown processor"), evidence=evidence,
+        **{key: value for key, value in found.items() if key in known},
+        machine=str(machine.get("cpu") or "unknown processor"), evidence=evidence,
         evidence_words=words, same_class=not words,
     )  # fmt: skip
 

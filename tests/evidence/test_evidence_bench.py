@@ -13,12 +13,16 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from ontarget.document import content_sha256, write_json
 from ontarget.machine import machine
+from ontarget.measure import MOST_SAMPLES, summarise
+from ontarget.percentiles import centre
 
 from edgedistill.deploy.stage import Shape, pack, packed, preprocess_of
 from edgedistill.errors import DocumentError, StoppedError, UsageError
 from edgedistill.evidence import bench as room
 from edgedistill.evidence.bench import (
+    FakeTarget,
     bench,
     evaluate,
     grade,
@@ -27,6 +31,7 @@ from edgedistill.evidence.bench import (
     run_kit,
     same_class,
 )
+from edgedistill.evidence.kitdocument import MAX_KIT_BYTES
 from edgedistill.metrics import top1
 from edgedistill.progress import silent
 from edgedistill.recipe import BenchSection
@@ -218,11 +223,77 @@ def test_a_document_that_is_damaged_or_of_another_schema_is_refused_by_name(
 
 
 def test_a_document_that_is_missing_is_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(DocumentError, match=r"none\.json cannot be read"):
+    with pytest.raises(DocumentError, match=r"none\.json does not exist"):
         read_kit(tmp_path / "none.json")
     (tmp_path / "folder.json").mkdir()
     with pytest.raises(DocumentError, match=r"folder\.json cannot be read"):
         read_kit(tmp_path / "folder.json")
+
+
+RATIOS = [1.1, 1.08, 1.12, 1.09, 1.11, 1.1, 1.07, 1.13, 1.1, 1.1, 1.09]
+
+
+def compared(path: Path, **changes: Any) -> Path:
+    """A document of two files in turns, as a kit seals it."""
+    ratio, low, high = (math.exp(v) for v in centre([math.log(r) for r in RATIOS], 0.998))
+    side = {"name": "m", "file": "m.onnx", "sha256": "0" * 64, "p50_s": 0.001, "n": 640}
+    found = {
+        "old": side, "new": side, "ratio": ratio, "low": low, "high": high, "confidence": 0.998,
+        "ratios": RATIOS, "runtime": "onnxruntime", "provider": "CPUExecutionProvider",
+        "threads": 1, "batch": 1, "warnings": [], **changes,
+    }  # fmt: skip
+    document = {
+        "schema": "edgedistill.kit/1", "kit_version": "0.1.0", "machine": {"cpu": "A76"},
+        "bundle": {"manifest_sha256": "1" * 64}, "rows": [], "eval": [], "failures": [],
+        "compare": found,
+    }  # fmt: skip
+    path.write_text(json.dumps({**document, "content_sha256": content_sha256(document)}))
+    return path
+
+
+def test_a_comparison_is_held_to_the_ratios_of_its_pairs(tmp_path: Path) -> None:
+    path = tmp_path / "kit.json"
+    whole = read_kit(compared(path))["compare"]
+    assert whole["low"] < whole["ratio"] < whole["high"]
+    for words, changes in {
+        "compare.ratio  1.0 does not follow from its 11 ratios": {"ratio": 1.0},
+        "compare.high  1.0 does not": {"high": 1.0},
+        "compare.low  1.5 does not": {"low": 1.5},
+        "compare.ratios  3 pairs carry no interval": {"ratios": RATIOS[:3]},
+        "compare.ratios  list should have at most 500": {"ratios": [1.0] * 501},
+        "compare.ratios.0  input should be greater": {"ratios": [-1.0, *RATIOS]},
+        "compare.confidence  ": {"confidence": 0.1},
+        "compare.new.n  ": {"new": {**whole["new"], "n": 0}},
+        "compare.old.p50_s  ": {"old": {**whole["old"], "p50_s": 0.0}},
+    }.items():
+        with pytest.raises(DocumentError, match=words):
+            read_kit(compared(path, **changes))
+
+
+def test_a_kit_that_compares_nothing_is_told(shipped: Path) -> None:
+    target = FakeTarget(lambda _, __: {"machine": {}})
+    with pytest.raises(DocumentError, match="wrote no comparison"):
+        room.compare(shipped / "bundle", shipped / "bundle", target, silent())
+
+
+def test_a_thorough_measurement_of_a_fast_model_can_be_read(tmp_path: Path) -> None:
+    """As many samples as a kit keeps of one measurement: a document has room for 32 of these."""
+    rng = np.random.default_rng(0)
+    samples = [round(float(s), 9) for s in rng.normal(1e-3, 1e-5, MOST_SAMPLES)]
+    m = summarise(samples, 0.0)
+    row = {
+        "model": "m", "sha256": "0" * 64, "runtime": "onnxruntime", "provider": "CPUExecutionProvider",
+        "threads": 1, "batch": 1, **{f"{k}_s": v for k, v in m.upper.items()}, "low": m.lower, "n": m.n,
+        "mean_s": m.mean_s, "max_s": m.max_s, "cv": m.cv, "drift": m.drift, "stable": m.stable,
+        "samples_s": samples,
+    }  # fmt: skip
+    document = json.loads(compared(tmp_path / "kit.json").read_text())
+    document["rows"] = [row]
+    document["content_sha256"] = content_sha256(document)
+    path = tmp_path / "thorough.json"
+    write_json(path, document)
+    assert len(read_kit(path)["rows"]) == 1
+    assert path.stat().st_size * 32 < MAX_KIT_BYTES
 
 
 # What a measurement is worth

@@ -98,7 +98,7 @@ def test_conditions_are_shown_before_and_after() -> None:
 def test_the_scenario_is_said_in_words() -> None:
     paced = timed(arrival="paced", fps=30, late=3, scope="end_to_end", parts_s={"decode": 0.002})
     found = facts(paced, timed())
-    assert found["Arrival"] == ["paced at 30 a second, 3 frames too late", "back to back"]
+    assert found["Arrival"] == ["paced at 30 a second, 3 frames lost", "back to back"]
     assert found["What is timed"][0] == "picture to class; medians: decode 2.00 ms"
     assert found["Nodes of the graph on"] == ["CPU 65", "CPU 65"]
 
@@ -148,3 +148,38 @@ def test_foreign_words_of_a_kit_stay_text(text: str) -> None:
     assert not set("\u202e\x1b") & set(
         report.html(with_rows(row)) + report.markdown(with_rows(row))
     )
+
+
+def test_only_what_the_limit_means_stands_beside_it() -> None:
+    paced = timed(arrival="paced", fps=30)
+    whole = timed(scope="end_to_end")
+    many = timed(batch=8)
+    result = with_rows(timed(), paced, whole, many)
+    for chart in (latency.bars, latency.distribution):
+        beside, apart = str(chart(result)), str(chart(result, meant=False))
+        assert 'class="limit"' in beside and 'class="limit"' not in apart
+        for words in ("paced at 30", "end to end", "batch 8"):
+            assert words in apart and words not in beside
+    assert latency.bars(with_rows(timed()), meant=False) is None
+    page = Outline(report.html(with_rows(paced)))
+    assert page.broken == [] and "the limit is about none of these" in page.words
+
+
+def test_a_page_shows_the_newest_of_each_way_and_counts_what_it_leaves_out() -> None:
+    again = [timed(n=1000 + i) for i in range(300)]
+    result = with_rows(*again)
+    (shown,) = latency.rows(result)
+    assert shown.latency.n == 1299
+    words = "Left out here: 299 older of the same kind; result.json has them all."
+    assert words in Outline(report.html(result)).words and words in report.markdown(result)
+    assert latency.left_out(with_rows(timed())) == ""
+
+
+def test_a_page_stays_small_however_many_ways_were_measured() -> None:
+    ways = [timed(arrival="paced", fps=1 + i) for i in range(400)]
+    result = with_rows(timed(), *ways)
+    shown = latency.rows(result)
+    assert len(shown) == latency.MOST_ROWS and shown[0].latency.arrival == "back_to_back"
+    assert shown[-1].latency.fps == 400
+    assert "341 of another kind" in latency.left_out(result)
+    assert len(report.html(result)) < report.MAX_HTML_BYTES

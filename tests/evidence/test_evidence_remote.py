@@ -32,11 +32,15 @@ pytestmark = pytest.mark.ssh
 HOSTILE = "a b'c\"d;touch canary;$(touch canary)`touch canary`\n|touch canary #"
 QUICK = ("bench", "--threads", "1", "--min-seconds", "0.05", "--min-runs", "64")
 SLOW = (
-    "import sys, time, json\n"
+    "import sys, time, json, hashlib\n"
     "print('working', file=sys.stderr, flush=True)\n"
     "time.sleep({seconds})\n"
     "out = sys.argv[sys.argv.index('--json') + 1]\n"
-    "json.dump({{'schema': 'edgedistill.kit/1', 'rows': [], 'machine': {{}}}}, open(out, 'w'))\n"
+    "found = {{'schema': 'edgedistill.kit/1', 'kit_version': '0', 'rows': [], 'machine': {{}}}}\n"
+    "found['bundle'] = {{'manifest_sha256': '0' * 64}}\n"
+    "text = json.dumps(found, sort_keys=True, separators=(',', ':'))\n"
+    "found['content_sha256'] = hashlib.sha256(text.encode()).hexdigest()\n"
+    "json.dump(found, open(out, 'w'))\n"
 )
 
 

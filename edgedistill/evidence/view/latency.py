@@ -10,11 +10,14 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from edgedistill.evidence.gate import current, plain
 from edgedistill.evidence.view import charts, figures, strips
 from edgedistill.result import Conditions, Latency, Result
 
 PERCENTILES = {"p50": "p50", "p90": "p90", "p95": "p95", "p99": "p99", "p999": "p99.9"}
 ALWAYS = ("p50", "p90", "p99")
+MOST_ROWS = 60
+"""Of a page: it stays readable, and small, however often a run was measured."""
 _KIND: dict[str, charts.Kind] = {
     "measured_on_target": "target",
     "measured_on_proxy": "proxy",
@@ -38,12 +41,27 @@ class Row:
 
 
 def rows(result: Result) -> list[Row]:
-    """Every latency of every file, in the order of the document."""
-    return [
+    """Of each file the newest of each way of measuring, in the order of the document; of more than `MOST_ROWS` those
+    of the file that ships, of what a limit means, and the newest.
+    """
+    found = [
         Row(a.name, a.name == result.chosen, x, label_of(a.name, a.name == result.chosen, x))
         for a in result.artifacts
-        for x in a.latency
+        for x in current(a.latency)
     ]
+    order = range(len(found))
+    first = sorted(order, key=lambda i: (not found[i].ships, not plain(found[i].latency), -i))
+    return [found[i] for i in sorted(first[:MOST_ROWS])]
+
+
+def left_out(result: Result) -> str:
+    """How many measurements a page does not show, and where they are; empty where it shows all."""
+    every = sum(len(a.latency) for a in result.artifacts)
+    newest = sum(len(current(a.latency)) for a in result.artifacts)
+    more = newest - len(rows(result))
+    parts = [f"{every - newest:,} older of the same kind"] if every > newest else []
+    parts += [f"{more:,} of another kind"] if more else []
+    return f"Left out here: {' and '.join(parts)}; result.json has them all." if parts else ""
 
 
 def label_of(file: str, ships: bool, latency: Latency) -> str:
@@ -98,13 +116,17 @@ def headline(result: Result) -> str:
     )
 
 
-def bars(result: Result) -> Markup:
-    """p50 of every measurement with a whisker to p90, the predicted bands, and the limit."""
-    entries = [bar(row) for row in rows(result)]
-    desc = "; ".join(f"{row.label} {row.text} ({row.kind})" for row in entries) or figures.UNKNOWN
-    limit = result.budget.latency_s
+def bars(result: Result, meant: bool = True) -> Markup | None:
+    """p50 with a whisker to p90, and the predicted bands: of what a limit means, with the limit, or of all else."""
+    found = [row for row in rows(result) if plain(row.latency) == meant]
+    if not found:
+        return None
+    entries = [bar(row) for row in found]
+    desc = "; ".join(f"{row.label} {row.text} ({row.kind})" for row in entries)
+    title = "Latency at batch 1, p50" if meant else "Latency measured in other ways, p50"
+    limit = result.budget.latency_s if meant else None
     return charts.bars(
-        "Latency at batch 1, p50", desc, entries, lambda v: f"{v * 1e3:g} ms", limit,
+        title, desc, entries, lambda v: f"{v * 1e3:g} ms", limit,
         f"limit {figures.milliseconds(limit)}",
     )  # fmt: skip
 
@@ -122,8 +144,10 @@ def bar(row: Row) -> charts.Bar:
     return charts.Bar(row.label, text, latency.p50_s, low, high, _KIND[latency.evidence])
 
 
-def distribution(result: Result) -> Markup | None:
-    """All runs of each measurement that kept its percentiles; `None` where none did."""
+def distribution(result: Result, meant: bool = True) -> Markup | None:
+    """All runs of each measurement that kept its percentiles, `None` where none did: of what a limit means, with the
+    limit, or of all else.
+    """
     entries = [
         strips.Strip(
             row.label, figures.band((row.latency.quantiles_s[0], row.latency.quantiles_s[-1])),
@@ -136,14 +160,15 @@ def distribution(result: Result) -> Markup | None:
             _KIND[row.latency.evidence],
         )
         for row in rows(result)
-        if len(row.latency.quantiles_s) > 1
+        if len(row.latency.quantiles_s) > 1 and plain(row.latency) == meant
     ]  # fmt: skip
     if not entries:
         return None
     desc = "; ".join(f"{entry.label} {entry.text}" for entry in entries)
-    limit = result.budget.latency_s
+    limit = result.budget.latency_s if meant else None
     words = f"limit {figures.milliseconds(limit)}"
-    return strips.strips("Time of every run", desc, entries, limit, words)
+    title = "Time of every run" if meant else "Time of every run, measured in other ways"
+    return strips.strips(title, desc, entries, limit, words)
 
 
 def how(result: Result) -> tuple[list[Row], list[tuple[str, list[str | None]]]]:
@@ -161,7 +186,7 @@ def _scope(x: Latency) -> str | None:
 
 
 def _pace(x: Latency) -> str | None:
-    late = "" if x.late is None else f", {figures.count(x.late)} frames too late"
+    late = "" if x.late is None else f", {figures.count(x.late)} frames lost"
     return pace(x) + late
 
 

@@ -190,6 +190,8 @@ def latency_lines(result: Result) -> list[str]:
     if not latency.rows(result):
         return [prose(latency.headline(result))]
     meaning = "A percentile is an upper bound that holds with 99 % confidence; nothing is clipped."
+    older = latency.left_out(result)
+    meaning += f" {older}" if older else ""
     return [prose(latency.headline(result)), latency_table(result), meaning]
 
 
