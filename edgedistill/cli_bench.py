@@ -73,12 +73,14 @@ def bench_command(
         raise UsageError(f"--json {json} is a folder; give the name of a file")
     request = BenchRequest(
         subject, target, device, compare, model, provider.value if provider else None, threads, fps,
-        end_to_end, "quick" if quick else "thorough" if thorough else "default", json,
+        end_to_end, "quick" if quick else "thorough" if thorough else "default", json=json,
     )  # fmt: skip
     found = bench(request, face_of(verbose, quiet))
     show(bench_view(found))
     if found.result is not None and found.run is not None:
         _judged(found.result, found.run)
+    if found.document.get("failures"):
+        raise typer.Exit(3)
 
 
 @bench_app.command("record", epilog="Example:  edgedistill record result.json --run runs/flowers")

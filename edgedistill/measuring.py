@@ -235,6 +235,8 @@ def time_networks(
                 arguments += ["--min-seconds", str(MIN_SECONDS)]
                 arguments += ["--operators"] if (model, size) in in_detail else []
                 document = target.run(bundle, arguments, folder / "kit.json", face)
+                for failure in document.get("failures", ()):
+                    raise StoppedError(f"{model} at {size} px: {failure['text']}")
                 machine = document["machine"]
                 for row in document["rows"]:
                     key = (model, size, row["model"])

@@ -81,8 +81,19 @@ class Here:
     """This machine."""
 
     def run(self, bundle: Path, arguments: Sequence[str], out: Path, face: Face) -> dict[str, Any]:
-        """Run the kit in a fresh process. Raises as `run_kit`."""
-        run_kit(bundle, [*arguments, "--json", str(out.resolve())], face)
+        """Run the kit in a fresh process. Raises as `run_kit`; but where some models were measured and others could not
+        be, the document has both, with the reason in its `failures`.
+        """
+        out.unlink(missing_ok=True)
+        try:
+            run_kit(bundle, [*arguments, "--json", str(out.resolve())], face)
+        except EdgedistillError:
+            if not out.is_file():
+                raise
+            document = read_kit(out)
+            if not document["rows"]:
+                raise
+            return document
         return read_kit(out)
 
 
