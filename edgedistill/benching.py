@@ -11,7 +11,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,12 +22,13 @@ from ontarget.contract import MANIFEST, Bundle
 from edgedistill.errors import UsageError
 from edgedistill.evidence.bench import Here, Target, compare, latency_rows
 from edgedistill.evidence.board.address import Address, parse_address
+from edgedistill.evidence.view import figures
 from edgedistill.files import write_atomic
 from edgedistill.latencyresult import Comparison, Latency, Tier
 from edgedistill.progress import Face
 from edgedistill.result import Result
 from edgedistill.target.device import device_names, load_device
-from edgedistill.target.fingerprint import UNKNOWN, Declared, declared, identify
+from edgedistill.target.fingerprint import UNKNOWN, Declared, declared, identify, namesakes
 from edgedistill.target.measured import HOST
 
 if TYPE_CHECKING:
@@ -93,10 +94,10 @@ def bench(request: BenchRequest, face: Face) -> Benched:
         _require_model(bundle, request.model)
         board = stack.enter_context(_board(address, face)) if address is not None else None
         wanted = _device(request, bundle, board)
-        provider = request.provider or (ENGINE if board is not None and _builds(wanted) else "cpu")
         if request.compare is not None:
             other = stack.enter_context(_bundle_of(request.compare, aside / "other"))
             return _compared(request, folder, other, board, wanted, face)
+        provider = request.provider or _provider(wanted, board, face)
         place = (
             _staged(folder, aside / "bundle") if _needs_staging(folder, board, provider) else folder
         )
@@ -130,12 +131,26 @@ def _measured(
     """The rows; of a run, recorded in it."""
     run = request.subject if _is_run(request.subject) else None
     rows, remote = latency_rows(document, wanted, ""), request.target is not None
+    for words in failures(document):
+        face.warn(words)
     if run is None:
         return Benched(bundle.name, wanted.name, document, rows, remote)
     from edgedistill.recording import record
 
     result, _ = record(out, run, face.warn)
     return Benched(bundle.name, wanted.name, document, rows, remote, result=result, run=run)
+
+
+def failures(document: Mapping[str, Any]) -> list[str]:
+    """What of a bundle the kit could not measure, a line each."""
+    found = document.get("failures")
+    parts = [f for f in found if isinstance(f, dict)] if isinstance(found, list) else []
+    return [
+        figures.short(
+            f"not measured: {f.get('model')}, threads {f.get('threads')}: {f.get('text')}", 400
+        )
+        for f in parts[:20]
+    ]
 
 
 def _compared(
@@ -247,6 +262,29 @@ def _device(request: BenchRequest, bundle: Bundle, board: SshTarget | None) -> D
         return declared(load_device(HOST))
     found = identify(board.machine())
     return found[0] if len(found) == 1 else NO_DEVICE
+
+
+def _provider(wanted: Declared, board: SshTarget | None, face: Face) -> str:
+    """What runs the models where nobody said: on a board, what the device is for, and why is said."""
+    if board is None:
+        return "cpu"
+    if wanted.name != UNKNOWN:
+        provider = ENGINE if _builds(wanted) else "cpu"
+        face.say(f"running with --provider {provider}, as the numbers are for {wanted.title}")
+        return provider
+    machine = board.machine()
+    alike = namesakes(machine)
+    provider = ENGINE if alike and all(_builds(d) for d in alike) else "cpu"
+    name = " ".join("".join(c for c in str(machine.get("board") or "") if c.isprintable()).split())
+    why = f'the board is "{name[:80]}"' if name else "the board gives no name"
+    mode = machine.get("power_mode")
+    if alike:
+        why += f" in power mode {str(mode)[:40]!a}" if mode else ", its power mode cannot be read"
+        why += f", and it fits not exactly one of {', '.join(d.name for d in alike)}"
+    else:
+        why += ", which no profile knows" if name else ""
+    face.say(f"running with --provider {provider}: {why}. To say it yourself, give --device")
+    return provider
 
 
 def _builds(wanted: Declared) -> bool:

@@ -79,6 +79,8 @@ def bench_command(
     show(bench_view(found))
     if found.result is not None and found.run is not None:
         _judged(found.result, found.run)
+    if found.document.get("failures"):
+        raise typer.Exit(3)
 
 
 @bench_app.command("record", epilog="Example:  edgedistill record result.json --run runs/flowers")

@@ -156,6 +156,13 @@ def _beside(wanted: Declared, provider: str | None) -> Iterator[str]:
         yield "the model did not run on its NPU"
 
 
+def namesakes(machine: Mapping[str, Any]) -> list[Declared]:
+    """Every shipped profile whose board has the machine's name, in whatever mode that is."""
+    board = str(machine.get("board") or "")
+    found = (declared(load_profile_facts(name)) for name in device_names() if name != HOST)
+    return [d for d in found if any(_like(board, pattern) for pattern in d.boards)]
+
+
 def identify(machine: Mapping[str, Any]) -> list[Declared]:
     """Every shipped profile that a machine fits, but `host`."""
     found = (declared(load_profile_facts(name)) for name in device_names() if name != HOST)

@@ -22,7 +22,7 @@ from rich.console import Console
 from small_bundle import small_bundle
 
 from edgedistill.errors import DocumentError, EdgedistillError, StoppedError, UsageError
-from edgedistill.evidence.board import remote
+from edgedistill.evidence.board import calls
 from edgedistill.evidence.board.address import parse_address
 from edgedistill.evidence.board.remote import SshTarget
 from edgedistill.evidence.board.ssh import BOOT
@@ -271,7 +271,7 @@ def test_copying_goes_on_after_a_cut(board: Board, tmp_path: Path) -> None:
 def test_a_board_that_does_not_come_back_is_given_up_with_the_place_of_the_result(
     board: Board, scripted: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "RECONNECT_S", 1.0)
+    monkeypatch.setattr(calls, "RECONNECT_S", 1.0)
     line, face = Line(board.port), Told()
     known = board.folder / "client/known_hosts"
     known.write_text(known.read_text().replace(str(board.port), str(line.port)))

@@ -83,6 +83,8 @@ def fault(reply: Mapping[str, Any], address: Address) -> EdgedistillError:
             f"{address.user or 'your user'}'s own behind the address, such as /~/bundle. To see whose it is: run  "
             + address.command("ls -ld /tmp /var/tmp ~")
         )
+    if kind == "busy":
+        return busy(reply, address)
     if kind == "large":
         return StoppedError(
             f"the kit document on the board {address.host} is too large to be taken: {reply['size']:,} bytes"
@@ -90,6 +92,14 @@ def fault(reply: Mapping[str, Any], address: Address) -> EdgedistillError:
     return StoppedError(
         f"the board {address.host} could not go on: {plain(str(reply.get('reason') or kind))[:300]}. To see how it "
         f"is: run  " + address.command("dmesg | tail")
+    )
+
+
+def busy(facts: Mapping[str, Any], address: Address) -> EdgedistillError:
+    """Another job of the same user has the board."""
+    return StoppedError(
+        f"another job of yours was at work on the board {address.host} for all of {facts['seconds']:,} s, and two at "
+        f"once would time each other. To see what runs there: run  {address.command('pgrep -af ontarget')}"
     )
 
 
@@ -102,6 +112,8 @@ def ended(
         return StoppedError(
             f"the folder of the run is gone {where}: it was started anew, or cleared. Give the command again."
         )
+    if status.get("fault") == "busy":
+        return busy(status, address)
     if code is None and "seconds" in status:
         return StoppedError(
             f"the kit did not end within {status['seconds']:,} s {where} ({command}) and was stopped. Measure "
@@ -117,6 +129,8 @@ def ended(
     if code is None or code < 0:
         told = plain(str(status.get("fault") or f"signal {-code if code else '?'}"))
         return StoppedError(f"the kit was ended {where} ({command}): {told}")
+    if code == 0:
+        return StoppedError(f"the kit wrote no document {where} ({command}), though it ended well")
     text = plain(words).strip()[-1500:] or f"exit code {code}"
     if "unrecognized arguments" in text or "invalid choice" in text:
         return UsageError(

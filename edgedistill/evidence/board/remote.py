@@ -7,7 +7,6 @@ A run on the board does not need us: where the connection is cut, it goes on, an
 from __future__ import annotations
 
 import base64
-import binascii
 import contextlib
 import json
 import secrets
@@ -18,23 +17,33 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any
 
 from edgedistill.document import MAX_DOCUMENT_BYTES
 from edgedistill.errors import DocumentError, EdgedistillError, StoppedError
 from edgedistill.evidence.bench import KIT_TIMEOUT_S, read_kit
 from edgedistill.evidence.board.address import Address
-from edgedistill.evidence.board.boardwords import FIRST_PYTHON, ended, fault, lacking, plain
+from edgedistill.evidence.board.boardwords import FIRST_PYTHON, ended, lacking, plain
+from edgedistill.evidence.board.calls import Calls
 from edgedistill.evidence.board.onboard.talk import PREFIX
 from edgedistill.evidence.board.ssh import Connection, Dropped, Reply
-from edgedistill.evidence.board.sshwords import HostKeyError
-from edgedistill.evidence.board.travel import Looked, Sent, bytes_of, needs_of, travelling
+from edgedistill.evidence.board.travel import (
+    Looked,
+    Sent,
+    bytes_of,
+    needs_of,
+    rest_of,
+    travelling,
+)
 from edgedistill.files import write_atomic
 from edgedistill.progress import Face
 
-RECONNECT_S = 600.0
-PAUSES_S = (0.2, 1.0, 2.0, 5.0, 10.0, 20.0)
-T = TypeVar("T")
+WRITTEN = (0, 1, 2, 3)
+"""Exit codes of a kit that came to its own end, and may have written its document."""
+PARTS = ("rows", "eval", "check", "engines", "compare")
+"""What a document holds where the command came to something, also if one model failed."""
+WAIT_S = 3600
+"""So long another job of the same user on the board is waited for."""
 
 
 class SshTarget:
@@ -49,15 +58,15 @@ class SshTarget:
         self._token = secrets.token_hex(8)
         self._runs: list[str] = []
         self._root: str | None = None
+        self._machine: dict[str, Any] | None = None
         self._looked: dict[tuple[str, ...], Looked] = {}
         self._signals: dict[int, Any] = {}
-        self._heard, self._tries, self._given_up = time.monotonic(), 0, False
+        self._calls = Calls(self.connection, face, self._result)
 
     def __enter__(self) -> SshTarget:
         self._heed_signals()
         try:
             self.connection.__enter__()
-            self._heard = time.monotonic()
         except BaseException:
             self._restore_signals()
             raise
@@ -72,14 +81,15 @@ class SshTarget:
 
     def machine(self) -> Mapping[str, Any]:
         """What the board says of itself. Raises `UsageError` where it has no Python."""
-        reply = self._held(lambda: self._call({"op": "look", "needs": []}))
-        return dict(reply["machine"])
+        if self._machine is None:
+            self._machine = dict(self._asked("look", needs=[])["machine"])
+        return self._machine
 
     def look(self, needs: Sequence[str]) -> Looked:
         """What the board has; asked once. Raises `UsageError` where it lacks a Python with all of `needs`."""
         key = tuple(needs)
         if key not in self._looked:
-            reply = self._held(lambda: self._call({"op": "look", "needs": list(needs)}))
+            reply = self._asked("look", needs=list(needs))
             tried = [t for t in reply["tried"] if isinstance(t, dict)]
             for found in tried:
                 if tuple(found.get("version") or ()) >= FIRST_PYTHON and all(
@@ -103,46 +113,55 @@ class SshTarget:
         self._copy(files, face)
         run = secrets.token_hex(4)
         self._runs.append(run)
-        request = {
-            "op": "start", "root": self._root, "run": run, "python": looked.python,
-            "arguments": list(arguments), "limit_s": self.limit_s,
-        }  # fmt: skip
-        place = str(self._held(lambda: self._call(request))["run"])
+        started = self._asked(
+            "start", run=run, python=looked.python, arguments=list(arguments), limit_s=self.limit_s
+        )
+        place = str(started["run"])
         face.detail(f"{self.address.login}: {' '.join(arguments)} in {plain(place)}")
         words = bytearray()
         status, said = self._follow(place, words, face)
-        if status.get("code") != 0:
-            raise ended(
-                arguments[0], status, words.decode("utf-8", "replace") or said, self.address
-            )
-        write_atomic(out, self._fetched(place))
+        data = self._fetched(place) if status.get("code") in WRITTEN else None
+        if data is not None:
+            write_atomic(out, data)
+        failed = ended(arguments[0], status, words.decode("utf-8", "replace") or said, self.address)
+        if data is None:
+            raise failed
         try:
-            return read_kit(out)
+            document = read_kit(out)
         except DocumentError as error:
             raise DocumentError(
                 f"{error}. The kit in this bundle is of another version than this edgedistill: make the bundle again"
             ) from None
+        if status["code"] != 0 and not any(document.get(part) for part in PARTS):
+            raise failed
+        return document
+
+    def _asked(self, op: str, **facts: Any) -> Reply:
+        """The answer to a call, over as many logins as that takes."""
+        return self._calls.held(lambda: self._calls.call(self._request(op, **facts)))
+
+    def _request(self, op: str, **facts: Any) -> dict[str, Any]:
+        """A call of this session."""
+        own = {"token": self._token, "folder": self.address.folder, "root": self._root}
+        return {"op": op, "wait_s": WAIT_S, **own, **facts}
 
     def _copy(self, files: Sequence[Sent], face: Face) -> None:
         """Bring the folder on the board to the bundle's state; only what differs travels."""
-        request = {
-            "op": "begin", "token": self._token, "folder": self.address.folder, "files": [f.row for f in files],
-        }  # fmt: skip
         told = [0]
 
         def once() -> None:
-            begun = self._call(request)
+            begun = self._calls.call(self._request("begin", files=[f.row for f in files]))
             self._root = str(begun["root"])
-            missing = [files[i] for i in begun["missing"]]
+            missing = rest_of(files, begun["missing"])
             if not missing:
                 return
-            total = sum(f.size for f in missing)
+            total = sum(f.size - at for f, at in missing)
             if not told[0]:
                 face.say(f"copying {len(missing)} files, {total / 1e6:,.1f} MB")
             told[0] += 1
             with face.bar("copying", total) as advance:
-                put = {"op": "put", "root": self._root, "files": [f.row for f in missing]}
-                reply = self._call(
+                put = self._request("put", files=[(*f.row, at) for f, at in missing])
+                reply = self._calls.call(
                     put, bytes_of(missing), lambda r: advance(int(r.get("stored", 0)))
                 )
             if "done" not in reply:
@@ -150,7 +169,7 @@ class SshTarget:
                     "a file of the bundle changed while it was copied. Give the same command again."
                 )
 
-        self._held(once)
+        self._calls.held(once)
 
     def _follow(self, place: str, words: bytearray, face: Face) -> tuple[dict[str, Any], str]:
         """Tell the progress of a run until it ends, over as many logins as that takes."""
@@ -164,105 +183,49 @@ class SshTarget:
                     tell(plain(words[-2000:].decode("utf-8", "replace")))
 
             def once() -> Reply:
-                return self._call({"op": "follow", "run": place, "offset": offset[0]}, told=told)
+                return self._calls.call(
+                    self._request("follow", run=place, offset=offset[0]), told=told
+                )
 
-            reply = self._held(once)
+            reply = self._calls.held(once)
         return dict(reply["status"]), str(reply.get("out") or "")
 
-    def _fetched(self, place: str) -> bytes:
-        """The kit document of a run."""
+    def _fetched(self, place: str) -> bytes | None:
+        """The kit document of a run, where it wrote one."""
+        data = bytearray()
 
-        def once() -> bytes:
-            parts: list[bytes] = []
-            reply = self._call(
-                {"op": "fetch", "run": place, "most": MAX_DOCUMENT_BYTES},
-                told=lambda r: parts.append(base64.b64decode(r["data"])) if "data" in r else None,
+        def once() -> Reply:
+            return self._calls.call(
+                self._request("fetch", run=place, offset=len(data), most=MAX_DOCUMENT_BYTES),
+                told=lambda r: data.extend(base64.b64decode(r["data"])) if "data" in r else None,
             )
-            data = b"".join(parts)
-            if reply.get("size") != len(data):
-                raise StoppedError(
-                    f"the kit wrote no document on {self.address.login}, though it ended well"
-                )
-            return data
 
-        return self._held(once)
-
-    def _call(
-        self,
-        request: Mapping[str, Any],
-        body: Iterator[bytes] | None = None,
-        told: Callable[[Reply], None] | None = None,
-    ) -> Reply:
-        """One call. What is no answer of ours, or a fault, is an error."""
-
-        def heard(reply: Reply) -> None:
-            self._heard, self._tries = time.monotonic(), 0
-            if told is not None:
-                told(reply)
-
-        try:
-            reply = self.connection.call(request, body or (), heard)
-            if "fault" in reply:
-                raise fault(reply, self.address)
-        except (KeyError, TypeError, ValueError, binascii.Error) as error:
+        reply = self._calls.held(once)
+        if "none" in reply:
+            return None
+        if reply.get("size") != len(data):
             raise StoppedError(
-                f"{self.address.login} answers in a way that is not understood ({error!r})"
-            ) from None
-        return reply
-
-    def _held(self, work: Callable[[], T]) -> T:
-        """What `work` gives; where the connection is lost, it is done again after another login."""
-        while True:
-            try:
-                return work()
-            except Dropped:
-                self._again()
-
-    def _again(self) -> None:
-        """Log in again, until `RECONNECT_S` after the board was last heard. Raises `StoppedError` then."""
-        if not self._tries:
-            self.face.say(
-                f"the connection to {self.address.login} was lost; what runs there goes on"
+                f"the kit document on {self.address.login} changed while it was brought here. Give the same command "
+                "again."
             )
-        reason = "the connection is lost each time"
-        while time.monotonic() - self._heard < RECONNECT_S:
-            self._tries += 1
-            time.sleep(PAUSES_S[min(self._tries, len(PAUSES_S)) - 1])
-            try:
-                self.connection.open()
-            except HostKeyError:
-                raise
-            except EdgedistillError as error:
-                reason = str(error)
-            else:
-                self.face.say(f"logged in to {self.address.login} again")
-                return
-        self._given_up = True
-        found = ""
-        if self._root is not None and self._runs:
-            found = (
-                f" Its document will be {plain(self._root)}/run-{self._runs[-1]}/kit.json there: bring it here, "
-                f"and give it "
-                "to  edgedistill record"
-            )
-        raise StoppedError(
-            f"{self.address.login} was not heard of for {RECONNECT_S:g} s ({reason}). A run that was started there "
-            f"goes on "
-            f"to its end.{found}"
+        return bytes(data)
+
+    def _result(self) -> str:
+        """Where the document of the last run will lie, in words."""
+        if self._root is None or not self._runs:
+            return ""
+        return (
+            f" Its document will be {plain(self._root)}/run-{self._runs[-1]}/kit.json there: bring it here, and give "
+            "it to  edgedistill record"
         )
 
     def _clean(self) -> None:
         """Remove what was put on the board, and end what runs there; else say the command which does."""
         if self._root is None and not self._runs:
             return
-        request = {
-            "op": "clean",
-            "token": self._token,
-            "folder": self.address.folder,
-            "runs": self._runs,
-        }
+        request = self._request("clean", runs=self._runs)
         with contextlib.suppress(Dropped, EdgedistillError, KeyboardInterrupt):
-            if not self._given_up and self._cleaned(request):
+            if not self._calls.given_up and self._cleaned(request):
                 return
         self.face.warn(
             f"something is left on {self.address.login}: to end and remove it, run  {self._by_hand()}"
@@ -271,10 +234,10 @@ class SshTarget:
     def _cleaned(self, request: Mapping[str, Any]) -> bool:
         """Whether nothing is left on the board; after a lost connection, of one more login."""
         try:
-            reply = self._call(request)
+            reply = self._calls.call(request)
         except Dropped:
             self.connection.open()
-            reply = self._call(request)
+            reply = self._calls.call(request)
         return reply.get("left") is None
 
     def _by_hand(self) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import queue
 import shutil
 import subprocess
@@ -22,15 +23,21 @@ from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
-from edgedistill.errors import UsageError
+from edgedistill.errors import StoppedError, UsageError
 from edgedistill.evidence.board.address import Address
 from edgedistill.evidence.board.onboard.talk import MARK
 from edgedistill.evidence.board.sshwords import explained
 
 CONNECT_S = 10
+CONFIGURED_S = 30.0
+"""So long the client may take to read its configuration, which may run programs."""
 LOGIN_S = 60.0
+MOST_SOCKET = 103
+"""Bytes of the path of a Unix socket: 104 with the zero byte on macOS, 108 on Linux."""
+ASIDE = 17
+"""Bytes that the client adds to that path while it makes the socket."""
 SILENCE_S = 60.0
-"""A board that says nothing for so long is taken for lost: a program there that waits says so every two seconds."""
+"""A board that says nothing for so long is taken for lost: a program there says every two seconds that it works."""
 BOOT = 'python3 -I -S -u -c "import sys; exec(sys.stdin.buffer.readline())"'
 """The one command that a board ever gets. Its login shell takes it apart, whichever that is."""
 LOADER = """
@@ -40,7 +47,7 @@ for name, text in json.loads(sys.stdin.buffer.readline().decode("utf-8")):
     exec(compile(text, name, "exec"), module.__dict__)
 module.main()
 """
-ONBOARD = ("talk", "files", "runs", "serve")
+ONBOARD = ("talk", "alone", "files", "runs", "serve")
 OPTIONS = (
     "BatchMode=yes", f"ConnectTimeout={CONNECT_S}", "ConnectionAttempts=1", "ServerAliveInterval=10",
     "ServerAliveCountMax=3", "ClearAllForwardings=yes", "ForwardAgent=no", "ForwardX11=no",
@@ -74,7 +81,7 @@ class Connection:
                 "--target needs the OpenSSH client, and there is none here: run  sudo apt-get install openssh-client"
             )
         self._ssh, self._strict = found, _strict(found, address)
-        self._folder = Path(tempfile.mkdtemp(prefix="edgedistill-ssh-"))
+        self._folder = _short_folder()
         self._master: subprocess.Popen[bytes] | None = None
         self._logins = 0
 
@@ -191,12 +198,33 @@ def _place(address: Address) -> list[str]:
     return [*words, "--", address.host]
 
 
+def _short_folder() -> Path:
+    """A private folder for the socket, in a place whose path is short enough for one. Raises `UsageError`."""
+    places = [tempfile.gettempdir(), os.environ.get("XDG_RUNTIME_DIR"), "/tmp", "/var/tmp"]
+    for place in places:
+        room = MOST_SOCKET - ASIDE - len("/edgedistill-ssh-12345678/s1234")
+        if place and len(os.fsencode(os.path.abspath(place))) <= room:
+            with contextlib.suppress(OSError):
+                return Path(tempfile.mkdtemp(prefix="edgedistill-ssh-", dir=place))
+    raise UsageError(
+        f"the path of {tempfile.gettempdir()} is too long for the socket of the ssh client, and no shorter place can "
+        "be written to. Give a short one: run  export TMPDIR=FOLDER  with one of your own, such as ~/t"
+    )
+
+
 def _strict(program: str, address: Address) -> list[str]:
     """Options that hold host keys to be checked where the user's own configuration turns that off."""
-    done = subprocess.run(
-        [program, "-G", *_place(address)], capture_output=True, text=True, errors="replace",
-        stdin=subprocess.DEVNULL, timeout=CONNECT_S, check=False,
-    )  # fmt: skip
+    try:
+        done = subprocess.run(
+            [program, "-G", *_place(address)], capture_output=True, text=True, errors="replace",
+            stdin=subprocess.DEVNULL, timeout=CONFIGURED_S, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise StoppedError(
+            f"the ssh client did not read its configuration for {address.host} within {CONFIGURED_S:g} s: a Match exec "
+            "or a canonical host name in ~/.ssh/config waits for something. To see for what: run  "
+            + address.command().replace("ssh ", "ssh -vvG ", 1)
+        ) from None
     if done.returncode != 0:
         raise explained(done.stderr, address)
     known = dict(line.partition(" ")[::2] for line in done.stdout.lower().splitlines())

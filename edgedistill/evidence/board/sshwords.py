@@ -80,9 +80,10 @@ def _denied(address: Address, text: str) -> EdgedistillError:
             + address.command().replace("ssh ", "ssh -v ", 1)
         )
     return UsageError(
-        f"{address.login} does not accept a key of yours (a password is never asked for here). Give the board your "
-        f"key: "
-        f"run  {address.command(program='ssh-copy-id')}"
+        f"{address.login} does not accept a key of yours, or the key has a passphrase (neither that nor a password is "
+        "asked for here). A key with a passphrase is unlocked once a session: run  ssh-add  (in a shell without an "
+        "agent first  eval $(ssh-agent)). A key that the board does not know is given to it: run  "
+        + address.command(program="ssh-copy-id")
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -82,9 +83,28 @@ def travelling(bundle: Path) -> list[Sent]:
     ]
 
 
-def bytes_of(files: Sequence[Sent]) -> Iterator[bytes]:
-    """The files one behind the other, as they are read."""
-    for sent in files:
+def rest_of(files: Sequence[Sent], missing: Sequence[Any]) -> list[tuple[Sent, int]]:
+    """The files that the board misses, each with the place that it goes on from: where what the board has of it is how
+    it begins here.
+    """
+    return [
+        (files[i], at if at and _begins(files[i], at, digest) else 0) for i, at, digest in missing
+    ]
+
+
+def _begins(sent: Sent, size: int, digest: str) -> bool:
+    found = hashlib.sha256()
+    with sent.path.open("rb") as file:
+        while size > 0 and (block := file.read(min(BLOCK, size))):
+            found.update(block)
+            size -= len(block)
+    return size == 0 and found.hexdigest() == digest
+
+
+def bytes_of(files: Sequence[tuple[Sent, int]]) -> Iterator[bytes]:
+    """The files one behind the other, each from its place on, as they are read."""
+    for sent, at in files:
         with sent.path.open("rb") as file:
+            file.seek(at)
             while block := file.read(BLOCK):
                 yield block

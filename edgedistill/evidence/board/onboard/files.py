@@ -6,13 +6,17 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
-from typing import IO, Any, Dict, List
+import time
+from typing import IO, Any, Dict, List, Optional, Tuple
 
 from edgedistill.evidence.board.onboard.talk import (
+    BEAT_S,
     BLOCK,
     PREFIX,
     SPARE,
@@ -22,9 +26,11 @@ from edgedistill.evidence.board.onboard.talk import (
     free,
     places,
     reply,
+    require_own,
     text_of,
 )
 
+PART = ".part"
 PROBE = """
 import json, sys
 out = {"version": list(sys.version_info[:3]), "error": {}}
@@ -55,9 +61,27 @@ def look(request: Dict[str, Any]) -> None:
         "cores": os.cpu_count(),
         "memory_bytes": int(memory[0].split()[1]) * 1024 if memory else None,
         "os": platform.platform(),
+        "power_mode": power_mode(),
         "trtexec": shutil.which("trtexec", path=environment()["PATH"]),
     }
     reply(tried=tried, machine=machine)
+
+
+def power_mode() -> Optional[str]:
+    """The Jetson's power mode by name, as the kit reads it; a profile holds for one."""
+    path = environment()["PATH"]
+    program = shutil.which("nvpmodel", path=path)
+    if program is None:
+        return None
+    try:
+        done = subprocess.run(
+            [program, "-q"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            timeout=10, env=environment(), check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    found = re.search(r"NV Power Mode\s*:\s*(.+)", done.stdout.decode("utf-8", "replace"))
+    return found.group(1).strip() if found else None
 
 
 def interpreters() -> List[str]:
@@ -83,14 +107,14 @@ def probe(path: str, needs: List[str]) -> Dict[str, Any]:
 
 
 def begin(request: Dict[str, Any]) -> None:
-    """Find or make the folder, and say which files are not yet in it as they should be."""
+    """Find or make the folder, and say which files are not yet in it as they should be, and what is there of each."""
     root = found_root(request) or made_root(request)
     missing = [
-        i
+        (i, *part_of(place(root, name) + PART, size))
         for i, (name, size, digest) in enumerate(request["files"])
         if not same(place(root, name), size, digest)
     ]
-    room, need = free(root), sum(request["files"][i][1] for i in missing) + SPARE
+    room, need = free(root), sum(request["files"][i][1] - at for i, at, _ in missing) + SPARE
     if room < need:
         raise Fault("space", place=root, free=room, need=need)
     reply(root=root, missing=missing)
@@ -103,8 +127,7 @@ def made_root(request: Dict[str, Any]) -> str:
         root = str(os.path.expanduser(request["folder"]))
         try:
             os.makedirs(os.path.join(root, "bundle"), mode=0o700, exist_ok=True)
-            if os.stat(root).st_uid not in (os.getuid(), 0):
-                raise OSError(errno.EPERM, "it belongs to another user")
+            require_own(root)
             with tempfile.TemporaryFile(dir=root):
                 pass
         except OSError as error:
@@ -141,28 +164,46 @@ def same(path: str, size: int, digest: str) -> bool:
     try:
         if os.path.islink(path) or os.path.getsize(path) != size:
             return False
-        found = hashlib.sha256()
         with open(path, "rb") as file:
-            for block in iter(lambda: file.read(BLOCK), b""):
-                found.update(block)
-        return found.hexdigest() == digest
+            return str(hashed(file).hexdigest()) == digest
     except OSError:
         return False
 
 
+def part_of(path: str, size: int) -> Tuple[int, Optional[str]]:
+    """How much of a file an earlier call took in, and the sha256 of that."""
+    try:
+        found = os.lstat(path)
+        if not stat.S_ISREG(found.st_mode) or not 0 < found.st_size <= size:
+            return 0, None
+        with open(path, "rb") as file:
+            digest = hashed(file).hexdigest()
+            return file.tell(), digest
+    except OSError:
+        return 0, None
+
+
+def hashed(file: IO[bytes]) -> Any:
+    """The sha256 of a file from here to its end."""
+    found = hashlib.sha256()
+    for block in iter(lambda: file.read(BLOCK), b""):
+        found.update(block)
+    return found
+
+
 def put(request: Dict[str, Any]) -> None:
-    """Take files in, each whole or not at all."""
-    for name, size, digest in request["files"]:
+    """Take files in, each whole or not at all; of one that is cut off, what came is kept for the next call."""
+    require_own(request["root"])
+    for name, size, digest, begun in request["files"]:
         path = place(request["root"], name)
-        aside = path + ".part"
+        aside = path + PART
         try:
             os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-            with contextlib.suppress(FileNotFoundError):
+            with os.fdopen(opened(aside, begun), "r+b") as file:
+                whole = take(file, size - begun) == digest
+            if not whole:
                 os.unlink(aside)
-            handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(handle, "wb") as file:
-                if take(file, size) != digest:
-                    raise Fault("protocol", reason="a file that did not arrive as it was sent")
+                raise Fault("protocol", reason="a file that did not arrive as it was sent")
             os.replace(aside, path)
         except OSError as error:
             with contextlib.suppress(OSError):
@@ -177,18 +218,37 @@ def put(request: Dict[str, Any]) -> None:
                 reason=error.strerror or str(error),
                 number=error.errno,
             ) from None
-        reply(stored=size)
     reply(done=True)
 
 
-def take(file: IO[bytes], size: int) -> str:
-    """Copy so many bytes from stdin; their sha256. Ends the program where the connection did."""
-    found, left = hashlib.sha256(), size
+def opened(aside: str, begun: int) -> int:
+    """The part of a file with as much in it as is kept."""
+    if begun:
+        handle = os.open(aside, os.O_RDWR | os.O_NOFOLLOW)
+        os.ftruncate(handle, begun)
+        return handle
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(aside)
+    return os.open(aside, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+
+
+def take(file: IO[bytes], left: int) -> str:
+    """Copy so many bytes from stdin behind what is there; the sha256 of all. Ends the program where the connection
+    did.
+    """
+    stdin = sys.stdin.buffer  # type: Any
+    found, stored, told = hashed(file), 0, time.monotonic()
+    file.seek(0, os.SEEK_END)
     while left:
-        block = sys.stdin.buffer.read(min(BLOCK, left))
+        block = stdin.read1(min(BLOCK, left))
         if not block:
             sys.exit(0)
         found.update(block)
         file.write(block)
+        file.flush()
         left -= len(block)
-    return found.hexdigest()
+        stored += len(block)
+        if not left or time.monotonic() - told > BEAT_S:
+            reply(stored=stored)
+            stored, told = 0, time.monotonic()
+    return str(found.hexdigest())

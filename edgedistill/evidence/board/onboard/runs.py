@@ -12,21 +12,24 @@ import subprocess
 import time
 from typing import Any, Dict
 
+from edgedistill.evidence.board.onboard.alone import hold, release, sweep
 from edgedistill.evidence.board.onboard.talk import (
+    BEAT_S,
     BLOCK,
     Fault,
     environment,
     found_root,
     reply,
+    require_own,
     text_of,
 )
 
-BEAT_S = 2.0
 MOST_WORDS = 4000000
 
 
 def start(request: Dict[str, Any]) -> None:
     """Start the kit apart from this connection; asked twice, it starts once."""
+    require_own(request["root"])
     run = os.path.join(request["root"], "run-" + request["run"])
     try:
         os.mkdir(run, 0o700)
@@ -56,6 +59,8 @@ def start(request: Dict[str, Any]) -> None:
     status = {"fault": "the watcher of the run ended before it"}  # type: Dict[str, Any]
     try:
         status = watch(request, run, lock)
+    except Fault as fault:
+        status = fault.facts
     except BaseException as error:
         status = {"fault": str(error)[:500]}
     finally:
@@ -64,14 +69,19 @@ def start(request: Dict[str, Any]) -> None:
 
 
 def watch(request: Dict[str, Any], run: str, lock: int) -> Dict[str, Any]:
-    """Run the kit to its end; what it says on its terminal goes to `words`."""
+    """Run the kit to its end, when no other job is at work here; what it says on its terminal goes to `words`."""
+    waits = os.path.join(run, "waits")
+    alone = hold(request, "run", request["wait_s"], lambda: put_text(waits, ""))
+    with contextlib.suppress(OSError):
+        os.unlink(waits)
     master, slave = os.openpty()  # a terminal, since the kit tells its progress to nothing else
     document = os.path.join(run, "kit.json")
     command = [request["python"], "ontarget.pyz", *request["arguments"], "--json", document, "."]
-    begun = time.time()
+    begun = time.monotonic()  # a board without a clock sets it when it finds the network
     with open(os.path.join(run, "out"), "wb") as out:
         kit = subprocess.Popen(
-            command, cwd=os.path.join(request["root"], "bundle"), env=environment(), pass_fds=(lock,),
+            command, cwd=os.path.join(request["root"], "bundle"), env=environment(),
+            pass_fds=[lock] if alone is None else [lock, alone],
             stdin=subprocess.DEVNULL, stdout=out, stderr=slave,
         )  # fmt: skip
     os.close(slave)
@@ -90,8 +100,9 @@ def watch(request: Dict[str, Any], run: str, lock: int) -> Dict[str, Any]:
                     continue
                 time.sleep(0.05)
             if ended:
-                return {"code": kit.returncode, "seconds": time.time() - begun}
-            if time.time() - begun > request["limit_s"]:
+                release(alone)
+                return {"code": kit.returncode, "seconds": time.monotonic() - begun}
+            if time.monotonic() - begun > request["limit_s"]:
                 put_text(
                     os.path.join(run, "status"),
                     json.dumps({"code": None, "seconds": request["limit_s"]}),
@@ -101,7 +112,7 @@ def watch(request: Dict[str, Any], run: str, lock: int) -> Dict[str, Any]:
 
 def follow(request: Dict[str, Any]) -> None:
     """Tell what a run says from a place on, until it has ended."""
-    run, offset, told = request["run"], request["offset"], time.time()
+    run, offset, told = request["run"], request["offset"], time.monotonic()
     while True:
         if not os.path.isdir(run):
             reply(status={"code": None, "gone": True})
@@ -113,7 +124,7 @@ def follow(request: Dict[str, Any]) -> None:
             block = file.read(BLOCK)
             if block:
                 offset += len(block)
-                told = time.time()
+                told = time.monotonic()
                 reply(words=block.decode("utf-8", "replace"), offset=offset)
                 continue
         if status is not None or not lives:
@@ -121,20 +132,21 @@ def follow(request: Dict[str, Any]) -> None:
             out = (text_of(os.path.join(run, "out"), MOST_WORDS) or "")[-1500:]
             reply(status=json.loads(status) if status else {"code": None, "lost": True}, out=out)
             return
-        if time.time() - told > BEAT_S:
-            told = time.time()
-            reply(beat=True)
+        if time.monotonic() - told > BEAT_S:
+            told = time.monotonic()
+            reply(beat=True, busy=os.path.exists(os.path.join(run, "waits")))
         time.sleep(0.1)
 
 
 def fetch(request: Dict[str, Any]) -> None:
-    """Send the kit document of a run."""
+    """Send the kit document of a run, from a place on."""
     path = os.path.join(request["run"], "kit.json")
     try:
         size = os.path.getsize(path)
         if size > request["most"]:
             raise Fault("large", size=size)
         with open(path, "rb") as file:
+            file.seek(request["offset"])
             for block in iter(lambda: file.read(3 * BLOCK), b""):
                 reply(data=base64.b64encode(block).decode("ascii"))
     except FileNotFoundError:
@@ -150,6 +162,7 @@ def clean(request: Dict[str, Any]) -> None:
     runs = [os.path.join(root, "run-" + run) for run in request["runs"]] if root is not None else []
     for run in runs:
         end(run)
+    sweep(request)
     gone = runs if folder is not None else [root] if root is not None else []
     for path in gone:
         shutil.rmtree(path, ignore_errors=True)
@@ -180,8 +193,8 @@ def end(run: str) -> None:
             return
         with contextlib.suppress(OSError):
             os.killpg(int(pid), kind)
-        until = time.time() + wait_s
-        while alive(run) and time.time() < until:
+        until = time.monotonic() + wait_s
+        while alive(run) and time.monotonic() < until:
             time.sleep(0.05)
 
 

@@ -1,15 +1,23 @@
 """How the board answers, and what its programs share."""
 
+import contextlib
 import json
 import os
+import stat
 import sys
-from typing import Any, Dict, List, Optional
+import threading
+from typing import Any, Dict, Iterator, List, Optional
 
 MARK = "edgedistill> "
 BLOCK = 1 << 16
 PREFIX = "edgedistill-"
+BEAT_S = 2.0
+"""So often a call that is at work says so; a silent one is taken for lost."""
 SPARE = 64000000
 """Bytes that a run needs beside the files: documents, and what a runtime writes."""
+
+
+_ONE_LINE = threading.Lock()
 
 
 class Fault(Exception):
@@ -22,8 +30,30 @@ class Fault(Exception):
 
 def reply(**facts: Any) -> None:
     """Send one line."""
-    sys.stdout.write("\n" + MARK + json.dumps(facts) + "\n")
-    sys.stdout.flush()
+    with _ONE_LINE:
+        sys.stdout.write("\n" + MARK + json.dumps(facts) + "\n")
+        sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def beating() -> Iterator[None]:
+    """Say now and then that a call is at work: hashing and probing take minutes on a slow board."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(BEAT_S):
+            try:
+                reply(works=True)
+            except (OSError, ValueError):  # nobody is there any more
+                os._exit(0)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def text_of(path: str, limit: int = 65536) -> Optional[str]:
@@ -58,10 +88,40 @@ def environment() -> Dict[str, str]:
     return env
 
 
+def private(path: str) -> bool:
+    """Whether a folder is this user's own and closed to everybody else: in /tmp anyone may make one of any name."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    own = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+    return own and not stat.S_IMODE(found.st_mode) & 0o077
+
+
 def found_root(request: Dict[str, Any]) -> Optional[str]:
-    """The folder that an earlier call of this session made."""
-    for base in [] if request["folder"] is not None else places():
-        for name in os.listdir(base):
-            if name.startswith(PREFIX + request["token"]):
-                return os.path.join(base, name)
+    """The private folder that an earlier call of this session made: the one that was told, else by its name."""
+    if request["folder"] is not None:
+        return None
+    told = request.get("root")
+    if told is not None:
+        return str(told) if private(told) else None
+    for base in places():
+        with contextlib.suppress(OSError):
+            for name in os.listdir(base):
+                path = os.path.join(base, name)
+                if name.startswith(PREFIX + request["token"] + "-") and private(path):
+                    return path
     return None
+
+
+def require_own(root: str) -> None:
+    """Raise a fault where somebody else could put files in the place of the bundle's."""
+    for path, owners in ((root, (os.getuid(), 0)), (os.path.join(root, "bundle"), (os.getuid(),))):
+        try:
+            found = os.stat(path)
+        except FileNotFoundError:
+            continue
+        open_to_all = found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX
+        if found.st_uid not in owners or open_to_all:
+            reason = "everybody may write to it" if open_to_all else "it belongs to another user"
+            raise Fault("write", place=path, reason=reason, number=None)
