@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -16,7 +18,8 @@ import pytest
 from board import Board, write_program
 from filelock import FileLock
 from ontarget.contract import load_bundle
-from small_bundle import small_bundle, small_model
+from rich.console import Console
+from small_bundle import small_bundle, small_model, two_models
 
 from edgedistill import benching
 from edgedistill.benching import BenchRequest, bench
@@ -25,7 +28,7 @@ from edgedistill.errors import BusyError, UsageError
 from edgedistill.evidence.bench import FakeTarget, read_kit
 from edgedistill.evidence.board.travel import travelling
 from edgedistill.latencyresult import Comparison
-from edgedistill.progress import silent
+from edgedistill.progress import Face, silent
 from edgedistill.result import load
 from tests.build_parts import tool
 from tests.ontarget.conftest import build
@@ -241,3 +244,63 @@ def test_on_a_jetson_engines_are_built_first_and_are_there_the_next_time(
         engines = (board.home / "kept/bundle").glob("*.engine")
         built.append({p.name: p.stat().st_mtime_ns for p in engines})
     assert built[0] == built[1] and len(built[0]) == 1
+
+
+JETSON = """
+import builtins, io, os, platform
+facts = {"/proc/device-tree/model": "NVIDIA Jetson Orin Nano Developer Kit\\0",
+         "/proc/meminfo": "MemTotal:        7789928 kB\\n"}
+real, os.cpu_count = builtins.open, lambda: 6
+platform.machine = lambda: "aarch64"
+def opened(path, *a, **k):
+    return io.BytesIO(facts[path].encode()) if path in facts else real(path, *a, **k)
+builtins.open = opened
+"""
+
+
+@pytest.mark.ssh
+@pytest.mark.parametrize(
+    ("mode", "words"),
+    [
+        ("15W", "--provider engine, as the numbers are for NVIDIA Jetson Orin Nano 8 GB"),
+        (
+            "7W",
+            "--provider engine: the board is .* in power mode '7W', and it fits not exactly one of",
+        ),
+        (None, "--provider engine: the board is .*, its power mode cannot be read"),
+    ],
+)
+def test_a_jetson_is_known_by_its_power_mode_and_the_choice_of_engines_is_told(
+    mode: str | None, words: str, board: Board, tmp_path: Path
+) -> None:
+    """Its device tree, memory and cores are stood in for; TensorRT is missing there, which ends the run."""
+    code = shlex.quote(JETSON)
+    write_program(
+        board.bin / "python3",
+        f'[ "$1" = -I ] && exec {shlex.quote(sys.executable)} -I -S -u -c {code}"$5"\n'
+        f'exec {shlex.quote(sys.executable)} "$@"\n',
+    )
+    if mode is not None:
+        write_program(
+            board.bin / "nvpmodel", f'[ "$1" = -q ] && echo "NV Power Mode: {mode}"; echo 0\n'
+        )
+    path = tmp_path / "net.onnx"
+    path.write_bytes(small_model())
+    console = Console(file=io.StringIO(), width=1000)
+    with pytest.raises(UsageError, match="has no tensorrt"):
+        bench(BenchRequest(path, board.address, tier="quick"), Face(1, console))
+    assert re.search(words, console.file.getvalue()), console.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.ssh
+def test_a_model_that_fails_on_the_board_is_told_beside_what_was_measured(
+    board: Board, tmp_path: Path
+) -> None:
+    found = two_models(tmp_path / "two")
+    done = subprocess.run(
+        [sys.executable, "-m", "edgedistill", "bench", str(found), *FAST, "--target", board.address],
+        capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+    )  # fmt: skip
+    assert done.returncode == 3 and "not measured: other, threads 1" in done.stderr, done.stderr
+    assert "float32" in done.stdout

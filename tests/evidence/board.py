@@ -173,6 +173,10 @@ class Line:
         self._to, self._open = port, True
         self.break_after: int | None = None
         """Bytes towards the board after which the line breaks once, by itself."""
+        self.rate: float | None = None
+        """Bytes a second towards the board."""
+        self.sent = 0
+        """Bytes that went towards the board."""
         self._pairs: list[socket.socket] = []
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._server.getsockname()[1])
@@ -195,7 +199,10 @@ class Line:
     def _pump(self, a: socket.socket, b: socket.socket, out: bool) -> None:
         try:
             while data := a.recv(65536):
+                if out and self.rate is not None:
+                    time.sleep(len(data) / self.rate)
                 b.sendall(data)
+                self.sent += len(data) if out else 0
                 if out and self.break_after is not None:
                     self.break_after -= len(data)
                     if self.break_after < 0:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -50,3 +52,16 @@ def small_bundle(
         licences={}, evalset=(PIXELS, LABELS, 24),
     )  # fmt: skip
     return folder / "bundle"
+
+
+def two_models(folder: Path) -> Path:
+    """A whole bundle of two files, of which the second one cannot be loaded."""
+    bundle = small_bundle(folder)
+    tree = json.loads((bundle / "manifest.json").read_text())
+    data = (bundle / tree["models"][0]["file"]).read_bytes().replace(b"ReduceMean", b"NoSuchOper")
+    (bundle / "model.other.onnx").write_bytes(data)
+    sha256 = hashlib.sha256(data).hexdigest()
+    other = {**tree["models"][0], "name": "other", "file": "model.other.onnx", "sha256": sha256}
+    tree["models"].append(other)
+    (bundle / "manifest.json").write_text(json.dumps(tree))
+    return bundle

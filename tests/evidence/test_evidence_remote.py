@@ -19,10 +19,10 @@ from urllib.parse import quote
 import pytest
 from board import Board, Line, write_program
 from rich.console import Console
-from small_bundle import small_bundle
+from small_bundle import small_bundle, two_models
 
 from edgedistill.errors import DocumentError, EdgedistillError, StoppedError, UsageError
-from edgedistill.evidence.board import calls
+from edgedistill.evidence.board import calls, ssh
 from edgedistill.evidence.board.address import parse_address
 from edgedistill.evidence.board.remote import SshTarget
 from edgedistill.evidence.board.ssh import BOOT
@@ -30,6 +30,7 @@ from edgedistill.progress import Face
 
 pytestmark = pytest.mark.ssh
 HOSTILE = "a b'c\"d;touch canary;$(touch canary)`touch canary`\n|touch canary #"
+PYTHON = shlex.quote(sys.executable)
 QUICK = ("bench", "--threads", "1", "--min-seconds", "0.05", "--min-runs", "64")
 SLOW = (
     "import sys, time, json, hashlib\n"
@@ -255,17 +256,76 @@ def test_a_run_outlives_the_connection_and_its_result_is_collected(
     assert ours(board) == [] and running(board) == []
 
 
-def test_copying_goes_on_after_a_cut(board: Board, tmp_path: Path) -> None:
-    line, face = Line(board.port), Told()
-    line.break_after = 90_000
-    known = board.folder / "client/known_hosts"
+def line_to(board: Board) -> tuple[Line, str]:
+    """A line that can be cut, and the address at its end."""
+    line, known = Line(board.port), board.folder / "client/known_hosts"
     known.write_text(known.read_text().replace(str(board.port), str(line.port)))
+    return line, f"ssh://{getpass.getuser()}@127.0.0.1:{line.port}"
+
+
+def test_copying_goes_on_after_a_cut_from_where_it_stopped(board: Board, tmp_path: Path) -> None:
+    (line, address), face = line_to(board), Told()
+    line.break_after, line.rate = 2_500_000, 2_000_000  # what lies in buffers is lost with the line
     bundle = small_bundle(tmp_path / "b")
-    (bundle / "README.md").write_bytes(os.urandom(300_000))
-    address = f"ssh://{getpass.getuser()}@127.0.0.1:{line.port}"
+    (bundle / "README.md").write_bytes(os.urandom(3_000_000))
     assert run(board, bundle, tmp_path / "kit.json", address=address, face=face)["rows"] == []
     assert face.has("was lost") and line.break_after is None
+    assert line.sent < 4_500_000, "what had come did not travel again"
     line.close()
+
+
+def test_a_part_that_is_not_how_the_file_begins_is_not_gone_on_from(
+    board: Board, tmp_path: Path
+) -> None:
+    address = f"{board.address}{quote(str(board.home / 'own'))}"
+    bundle = small_bundle(tmp_path / "one")
+    run(board, bundle, tmp_path / "a.json", address=address)
+    labels = board.home / "own/bundle/labels.txt"
+    labels.unlink()
+    labels.with_name("labels.txt.part").write_bytes(b"no")
+    run(board, bundle, tmp_path / "b.json", address=address)
+    assert labels.read_bytes() == (bundle / "labels.txt").read_bytes()
+    assert not labels.with_name("labels.txt.part").exists()
+
+
+def test_a_slow_line_is_not_taken_for_a_lost_one(
+    board: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssh, "SILENCE_S", 4.0)
+    (line, address), face = line_to(board), Told()
+    bundle = small_bundle(tmp_path / "b")
+    (bundle / "README.md").write_bytes(os.urandom(900_000))
+    with SshTarget(parse_address(address), face) as target:
+        target.look(("numpy",))
+        line.rate = 130_000
+        begun = time.monotonic()
+        assert target.run(bundle, ["info"], tmp_path / "kit.json", face)["rows"] == []
+        assert time.monotonic() - begun > 6 and not face.has("was lost")
+    line.close()
+
+
+def test_a_line_over_which_nothing_comes_through_is_given_up(
+    board: Board, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every second call fails, which is each that brings a file; the ones between say how much is missing."""
+    monkeypatch.setattr(calls, "PAUSES_S", (0.01,))
+    monkeypatch.setattr(calls, "MOST_DROPS", 3)
+    count = tmp_path / "count"
+    write_program(
+        board.bin / "python3",
+        f"echo >> {count}; n=$(wc -l < {count})\n"
+        'case "$1" in -I) [ $n -gt 2 ] && [ $((n % 2)) -eq $(cat "$0.odd") ] && exit 255;; esac\n'
+        f'exec {PYTHON} "$@"\n',
+    )
+    # the interpreters that `look` tries are started by the same name
+    with SshTarget(parse_address(board.address), Told()) as target:
+        (board.bin / "python3.odd").write_text("2")
+        target.look(("numpy",))
+        lines = len(count.read_text().splitlines())
+        (board.bin / "python3.odd").write_text(str((lines + 2) % 2))
+        with pytest.raises(StoppedError, match="was lost 3 times in a row before anything came"):
+            target.run(bundle, ["info"], tmp_path / "kit.json", Told())
+    assert len(count.read_text().splitlines()) < lines + 12 and not ours(board)
 
 
 def test_a_board_that_does_not_come_back_is_given_up_with_the_place_of_the_result(
@@ -318,6 +378,83 @@ def test_ctrl_c_ends_the_run_and_removes_its_folder(
     assert process.returncode == 3 and "interrupted" in err, err
     assert "something is left" not in err and "Traceback" not in err
     assert ours(board) == [] and running(board) == []
+
+
+@pytest.mark.parametrize("kind", ["of another user", "open to all", "a link"])
+def test_a_folder_that_somebody_made_under_our_name_is_not_ours(
+    kind: str, board: Board, bundle: Path, tmp_path: Path
+) -> None:
+    face = Told()
+    with SshTarget(parse_address(board.address), face) as target:
+        theirs = board.tmp / f"edgedistill-{target._token}-0"
+        (theirs / "bundle").mkdir(parents=True, mode=0o700)
+        theirs.chmod(0o700)
+        if kind == "a link":
+            theirs.rename(tmp_path / "elsewhere")
+            theirs.symlink_to(tmp_path / "elsewhere")
+        elif kind == "open to all":
+            theirs.chmod(0o777)
+        elif os.getuid() == 0:
+            os.chown(theirs, 65534, 65534)
+        else:
+            pytest.skip("only root can give a folder away")
+        assert target.run(bundle, ["info"], tmp_path / "kit.json", face)["rows"] == []
+        assert len(ours(board)) == 2 and not list((theirs / "bundle").iterdir())
+    assert ours(board) == [theirs.name], "and what is theirs is not removed"
+
+
+def test_a_clock_that_is_set_meanwhile_does_not_end_a_run(
+    board: Board, scripted: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """A Raspberry Pi has no clock of its own, and jumps by months when it finds the network."""
+    step = "import time as c; b, t = c.monotonic(), c.time; c.time = lambda: t() + (c.monotonic() - b > 1) * 1e7"
+    bare(
+        board,
+        f'[ "$1" = -I ] && [ "$4" = -c ] && exec {PYTHON} -I -S -u -c "{step}\n$5"',
+        f'exec {PYTHON} "$@"',
+    )
+    bundle = scripted(SLOW.format(seconds=2.5))
+    document = run(board, bundle, tmp_path / "kit.json", "info")
+    assert document["schema"] == "edgedistill.kit/1"
+
+
+def test_two_jobs_on_one_board_do_not_time_each_other(
+    board: Board, scripted: Callable[[str], Path], tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    code = f"note = lambda w: open({str(log)!r}, 'a').write(w + chr(10))\nnote('begins')\n"
+    bundle = scripted(code + SLOW.format(seconds=3) + "note('ends')\n")
+    faces, documents = (Told(), Told()), []
+
+    def work(face: Told) -> None:
+        out = tmp_path / f"{faces.index(face)}.json"
+        documents.append(run(board, bundle, out, face=face))
+
+    first, second = (threading.Thread(target=work, args=(face,)) for face in faces)
+    first.start()
+    until(log.exists)
+    second.start()
+    for thread in (first, second):
+        thread.join(timeout=60)
+    assert len(documents) == 2 and log.read_text().split() == ["begins", "ends"] * 2
+    assert faces[1].has("another job of yours is at work") and not faces[0].has("another job")
+    assert board.left() == []
+
+
+def test_what_one_failing_model_left_comes_home_with_its_reason(
+    board: Board, tmp_path: Path
+) -> None:
+    """One file of the bundle needs an operator that no runtime has."""
+    bundle = two_models(tmp_path / "two")
+    out = tmp_path / "kit.json"
+    document = run(board, bundle, out, *QUICK)
+    assert json.loads(out.read_text()) == document
+    assert [row["model"] for row in document["rows"]] == ["float32"]  # type: ignore[attr-defined]
+    (failure,) = document["failures"]  # type: ignore[misc]
+    assert failure["model"] == "other" and "NoSuch" in failure["text"]
+    with pytest.raises(EdgedistillError, match=r"(?s)the kit could not bench on the board.*NoSuch"):
+        run(board, bundle, out, *QUICK, "--model", "other")
+    assert json.loads(out.read_text())["failures"], "the document is there also then"
 
 
 # Faults of the way there
@@ -373,6 +510,37 @@ def test_a_key_that_is_not_accepted_names_ssh_copy_id_and_asks_for_no_password(
     assert f"run  ssh-copy-id -p {board.port} {getpass.getuser()}@127.0.0.1" in str(error)
 
 
+def test_a_key_with_a_passphrase_and_no_agent_names_ssh_add(
+    board: Board, bundle: Path, tmp_path: Path
+) -> None:
+    key = board.folder / "client/key"
+    subprocess.run(["ssh-keygen", "-q", "-p", "-N", "secret", "-f", str(key)], check=True)
+    error = fails(board, bundle, tmp_path / "kit.json")
+    assert isinstance(error, UsageError)
+    assert "has a passphrase" in str(error) and "run  ssh-add" in str(error)
+
+
+def test_a_configuration_that_waits_is_told(
+    board: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ssh, "CONFIGURED_S", 0.3)
+    board.client("key", 'Match exec "sleep 3"', "Host *")
+    with pytest.raises(StoppedError, match=r"did not read its configuration .* run  ssh -vvG "):
+        SshTarget(parse_address(board.address), Told())
+
+
+def test_a_long_temporary_folder_is_no_place_for_the_socket(
+    board: Board, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    assert run(board, bundle, tmp_path / "kit.json")["rows"] == []
+    monkeypatch.setattr(ssh, "MOST_SOCKET", 20)
+    with pytest.raises(UsageError, match=r"too long for the socket.*TMPDIR"):
+        SshTarget(parse_address(board.address), Told())
+
+
 def test_nobody_listening_and_no_such_host_say_what_to_do(
     board: Board, bundle: Path, tmp_path: Path
 ) -> None:
@@ -404,9 +572,6 @@ def bare(board: Board, *lines: str, name: str = "python3") -> None:
         write_program(board.bin / name, "\n".join(lines) + "\n")
     board.environment["PATH"] = str(board.bin)
     board.start()
-
-
-PYTHON = shlex.quote(sys.executable)
 
 
 def test_a_board_without_python_says_how_to_get_it(

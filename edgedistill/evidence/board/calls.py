@@ -43,7 +43,7 @@ class Calls:
         def heard(reply: Reply) -> None:
             self._heard = time.monotonic()
             if any(reply.get(key) for key in DONE):
-                self._tries = self._drops = 0
+                self.went_on()
             if reply.get("busy") is True and not self._waits:
                 self._waits = True
                 self._face.say(
@@ -62,6 +62,10 @@ class Calls:
                 f"{self._login} answers in a way that is not understood ({error!r})"
             ) from None
         return reply
+
+    def went_on(self) -> None:
+        """Something came through: a loss of the connection from now on is the first one."""
+        self._tries = self._drops = 0
 
     def held(self, work: Callable[[], T]) -> T:
         """What `work` gives; where the connection is lost, it is done again after another login."""

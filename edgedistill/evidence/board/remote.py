@@ -147,7 +147,7 @@ class SshTarget:
 
     def _copy(self, files: Sequence[Sent], face: Face) -> None:
         """Bring the folder on the board to the bundle's state; only what differs travels."""
-        told = [0]
+        told, least = [0], [0]
 
         def once() -> None:
             begun = self._calls.call(self._request("begin", files=[f.row for f in files]))
@@ -156,6 +156,9 @@ class SshTarget:
             if not missing:
                 return
             total = sum(f.size - at for f, at in missing)
+            if total < least[0]:  # a call that was cut off before it could say so
+                self._calls.went_on()
+            least[0] = total
             if not told[0]:
                 face.say(f"copying {len(missing)} files, {total / 1e6:,.1f} MB")
             told[0] += 1
