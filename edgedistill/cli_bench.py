@@ -73,7 +73,7 @@ def bench_command(
         raise UsageError(f"--json {json} is a folder; give the name of a file")
     request = BenchRequest(
         subject, target, device, compare, model, provider.value if provider else None, threads, fps,
-        end_to_end, "quick" if quick else "thorough" if thorough else "default", json,
+        end_to_end, "quick" if quick else "thorough" if thorough else "default", json=json,
     )  # fmt: skip
     found = bench(request, face_of(verbose, quiet))
     show(bench_view(found))
