@@ -304,3 +304,26 @@ def test_a_model_that_fails_on_the_board_is_told_beside_what_was_measured(
     )  # fmt: skip
     assert done.returncode == 3 and "not measured: other, threads 1" in done.stderr, done.stderr
     assert "float32" in done.stdout
+
+
+def test_a_model_that_cannot_run_here_is_said_and_the_others_are_measured(tmp_path: Path) -> None:
+    both, out = two_models(tmp_path / "two"), tmp_path / "kit.json"
+    ran = tool("bench", both, *FAST, "--json", out)
+    assert ran.code == 3, ran.err
+    assert "not measured: other" in ran.err + ran.out
+    written = json.loads(out.read_text())
+    assert [row["model"] for row in written["rows"]] == ["float32"]
+    assert [one["model"] for one in written["failures"]] == ["other"]
+
+
+def test_a_model_that_the_older_bundle_lacks_is_not_compared_with_another_one(
+    bundle: Path, tmp_path: Path
+) -> None:
+    both = two_models(tmp_path / "two")
+    tree = json.loads((both / "manifest.json").read_text())
+    tree["models"][0]["name"], tree["chosen"] = "float16", "float16"
+    (both / "manifest.json").write_text(json.dumps(tree))
+    with pytest.raises(
+        UsageError, match="has no model 'float32' to compare with; it has float16, other"
+    ):
+        bench(BenchRequest(bundle, compare=both, model="float32", tier="quick"), silent())
