@@ -109,12 +109,7 @@ def _host_of(result: Result) -> dict[str, Any]:
 
 def rows_of(kept: Record, result: Result) -> dict[str, list[Latency]]:
     """The rows of a record by model. Raises `DocumentError` for what no row can be made of."""
-    try:
-        return latency_rows(kept.tree, declared_in(result.device), kept.place, _host_of(result))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DocumentError(
-            f"kit document {kept.place} does not hold: {str(error)[:300]}"
-        ) from None
+    return latency_rows(kept.tree, declared_in(result.device), kept.place, _host_of(result))
 
 
 def _boards(name: str, records: Sequence[Record], result: Result) -> list[BoardTop1]:

@@ -172,8 +172,22 @@ def latency_rows(
     samples: str,
     here: Mapping[str, Any] | None = None,
 ) -> dict[str, list[Latency]]:
-    """Measured rows of a kit document by model name; each names what it was measured on. `here`: as in `match`."""
-    machine, wanted = document["machine"], declared(device)
+    """Measured rows of a kit document by model name; each names what it was measured on. `here`: as in `match`.
+
+    Raises `DocumentError` for what no row can be made of; `samples` is its name.
+    """
+    try:
+        return _latency_rows(document, declared(device), samples, here)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DocumentError(
+            f"the kit document {samples} does not hold: {str(error)[:300]}"
+        ) from None
+
+
+def _latency_rows(
+    document: Mapping[str, Any], wanted: Declared, samples: str, here: Mapping[str, Any] | None
+) -> dict[str, list[Latency]]:
+    machine = document["machine"]
     cpu = str(machine.get("cpu") or "unknown processor")
     known = set(Latency.model_fields) - OWN
     rows: dict[str, list[Latency]] = {}

@@ -404,3 +404,12 @@ def test_two_files_are_compared_for_real(shipped: Path) -> None:
     assert found.low < found.ratio < found.high and len(found.ratios) == 10
     assert found.old.sha256 == found.new.sha256
     assert (found.provider, found.evidence) == ("CPUExecutionProvider", "measured_on_target")
+
+
+def test_a_row_with_what_no_result_knows_is_a_document_that_does_not_hold() -> None:
+    row = {
+        "model": "int8", "runtime": "onnxruntime", "runtime_version": "1", "threads": 1, "batch": 1,
+        "provider": "CPUExecutionProvider", "before": {"humidity": 0.4},
+    }  # fmt: skip
+    with pytest.raises(DocumentError, match="the kit document r/1 does not hold"):
+        latency_rows({"machine": {}, "rows": [row]}, load_device("host"), "r/1")

@@ -19,7 +19,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from edgedistill.document import MAX_DOCUMENT_BYTES
 from edgedistill.errors import DocumentError, EdgedistillError, StoppedError
 from edgedistill.evidence.bench import KIT_TIMEOUT_S, read_kit
 from edgedistill.evidence.board.address import Address
@@ -35,6 +34,7 @@ from edgedistill.evidence.board.travel import (
     rest_of,
     travelling,
 )
+from edgedistill.evidence.kitdocument import MAX_KIT_BYTES
 from edgedistill.files import write_atomic
 from edgedistill.progress import Face
 
@@ -199,7 +199,7 @@ class SshTarget:
 
         def once() -> Reply:
             return self._calls.call(
-                self._request("fetch", run=place, offset=len(data), most=MAX_DOCUMENT_BYTES),
+                self._request("fetch", run=place, offset=len(data), most=MAX_KIT_BYTES),
                 told=lambda r: data.extend(base64.b64decode(r["data"])) if "data" in r else None,
             )
 
