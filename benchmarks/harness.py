@@ -30,7 +30,7 @@ STUDENTS = (
     ("mobilenetv4_conv_small", 160),
     ("tf_efficientnet_lite0", 224),
 )
-ROUNDS, TURN = 200, 20
+ROUNDS, TURN = 600, 20
 """Turns of either loop, and how many timed runs each has: short ones, so that a slow moment falls on both."""
 RUNS = 20_000
 COUNTS = (11, 64, 130, 300, 662, 1000, 2500, 6636)
