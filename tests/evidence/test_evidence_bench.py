@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 from ontarget.document import content_sha256, write_json
 from ontarget.machine import machine
 from ontarget.measure import MOST_SAMPLES, summarise
 from ontarget.percentiles import centre
+from small_bundle import LABELS, PIXELS, small_bundle
 
-from edgedistill.deploy.stage import Shape, pack, packed, preprocess_of
 from edgedistill.errors import DocumentError, StoppedError, UsageError
 from edgedistill.evidence import bench as room
 from edgedistill.evidence.bench import (
@@ -35,48 +33,13 @@ from edgedistill.evidence.kitdocument import MAX_KIT_BYTES
 from edgedistill.metrics import top1
 from edgedistill.progress import silent
 from edgedistill.recipe import BenchSection
-from edgedistill.rundir import Work
 from edgedistill.target.device import load_device
-
-SIZE = 8
-CLASSES = ("red", "green", "blue")
-PIXELS = np.random.default_rng(0).integers(0, 256, (24, SIZE, SIZE, 3), dtype=np.uint8)
-LABELS = (np.arange(24) % 3).astype(np.int64)
-
-
-def tiny() -> bytes:
-    """Mean colour: pixels to float, mean over the image."""
-    nodes = [
-        helper.make_node("Cast", ["images"], ["float"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["float"], ["mean"], axes=[1, 2], keepdims=0),
-        helper.make_node("MatMul", ["mean", "weight"], ["logits"]),
-    ]
-    weight = numpy_helper.from_array(np.eye(3, dtype=np.float32), "weight")
-    graph = helper.make_graph(
-        nodes, "tiny",
-        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", SIZE, SIZE, 3])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 3])],
-        [weight],
-    )  # fmt: skip
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    data: bytes = model.SerializeToString()
-    onnx.checker.check_model(model)
-    return data
 
 
 @pytest.fixture(scope="module")
 def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of one real file with the real kit, and its evaluation set."""
-    folder = tmp_path_factory.mktemp("bundle")
-    shape = Shape(
-        "uint8_nhwc", CLASSES, preprocess_of(SIZE, (0.5,) * 3, (0.5,) * 3), 17, "onnxruntime"
-    )
-    pack(
-        Work(folder), name="tiny", device="host", created_utc="2026-11-01T00:00:00Z", shape=shape,
-        models=[packed("float32", tiny(), shape)], chosen="float32", golden=PIXELS[:2],
-        licences={}, evalset=(PIXELS, LABELS, 24),
-    )  # fmt: skip
-    return folder
+    return small_bundle(tmp_path_factory.mktemp("bundle")).parent
 
 
 def scripted(folder: Path, code: str) -> Path:

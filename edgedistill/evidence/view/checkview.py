@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from edgedistill.checkresult import Check, Ending, Verdict
 from edgedistill.evidence.view import checkwords as words
-from edgedistill.evidence.view import figures
+from edgedistill.evidence.view import figures, terminal
 from edgedistill.evidence.view.markdown import name, prose, table
 
 MOST_SHOWN, MOST_IN_MARKDOWN = 8, 20
@@ -27,50 +26,38 @@ _MARK: dict[Ending | Verdict, str] = {
 COLUMNS = ("Limit", "Old", "New", "Observed", "Allowed", "Status")
 
 
-def _text(text: str, style: str = "") -> Text:
-    return Text(figures.short(text, 1000), style=style)
-
-
-def _grid(*columns: str, right: tuple[str, ...] = ()) -> Table:
-    grid = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="dim", padding=(0, 1, 0, 0))
-    grid.show_edge = False
-    for column in columns:
-        grid.add_column(column, justify="right" if column in right else "left", overflow="fold")
-    return grid
-
-
 def console(check: Check) -> RenderableType:
     """The check for a terminal."""
     line = Text(words.STATUS_WORD[check.status], style=_STYLE[check.status])
-    line.append("  ").append_text(_text(check.sentence, "bold"))
-    grid = _grid(*COLUMNS, right=("Old", "New"))
+    line.append("  ").append_text(terminal.words(check.sentence, "bold"))
+    grid = terminal.grid(*COLUMNS, right=("Old", "New"))
     for row in check.rows:
         old, new = words.sides(row)
-        status = _text(words.STATUS_WORD[row.status], _STYLE[row.status])
+        status = terminal.words(words.STATUS_WORD[row.status], _STYLE[row.status])
         cells = (words.title(row), old, new, words.observed(row), words.allowed(row))
-        grid.add_row(*map(_text, cells), status)
+        grid.add_row(*map(terminal.words, cells), status)
     parts: list[RenderableType] = [line]
     if check.rows:
-        parts += [Text(), grid, _text(words.origins(check), "dim")]
+        parts += [Text(), grid, terminal.words(words.origins(check), "dim")]
     for row in check.rows:
         if text := words.note(row):
-            parts.append(_text(f"  {words.title(row)}: {text}", "dim"))
+            parts.append(terminal.words(f"  {words.title(row)}: {text}", "dim"))
     grown = words.grown(check)
     if grown:
         parts += [Text(), _layers(check)]
         if len(grown) > MOST_SHOWN:
-            parts.append(_text(f"and {len(grown) - MOST_SHOWN} more", "dim"))
+            parts.append(terminal.words(f"and {len(grown) - MOST_SHOWN} more", "dim"))
     if about := words.facts(check):
-        parts += [Text(), *(_text(f"{what}: {text}") for what, text in about)]
+        parts += [Text(), *(terminal.words(f"{what}: {text}") for what, text in about)]
     if check.remarks:
-        parts += [Text(), *map(_text, check.remarks)]
+        parts += [Text(), *map(terminal.words, check.remarks)]
     return Group(*parts)
 
 
 def _layers(check: Check) -> Table:
-    grid = _grid("What changed", "Old", "New", "Growth", right=("Old", "New"))
+    grid = terminal.grid("What changed", "Old", "New", "Growth", right=("Old", "New"))
     for item in words.grown(check)[:MOST_SHOWN]:
-        grid.add_row(_text(figures.short(item.name)), *_bytes(item.old, item.new))
+        grid.add_row(terminal.words(figures.short(item.name)), *_bytes(item.old, item.new))
     return grid
 
 

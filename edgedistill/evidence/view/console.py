@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -17,6 +16,7 @@ from edgedistill.evidence.view.comparisons import (
     notes,
     other_remarks,
 )
+from edgedistill.evidence.view.terminal import grid, words
 from edgedistill.result import Artifact, Result, Status
 
 LONGEST_NAME = 20
@@ -28,37 +28,25 @@ _STYLE: dict[Status, str] = {
 }
 
 
-def _text(text: str, style: str = "") -> Text:
-    return Text(figures.short(text, 1000), style=style)
-
-
-def _table(*columns: str, right: tuple[str, ...] = ()) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="dim", padding=(0, 1, 0, 0))
-    table.show_edge = False
-    for column in columns:
-        table.add_column(column, justify="right" if column in right else "left", overflow="fold")
-    return table
-
-
 def _limits(result: Result) -> Table:
-    table = _table(
+    table = grid(
         "Limit", "Allowed", "Observed", "Evidence", "Status", right=("Allowed", "Observed")
     )
     for row in result.verdict.rows:
         allowed, observed = figures.limit_numbers(row)
         table.add_row(
-            _text(figures.limit_name(row)),
+            words(figures.limit_name(row)),
             allowed,
             observed,
             figures.limit_evidence(row),
-            _text(figures.STATUS_WORD[row.status], _STYLE[row.status]),
+            words(figures.STATUS_WORD[row.status], _STYLE[row.status]),
         )
     return table
 
 
 def _arms(result: Result) -> Table:
     columns = ("Arm", "Top-1", "95 % interval", "Time", "Distilled against it, points", "")
-    table, gains = _table(*columns, right=("Top-1", "Time")), gains_over(result.arms)
+    table, gains = grid(*columns, right=("Top-1", "Time")), gains_over(result.arms)
     table.columns[0].min_width = min(
         LONGEST_NAME, max(map(len, (a.name for a in result.arms)), default=0)
     )
@@ -70,7 +58,7 @@ def _arms(result: Result) -> Table:
             over = f"{value} ({figures.gain_interval(gain)})".replace(" points", "")
         ships = arm.name == result.chosen_arm
         table.add_row(
-            _text(arm.name, "bold" if ships else ""),
+            words(arm.name, "bold" if ships else ""),
             figures.accuracy(arm.top1),
             figures.interval(arm.top1),
             figures.duration(arm.seconds),
@@ -82,17 +70,17 @@ def _arms(result: Result) -> Table:
 
 def _proof(result: Result) -> list[Text]:
     """Each comparison by its name, what distillation cost, the seeds, and what happened on the way."""
-    made = [_text(f"{c.title}{c.more}: {c.words}") for c in comparisons(result.arms)]
+    made = [words(f"{c.title}{c.more}: {c.words}") for c in comparisons(result.arms)]
     cost = costs(result.arms)
     seeds = [
-        _text(
+        words(
             f"{arm.name} by seed: {', '.join(figures.percent(s.top1, 2) for s in arm.seeds)}", "dim"
         )
         for arm in result.arms
         if arm.seeds
     ]
-    told = [_text(note, "yellow") for note in notes(result.arms)]
-    return [*made, *([_text(cost, "dim")] if cost else []), *seeds, *told]
+    told = [words(note, "yellow") for note in notes(result.arms)]
+    return [*made, *([words(cost, "dim")] if cost else []), *seeds, *told]
 
 
 def _latency(artifact: Artifact) -> tuple[str, str]:
@@ -104,12 +92,12 @@ def _latency(artifact: Artifact) -> tuple[str, str]:
 
 def _artifacts(result: Result) -> Table:
     columns = ("File", "Size", "Top-1", "p50", "Evidence", "")
-    table = _table(*columns, right=("Size", "Top-1", "p50"))
+    table = grid(*columns, right=("Size", "Top-1", "p50"))
     for artifact in result.artifacts:
         ships = artifact.name == result.chosen
         p50, evidence = _latency(artifact)
         table.add_row(
-            _text(artifact.name, "bold" if ships else ""),
+            words(artifact.name, "bold" if ships else ""),
             figures.megabytes(artifact.size_bytes),
             figures.accuracy(artifact.top1),
             p50,
@@ -123,14 +111,14 @@ def console(result: Result, report: Path | None = None) -> RenderableType:
     """The verdict for a terminal; `report` is the path of the page, left out when it is `None`."""
     verdict = result.verdict
     line = Text(figures.STATUS_WORD[verdict.status], style=_STYLE[verdict.status])
-    line.append("  ").append_text(_text(verdict.sentence, "bold"))
+    line.append("  ").append_text(words(verdict.sentence, "bold"))
     parts: list[RenderableType] = [line, Text(), _limits(result)]
     advice = [row for row in verdict.rows if row.advice and row.status != "pass"]
-    parts += [_text(f"  {figures.limit_name(row)}: {row.advice}", "dim") for row in advice]
+    parts += [words(f"  {figures.limit_name(row)}: {row.advice}", "dim") for row in advice]
     parts += [Text(), _arms(result)]
     parts += _proof(result)
     parts += [Text(), _artifacts(result)]
-    parts += [Text(), *(_text(remark) for remark in other_remarks(result))]
+    parts += [Text(), *(words(remark) for remark in other_remarks(result))]
     if report is not None:
-        parts += [Text(), _text(f"Report: {report}")]
+        parts += [Text(), words(f"Report: {report}")]
     return Group(*parts)
