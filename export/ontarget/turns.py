@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from typing import IO, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from ontarget.contract import ContractError, load_bundle, require_packed
 from ontarget.machine import limit_memory
 from ontarget.opening import open_session
 from ontarget.peer import receive, refusal, send
-from ontarget.session import Session, SessionError
+from ontarget.session import SessionError
 from ontarget.worker import inputs_of
 
 FEWEST = 2
@@ -42,7 +43,9 @@ def _serve(questions: IO[bytes], answers: IO[bytes]) -> None:
     inputs = inputs_of(bundle, model, asked["batch"])[0]
     while True:
         with open_session(model, provider, asked["threads"], True, asked["engine"]) as session:
-            _turn(session, inputs, asked["warmup_seconds"])
+            session.run(inputs)
+            run = session.bound(inputs)
+            _turn(run, asked["warmup_seconds"])
             about = {"runtime": f"{session.runtime} {session.version}", "batch": len(inputs)}
             send(
                 answers,
@@ -50,16 +53,16 @@ def _serve(questions: IO[bytes], answers: IO[bytes]) -> None:
             )
             request = receive(questions)
             while "seconds" in request:
-                send(answers, {"ok": True, **_turn(session, inputs, request["seconds"])})
+                send(answers, {"ok": True, **_turn(run, request["seconds"])})
                 request = receive(questions)
 
 
-def _turn(session: Session, inputs: np.ndarray, seconds: float) -> dict[str, Any]:
+def _turn(run: Callable[[], object], seconds: float) -> dict[str, Any]:
     samples: list[float] = []
     begun = now = time.perf_counter()
     while now - begun < seconds or len(samples) < FEWEST:
         before = now
-        session.run(inputs)
+        run()
         now = time.perf_counter()
         samples.append(now - before)
     return {"n": len(samples) - 1, "median_s": float(np.median(samples[1:]))}
