@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from ontarget import measure as module
+from ontarget.fake import FakeClock, FakeSession
 from ontarget.measure import STEADY, TIERS, WINDOWS, Measurement, Timing, measure, summarise
 from ontarget.percentiles import PERCENTILES, smallest_n
-from ontarget.session import FakeClock, FakeSession
 
 
 def timed(durations: list[float], timing: Timing) -> tuple[Measurement, FakeSession]:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ontarget.fake import FakeClock
 from ontarget.power import Rails, Rapl, energy_of, sensor
-from ontarget.session import FakeClock
 
 
 def put(root: Path, name: str, text: object) -> None:

@@ -13,9 +13,8 @@ from ontarget import session as module
 from ontarget.contract import ContractError, load_bundle
 from ontarget.preprocess import to_input
 from ontarget.score import check_golden, check_model, evaluate_bundle, logits_of, score, tolerance
+from ontarget.fake import FakeClock, FakeSession
 from ontarget.session import (
-    FakeClock,
-    FakeSession,
     OrtSession,
     ProviderError,
     Session,
@@ -118,6 +117,19 @@ def test_a_run_that_fails_is_one_paragraph(shared: Any) -> None:
     opened = OrtSession(load_bundle(shared.folder).model())
     with opened, pytest.raises(SessionError, match="failed to run"):
         opened.run(np.zeros((1, 3), np.uint8))
+
+
+def test_the_call_that_is_timed_computes_the_same_and_fails_with_the_same_paragraph(
+    shared: Any,
+) -> None:
+    bundle = load_bundle(shared.folder)
+    model = bundle.model("floats")
+    inputs = to_input(shared.pixels, model, bundle.preprocess)
+    with OrtSession(model) as opened:
+        logits: Any = opened.bound(inputs)()
+        np.testing.assert_array_equal(logits[0], opened.run(inputs))
+        with pytest.raises(SessionError, match="failed to run"):
+            opened.bound(inputs[..., :1])()
 
 
 def test_the_fake_gives_its_logits_and_takes_its_time() -> None:

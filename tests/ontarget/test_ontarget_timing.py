@@ -15,10 +15,11 @@ from onnx import TensorProto, helper, numpy_helper
 from ontarget import cli, duel, operators, worker
 from ontarget.contract import ContractError, load_bundle
 from ontarget.duel import CONFIDENCE, DUELS, Duel, Side, compare
+from ontarget.fake import FakeClock, FakeSession
 from ontarget.measure import TIERS
 from ontarget.operators import placement
 from ontarget.percentiles import centre
-from ontarget.session import FakeClock, FakeSession, ProviderError, SessionError
+from ontarget.session import ProviderError, SessionError
 from ontarget.timing import timing_of
 from ontarget.whole import PARTS, EndToEnd, pictures
 from ontarget.worker import inputs_of

@@ -1,0 +1,184 @@
+"""Fitting a law to runs, as it is done where the laws come from; scipy, imported inside.
+
+Huber's loss (delta 1e-4) on the logarithm of the loss, minimised from a grid of starts; intervals by fitting resampled
+runs again (Busbridge et al. 2025, appendix F). The paper minimises by L-BFGS-B. Huber's loss with so small a delta has
+a kink at nearly every run, on which that method stops early; scipy's trust region method for robust least squares
+minimises the same sum, and ends at the same place from nearly every start, which no descent by L-BFGS-B came below.
+Of the grid, the starts that are nearest to the runs are followed to the end.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from edgedistill.compute.law import Array, Form, Runs
+
+DELTA = 1e-4
+SOFTER = (1e-2, 1e-3)
+"""Deltas of the steps before the published one, without kinks."""
+FOLLOWED = 64
+"""Starts of the grid that are followed to the end."""
+AGAIN, AS_GOOD = 3, 1.02
+"""Different ends of them that a resampled fit starts from, whose objective is at most this many times the best."""
+CHUNK, LOOKED_AT = 2048, 50
+"""Starts that are judged at once, and by how many of the runs at most."""
+INSIDE, MOST_STEPS = 1e-9, 300
+"""How far inside its bounds a descent begins, and its steps at most."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A law with coefficients: `values` (P,), `draws` (B, P) of resampled fits, and what it was fitted to.
+
+    `residuals` (R,) are the logarithms of seen by said; `objective` is the mean of Huber's loss by delta.
+    """
+
+    form: Form
+    values: Array
+    draws: Array
+    runs: Runs
+    residuals: Array
+    objective: float
+
+    @property
+    def coefficients(self) -> Mapping[str, float]:
+        """Values by name."""
+        return dict(zip(self.form.names, self.values.tolist(), strict=True))
+
+    def interval(self, name: str, level: float = 0.9) -> tuple[float, float]:
+        """Bootstrap percentiles of a coefficient. Raises `ValueError` for another name."""
+        column = self.draws[:, self.form.names.index(name)]
+        low, high = np.quantile(column, [(1 - level) / 2, (1 + level) / 2])
+        return float(low), float(high)
+
+    def loss(self, runs: Runs) -> Array:
+        """Loss (R,) in nats that the law says."""
+        return self.form.loss(self.values, runs)
+
+    def band(self, runs: Runs, level: float = 0.9) -> tuple[Array, Array]:
+        """Where the loss of a further run falls with probability `level`: lower and upper ends (R,), in nats.
+
+        Each resampled law with each residual: what is not known about the law, and how runs scatter about it. Residuals
+        are widened by sqrt(R / (R - P)), as a law with P coefficients comes nearer to its own runs than to others.
+        """
+        said = self.form.log_loss(self.draws, runs)[0]
+        spread = self.residuals * self._widening
+        every = (said[:, None, :] + spread[None, :, None]).reshape(-1, len(runs))
+        low, high = np.quantile(every, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        return np.exp(low), np.exp(high)
+
+    @cached_property
+    def _widening(self) -> float:
+        count = len(self.residuals)
+        return float(np.sqrt(count / max(1, count - len(self.values))))
+
+
+def fit(
+    form: Form,
+    runs: Runs,
+    loss: Array,
+    *,
+    bootstrap: int = 200,
+    seed: int = 0,
+    followed: int = FOLLOWED,
+) -> Fitted:
+    """Fit a form to the losses (R,) of runs. Raises `ValueError` with fewer runs than parameters, or a loss that is not
+    above 0.
+    """
+    if len(runs) <= len(form.parameters):
+        raise ValueError(
+            f"{form.name} has {len(form.parameters)} parameters and takes more runs than that, not {len(runs)}"
+        )
+    if not (np.isfinite(loss).all() and (loss > 0).all()):
+        raise ValueError("a loss must be finite and above 0")
+    seen = np.log(loss)
+    ends = _ends(form, runs, seen, followed)
+    values = ends[0][1]
+    good = [end for worth, end in ends if worth <= AS_GOOD * ends[0][0]][:AGAIN]
+    rng, draws = np.random.default_rng(seed), []
+    for _ in range(bootstrap):
+        which = rng.integers(0, len(runs), len(runs))
+        own = [_descend(form, end, runs[which], seen[which]) for end in good]
+        draws.append(min(own, key=lambda pair: pair[0])[1])
+    said = form.log_loss(values, runs)[0]
+    found = np.array(draws) if draws else values[None]
+    return Fitted(form, values, found, runs, seen - said, ends[0][0])
+
+
+def starts_of(form: Form) -> Array:
+    """The grid of starts (G, P), inside the bounds."""
+    grid = np.array(list(itertools.product(*(p.starts for p in form.parameters))))
+    low, high = _bounds(form)
+    inside: Array = np.clip(grid, low, high)
+    return inside
+
+
+def _bounds(form: Form) -> tuple[Array, Array]:
+    return np.array([p.low for p in form.parameters]), np.array([p.high for p in form.parameters])
+
+
+def _ends(form: Form, runs: Runs, seen: Array, followed: int) -> list[tuple[float, Array]]:
+    """Different ends of descents from the best starts of the grid, the best first."""
+    grid = starts_of(form)
+    some = slice(None, None, -(-len(runs) // LOOKED_AT))
+    first = np.concatenate(
+        [
+            np.abs(form.log_loss(part, runs[some])[0] - seen[some]).mean(axis=-1)
+            for part in (grid[k : k + CHUNK] for k in range(0, len(grid), CHUNK))
+        ]
+    )
+    chosen = grid[np.argsort(first, kind="stable")[:followed]]
+    ends = sorted((_descend(form, start, runs, seen) for start in chosen), key=lambda pair: pair[0])
+    different: list[tuple[float, Array]] = []
+    for end in ends:
+        if all(not np.allclose(end[1], other[1], atol=1e-2) for other in different):
+            different.append(end)
+    return different
+
+
+def _descend(form: Form, start: Array, runs: Runs, seen: Array) -> tuple[float, Array]:
+    """The objective at the end of a descent, and the end."""
+    from scipy.optimize import least_squares
+
+    low, high = _bounds(form)
+    values = start
+    for delta in (*SOFTER, DELTA):
+        values = least_squares(
+            lambda given: form.log_loss(given, runs)[0] - seen,
+            np.clip(values, low + INSIDE, high - INSIDE),
+            jac=lambda given: form.log_loss(given, runs)[1],
+            bounds=(low, high), loss="huber", f_scale=delta, max_nfev=MOST_STEPS,
+        ).x  # fmt: skip
+    off = np.abs(form.log_loss(values, runs)[0] - seen)
+    huber = np.where(off <= DELTA, off * off / (2 * DELTA), off - DELTA / 2)
+    return float(huber.mean()), values
+
+
+def held_out(
+    form: Form,
+    runs: Runs,
+    loss: Array,
+    order: Array,
+    cuts: Sequence[float] = (0.6, 0.8),
+    **how: int,
+) -> float:
+    """Median relative error of what a law that is fitted to cheaper runs says of dearer ones.
+
+    `order` (R,) is what a run costs: after each cut the runs up to the next one are said from all before it. Infinite
+    where a part is too small to fit.
+    """
+    rank = np.argsort(order, kind="stable")
+    ends = [round(cut * len(rank)) for cut in (*cuts, 1.0)]
+    errors = []
+    for begin, end in itertools.pairwise(ends):
+        if begin <= len(form.parameters) or end <= begin:
+            return float("inf")
+        law = fit(form, runs[rank[:begin]], loss[rank[:begin]], bootstrap=0, **how)
+        later = rank[begin:end]
+        errors.append(np.abs(law.loss(runs[later]) / loss[later] - 1))
+    return float(np.median(np.concatenate(errors)))
