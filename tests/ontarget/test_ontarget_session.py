@@ -11,9 +11,9 @@ import onnxruntime  # type: ignore[import-untyped]
 import pytest
 from ontarget import session as module
 from ontarget.contract import ContractError, load_bundle
+from ontarget.fake import FakeClock, FakeSession
 from ontarget.preprocess import to_input
 from ontarget.score import check_golden, check_model, evaluate_bundle, logits_of, score, tolerance
-from ontarget.fake import FakeClock, FakeSession
 from ontarget.session import (
     OrtSession,
     ProviderError,
