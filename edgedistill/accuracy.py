@@ -14,10 +14,15 @@ class Proportion(Document):
 
 
 class Calibration(Document):
-    """Expected calibration error (15 bins) and mean confidence."""
+    """Expected calibration error (15 bins), mean confidence, and mean cross entropy in nats of `n` images.
+
+    `loss` is `None` where a document of before has none, and where it is not finite.
+    """
 
     ece: Fraction
     confidence: Fraction
+    loss: Finite | None = None
+    n: Count | None = None
 
 
 class Gain(Document):
@@ -49,11 +54,15 @@ class SeedTop1(Document):
 
 
 class CurvePoint(Document):
-    """One epoch of training. Losses in nats; `seconds` of training until its end, `lr` the highest rate at its end."""
+    """One epoch of training. Losses in nats; `seconds` of training until its end, `lr` the highest rate at its end.
+
+    `loss` is what is trained on, `val_loss` the mean cross entropy on validation.
+    """
 
     epoch: Count
     loss: Finite
     val_top1: Fraction | None = None
+    val_loss: Finite | None = None
     parts: dict[str, Finite] = {}
     seconds: Seconds | None = None
     lr: Finite | None = None

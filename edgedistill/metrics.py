@@ -141,8 +141,19 @@ def entropy(logits: npt.ArrayLike) -> float:
     return float(-(shares * np.log(np.maximum(shares, 1e-300))).sum(axis=1).mean())
 
 
+def cross_entropy(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
+    """Mean cross entropy of the labels in nats; not finite where a logit is not."""
+    values, truth = np.asarray(logits, dtype=np.float64), _labels(labels)
+    if values.ndim != 2 or len(values) != len(truth) or not len(truth):
+        raise ValueError(f"needs logits (N, C) for {len(truth)} labels, got {values.shape}")
+    with np.errstate(invalid="ignore"):
+        top = values.max(axis=1, keepdims=True)
+        total = np.log(np.exp(values - top).sum(axis=1)) + top[:, 0]
+        return float((total - values[np.arange(len(truth)), truth]).mean())
+
+
 def calibration(logits: npt.ArrayLike, labels: npt.ArrayLike) -> Calibration:
-    """Expected calibration error over 15 equal-width bins, and the mean confidence.
+    """Expected calibration error over 15 equal-width bins, the mean confidence, and the mean cross entropy.
 
     A bin is `(k/15, (k+1)/15]`. Source: Guo et al. 2017 (arXiv 1706.04599), eq. 3.
     """
@@ -151,7 +162,13 @@ def calibration(logits: npt.ArrayLike, labels: npt.ArrayLike) -> Calibration:
     bins = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(np.int64) - 1, 0, None)
     surplus = np.bincount(bins, weights=right - confidence, minlength=CALIBRATION_BINS)
     ece = float(np.abs(surplus).sum()) / len(right)
-    return Calibration(ece=min(ece, 1.0), confidence=float(confidence.mean()))
+    loss = cross_entropy(logits, labels)
+    return Calibration(
+        ece=min(ece, 1.0),
+        confidence=float(confidence.mean()),
+        loss=loss if math.isfinite(loss) else None,
+        n=len(right),
+    )
 
 
 def paired_interval(

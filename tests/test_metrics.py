@@ -113,6 +113,26 @@ def test_nll_is_the_mean_surprise_in_nats() -> None:
     assert metrics.nll(np.array([[1000.0, 0.0]]), np.array([1])) == pytest.approx(1000.0)
 
 
+@given(st.integers(0, 2**32 - 1))
+def test_the_cross_entropy_is_that_of_the_softmax_for_logits_of_any_size(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 10.0 ** rng.integers(-3, 4), (7, 4))
+    labels = rng.integers(0, 4, 7)
+    expected = -special.log_softmax(logits, axis=1)[np.arange(7), labels].mean()
+    assert metrics.cross_entropy(logits, labels) == pytest.approx(expected)
+    assert metrics.calibration(logits, labels).loss == pytest.approx(expected)
+    logits[2, 1] = np.nan
+    assert not math.isfinite(metrics.cross_entropy(logits, labels))
+    assert metrics.calibration(logits, labels).loss is None
+
+
+def test_the_cross_entropy_of_no_images_and_of_too_few_logits_is_refused() -> None:
+    with pytest.raises(ValueError, match="0 labels"):
+        metrics.cross_entropy(np.zeros((0, 3)), np.zeros(0, int))
+    with pytest.raises(ValueError, match="3 labels"):
+        metrics.cross_entropy(np.zeros((2, 3)), np.zeros(3, int))
+
+
 def test_calibration_of_two_bins_by_hand() -> None:
     # two images at confidence 0.6 (one right), two at 0.9 (both right):
     # ece = 2/4 * |0.5 - 0.6| + 2/4 * |1 - 0.9| = 0.1

@@ -96,15 +96,17 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A finished training: its curve, steps, seconds, validation top-1, image passes and what happened on the way.
+    """A finished training: its curve, steps, seconds, image passes and what happened on the way.
 
-    The model holds the weights.
+    The model holds the weights, of which validation top-1 and mean cross entropy (nats, `None` where it is not finite)
+    are.
     """
 
     curve: tuple[CurvePoint, ...]
     steps: int
     seconds: float
     val_top1: float
+    val_loss: float | None
     passes: int
     notes: tuple[str, ...] = ()
 

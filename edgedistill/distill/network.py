@@ -14,6 +14,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 
 from edgedistill import crew
+from edgedistill.metrics import cross_entropy
 from edgedistill.nets import Ints, Look, Pixels, bn_layers, forward, hold_memory, outputs
 
 BN_MOMENTUM = 0.1
@@ -114,14 +115,22 @@ class Network:
         """Weights of safetensors bytes into what ships."""
         self.learned.load_state_dict(load_tensors(data))
 
-    def top1(self, pixels: Pixels, labels: Ints, look: Look, *, exact: bool) -> float:
-        """Share of validation images that are right, each process looking at its part; without `exact`, quickly."""
+    def validate(
+        self, pixels: Pixels, labels: Ints, look: Look, *, exact: bool
+    ) -> tuple[float, float]:
+        """Top-1 and mean cross entropy (nats) on validation images, each process looking at its part; without `exact`,
+        quickly.
+        """
         part = slice(crew.rank(), None, crew.size())
-        hits = 0
-        if len(labels[part]):
+        hits, loss, truth = 0, 0.0, labels[part]
+        if len(truth):
             logits = outputs(self.learned, pixels[part], look, self.device, fast=not exact)[1]
-            hits = int((logits.argmax(1) == labels[part]).sum())
-        return sum(crew.gathered(hits)) / len(labels)
+            hits = int((logits.argmax(1) == truth).sum())
+            loss = cross_entropy(logits, truth) * len(truth)
+        every = crew.gathered((hits, loss))
+        return sum(one[0] for one in every) / len(labels), sum(one[1] for one in every) / len(
+            labels
+        )
 
     def place(self, canvas: Pixels) -> Pixels | Tensor:
         """Images (N, K, K, 3) on the GPU where they take little of it, else where they are."""

@@ -19,7 +19,7 @@ from edgedistill.distill.pruning import Pruner, groups_of
 from edgedistill.distill.spec import StudentSpec
 from edgedistill.distill.trainer import Trainer
 from edgedistill.errors import EdgedistillError, TeacherError, UsageError
-from edgedistill.metrics import top1
+from edgedistill.metrics import calibration, top1
 from edgedistill.nets import (
     Ints,
     Look,
@@ -202,18 +202,20 @@ def train_arm(
         name, model, objective, images, look, views, course, plan, hard, pruner,
     )  # fmt: skip
     fitted = run(trainer, work, face)
-    val_top1 = fitted.val_top1
+    val_top1, val_loss = fitted.val_top1, fitted.val_loss
     if pruner is not None:
         pruner.narrow(model, narrow)
         model = narrow.to(pick_device())
         logits = outputs(model, arrays.val, look, pick_device())[1]
         val_top1 = top1(logits, arrays.val_labels)
+        val_loss = calibration(logits, arrays.val_labels).loss
     data = state_bytes(model)
     work.write(f"{name}.safetensors", data)
     for litter in ("checkpoint", "begin", "best", "hard", "snapshot"):
         work.path(f"{name}.{litter}").unlink(missing_ok=True)
     return {
         "val_top1": val_top1,
+        "val_loss": val_loss,
         "steps": fitted.steps,
         "passes": fitted.passes,
         "epochs": len(fitted.curve),
@@ -256,6 +258,7 @@ def probed_arm(
     work.write(f"{name}.safetensors", data)
     return {
         "val_top1": top1(logits, arrays.val_labels),
+        "val_loss": calibration(logits, arrays.val_labels).loss,
         "steps": 0,
         "passes": 0,
         "epochs": 0,

@@ -7,6 +7,7 @@ Under `accelerate launch` each process takes its part of every batch; `batch_siz
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -102,11 +103,13 @@ class Trainer:
         if self.schedule.patience is not None:
             self.net.load(work.path(f"{self.name}.best").read_bytes())
         self.net.finish()
-        last = self.best if self.schedule.patience is not None else self.curve[-1].val_top1
-        assert last is not None
+        early = self.schedule.patience is not None and self.best_epoch > 0
+        last = self.curve[self.best_epoch - 1 if early else -1]
+        assert last.val_top1 is not None
         return Fitted(
-            tuple(self.curve), self.step, self.seconds, last, self.passes, tuple(self.notes)
-        )
+            tuple(self.curve), self.step, self.seconds, last.val_top1, last.val_loss, self.passes,
+            tuple(self.notes),
+        )  # fmt: skip
 
     def _loop(self, work: Work, face: Face) -> None:
         with face.bar(f"{self.name}: training", self.total) as bar:
@@ -272,7 +275,7 @@ class Trainer:
         self._save(work, "checkpoint")
 
     def _end_epoch(self, epoch: int, work: Work, face: Face) -> None:
-        accuracy = self.net.top1(
+        accuracy, val_loss = self.net.validate(
             self.images.val_pixels, self.images.val_labels, self.look, exact=self.step == self.total
         )
         values = {key: float(value) / self.per_epoch for key, value in self.sums.items()}
@@ -283,6 +286,7 @@ class Trainer:
         self.curve.append(
             CurvePoint(
                 epoch=epoch + 1, loss=loss, val_top1=accuracy, parts=means,
+                val_loss=val_loss if math.isfinite(val_loss) else None,
                 seconds=round(self.seconds, 3), lr=max(g["lr"] for g in self.optimizer.param_groups),
             )
         )  # fmt: skip

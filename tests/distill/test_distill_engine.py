@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +35,7 @@ from edgedistill.distill.facts import kept
 from edgedistill.distill.objectives import Plain
 from edgedistill.distill.optim import layers, param_groups
 from edgedistill.distill.trainer import Trainer
-from edgedistill.nets import Ints
+from edgedistill.nets import Ints, outputs
 from edgedistill.progress import silent
 
 OPTIONS: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
@@ -104,15 +105,28 @@ def test_without_patience_left_it_stops_and_the_best_weights_ship(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = make(Plain(), epochs=9, patience=2)
-    scores = iter([0.2, 0.6, 0.5, 0.5, 0.9])
-    monkeypatch.setattr(trainer.net, "top1", lambda *_, **__: next(scores))
+    scores = iter([(0.2, 2.0), (0.6, 1.5), (0.5, 1.4), (0.5, math.inf), (0.9, 1.0)])
+    monkeypatch.setattr(trainer.net, "validate", lambda *_, **__: next(scores))
     folder = work(tmp_path / "stage")
     fitted = trainer.run(folder, silent())
     assert [point.val_top1 for point in fitted.curve] == [0.2, 0.6, 0.5, 0.5]
-    assert fitted.val_top1 == 0.6 and fitted.steps == 12
+    assert [point.val_loss for point in fitted.curve] == [2.0, 1.5, 1.4, None]
+    assert (fitted.val_top1, fitted.val_loss, fitted.steps) == (0.6, 1.5, 12)
     best = load_file(folder.path("student.best"))
     shipped = trainer.model.state_dict()
     assert all(torch.equal(shipped[key], best[key]) for key in best)
+
+
+def test_the_validation_loss_is_the_mean_cross_entropy_of_the_weights_that_ship(
+    tmp_path: Path,
+) -> None:
+    trainer = make(Plain())
+    fitted = trainer.run(work(tmp_path / "stage"), silent())
+    logits = outputs(trainer.model, trainer.images.val_pixels, trainer.look, trainer.device)[1]
+    labels = torch.from_numpy(trainer.images.val_labels)
+    loss = float(torch.nn.functional.cross_entropy(torch.from_numpy(logits), labels))
+    assert fitted.val_loss == pytest.approx(loss, rel=1e-5)
+    assert fitted.val_loss == fitted.curve[-1].val_loss
 
 
 def test_weights_of_the_epochs_that_are_asked_for_are_kept(tmp_path: Path) -> None:
