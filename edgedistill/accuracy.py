@@ -16,7 +16,7 @@ class Proportion(Document):
 class Calibration(Document):
     """Expected calibration error (15 bins), mean confidence, and mean cross entropy in nats of `n` images.
 
-    `loss` is `None` where a document of before has none, and where it is not finite.
+    `loss` and `n` are `None` in documents of before.
     """
 
     ece: Fraction

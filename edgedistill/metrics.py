@@ -144,7 +144,7 @@ def entropy(logits: npt.ArrayLike) -> float:
 def cross_entropy(logits: npt.ArrayLike, labels: npt.ArrayLike) -> float:
     """Mean cross entropy of the labels in nats; not finite where a logit is not."""
     values, truth = np.asarray(logits, dtype=np.float64), _labels(labels)
-    if values.ndim != 2 or len(values) != len(truth) or not len(truth):
+    if values.ndim != 2 or len(values) != len(truth):
         raise ValueError(f"needs logits (N, C) for {len(truth)} labels, got {values.shape}")
     with np.errstate(invalid="ignore"):
         top = values.max(axis=1, keepdims=True)
@@ -162,11 +162,10 @@ def calibration(logits: npt.ArrayLike, labels: npt.ArrayLike) -> Calibration:
     bins = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(np.int64) - 1, 0, None)
     surplus = np.bincount(bins, weights=right - confidence, minlength=CALIBRATION_BINS)
     ece = float(np.abs(surplus).sum()) / len(right)
-    loss = cross_entropy(logits, labels)
     return Calibration(
         ece=min(ece, 1.0),
         confidence=float(confidence.mean()),
-        loss=loss if math.isfinite(loss) else None,
+        loss=cross_entropy(logits, labels),
         n=len(right),
     )
 

@@ -202,20 +202,17 @@ def train_arm(
         name, model, objective, images, look, views, course, plan, hard, pruner,
     )  # fmt: skip
     fitted = run(trainer, work, face)
-    val_top1, val_loss = fitted.val_top1, fitted.val_loss
+    said = {"val_top1": fitted.val_top1, "val_loss": fitted.val_loss}
     if pruner is not None:
         pruner.narrow(model, narrow)
         model = narrow.to(pick_device())
-        logits = outputs(model, arrays.val, look, pick_device())[1]
-        val_top1 = top1(logits, arrays.val_labels)
-        val_loss = calibration(logits, arrays.val_labels).loss
+        said = _said(model, arrays, look)
     data = state_bytes(model)
     work.write(f"{name}.safetensors", data)
     for litter in ("checkpoint", "begin", "best", "hard", "snapshot"):
         work.path(f"{name}.{litter}").unlink(missing_ok=True)
     return {
-        "val_top1": val_top1,
-        "val_loss": val_loss,
+        **said,
         "steps": fitted.steps,
         "passes": fitted.passes,
         "epochs": len(fitted.curve),
@@ -253,12 +250,11 @@ def probed_arm(
     """The start itself, whose head is a linear probe: nothing is trained but that head."""
     model = new_student(spec)
     load_state(model, start.folder / START, "the student's start")
-    logits = outputs(model.to(pick_device()), arrays.val, look, pick_device())[1]
+    model.to(pick_device())
     data = state_bytes(model)
     work.write(f"{name}.safetensors", data)
     return {
-        "val_top1": top1(logits, arrays.val_labels),
-        "val_loss": calibration(logits, arrays.val_labels).loss,
+        **_said(model, arrays, look),
         "steps": 0,
         "passes": 0,
         "epochs": 0,
@@ -267,6 +263,13 @@ def probed_arm(
         "curve": [],
         "notes": [],
     }
+
+
+def _said(model: nn.Module, arrays: Arrays, look: Look) -> dict[str, float | None]:
+    """Top-1 and cross entropy of a network on validation."""
+    logits = outputs(model, arrays.val, look, pick_device())[1]
+    loss = calibration(logits, arrays.val_labels).loss
+    return {"val_top1": top1(logits, arrays.val_labels), "val_loss": loss}
 
 
 def run(trainer: Trainer, work: Work, face: Face) -> Fitted:
