@@ -13,6 +13,16 @@ from typing import Any
 WHOLE_HASH_BYTES = 64_000_000
 
 
+def user_folder() -> Path:
+    """Where what belongs to the user is kept: `$EDGEDISTILL_HOME`, else in the configuration folder."""
+    home = os.environ.get("EDGEDISTILL_HOME")
+    if home:
+        return Path(home)
+    config = os.environ.get("XDG_CONFIG_HOME")
+    base = Path(config) if config else Path.home() / ".config"
+    return base / "edgedistill"
+
+
 def write_atomic(path: Path, data: bytes | str) -> None:
     """Write `data` aside, sync it, and rename it to `path`; a reader sees the old file or the new one."""
     raw = data.encode() if isinstance(data, str) else data

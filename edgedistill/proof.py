@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from edgedistill import metrics
 from edgedistill.arms import DISTILLED, FINETUNE, PLAIN, PROBE, SYNTH, TAUGHT, WORDS, Arm
+from edgedistill.compute.flops import training_flops
 from edgedistill.findings import Outcome
 from edgedistill.result import Arm as ArmResult
 from edgedistill.result import CurvePoint, SeedGain, SeedTop1
@@ -16,9 +17,6 @@ from edgedistill.teaching import is_live
 
 if TYPE_CHECKING:
     from edgedistill.learning import Build
-
-TRAINING = 6
-"""Floating-point operations of training on an image for each multiply-accumulate of its forward pass."""
 
 
 def arms_of(learn: Build, outcome: Outcome) -> list[ArmResult]:
@@ -108,10 +106,10 @@ def flops_of(learn: Build, arm: Arm) -> dict[str, float]:
     if spec.prune_from in known and arm.name not in (PROBE, FINETUNE):
         trained = str(spec.prune_from)
     macs = find_student(trained).macs(spec.size, spec.classes)
-    parts = {} if arm.name == PROBE else {"training": float(TRAINING * macs * facts["passes"])}
+    parts = {} if arm.name == PROBE else {"training": training_flops(macs, facts["passes"])}
     if arm.name not in TAUGHT:
         return parts
-    prepared, once = _preparation(learn, TRAINING * macs), pass_flops(learn.teacher.facts)
+    prepared, once = _preparation(learn, training_flops(macs, 1)), pass_flops(learn.teacher.facts)
     if prepared is not None:
         parts["teacher preparation"] = prepared
     if once is not None and is_live(learn.recipe):

@@ -7,7 +7,6 @@ a named board it is what the user said that board is.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from pydantic import Field
 
 from edgedistill.document import Count, Document, Seconds, parse
 from edgedistill.errors import DocumentError
-from edgedistill.files import write_atomic
+from edgedistill.files import user_folder, write_atomic
 from edgedistill.result import Precision
 from edgedistill.target.features import NAMES
 from edgedistill.target.latency import Component, LatencyModel
@@ -77,13 +76,8 @@ class Place:
 
 
 def user_place() -> Place:
-    """`$EDGEDISTILL_HOME/devices`, else `edgedistill/devices` in the user's configuration folder."""
-    home = os.environ.get("EDGEDISTILL_HOME")
-    if home:
-        return Place(Path(home) / "devices")
-    config = os.environ.get("XDG_CONFIG_HOME")
-    base = Path(config) if config else Path.home() / ".config"
-    return Place(base / "edgedistill" / "devices")
+    """`devices` in the user's own folder."""
+    return Place(user_folder() / "devices")
 
 
 def fingerprint(machine: Mapping[str, Any]) -> dict[str, str]:
