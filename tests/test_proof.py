@@ -15,8 +15,8 @@ from edgedistill.arms import DISTILLED, FINETUNE, LONGER, PLAIN, PROBE, SYNTH, W
 from edgedistill.distill.spec import StudentSpec
 from edgedistill.evidence.view import comparisons as shown
 from edgedistill.findings import Outcome
-from edgedistill.proof import pass_flops
 from edgedistill.proof import arms_of as proven
+from edgedistill.proof import pass_flops
 from edgedistill.recipe import DistillSection, Recipe
 from edgedistill.result import Arm as ArmResult
 from edgedistill.rundir import Done
