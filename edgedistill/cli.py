@@ -21,6 +21,7 @@ from edgedistill.cli_bundle import bundle_app
 from edgedistill.cli_check import check_app
 from edgedistill.cli_devices import devices_app
 from edgedistill.cli_export import export_app
+from edgedistill.cli_ledger import ledger_app
 from edgedistill.cli_parts import Quiet, Verbose
 from edgedistill.cli_parts import face_of as _face
 from edgedistill.cli_parts import show as _print
@@ -57,6 +58,7 @@ app.add_typer(devices_app, name="devices")
 app.add_typer(teacher_app, name="teacher")
 app.add_typer(synth_app, name="synth")
 app.add_typer(bundle_app, name="bundle")
+app.add_typer(ledger_app, name="ledger")
 app.add_typer(export_app)
 app.add_typer(report_app)
 app.add_typer(check_app)

@@ -195,7 +195,7 @@ class Build(Preparation):
 
     def _train(self, arm: Arm) -> Done:
         key = {**self.look_key("distill"), "seed": arm.seed, "arm": arm.name}
-        key["distill"] = {**self._section(arm).model_dump(), "views": view_count(self.recipe)}
+        key["distill"] = {**self.section_of(arm).model_dump(), "views": view_count(self.recipe)}
         inputs = [self.pixels_of(arm), self.start_of(arm)]
         if arm.name == SYNTH:
             key["synth"] = self.recipe.synth.model_dump(include=LEARNING_KEYS)
@@ -225,7 +225,7 @@ class Build(Preparation):
         look = look_of(start.facts)
         if arm.name == PROBE:
             return students.probed_arm(arm.name, folder, start, spec, look, self.arrays)
-        section = self._section(arm)
+        section = self.section_of(arm)
         course = Course(number(section.epochs), view_count(recipe))
         targets = None
         if arm.name in TAUGHT:
@@ -262,7 +262,7 @@ class Build(Preparation):
         """06: what the teacher says of all images of an arm."""
         return [stored for _, stored in self.sources_of(arm)]
 
-    def _section(self, arm: Arm) -> DistillSection:
+    def section_of(self, arm: Arm) -> DistillSection:
         """How an arm is trained. Fine-tuning a pretrained student beside one from random weights has a rate of its
         own, and leaves alone what the teacher's fine-tuning does.
         """

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edgedistill.arms import Arm
 from edgedistill.attempts import missed
 from edgedistill.data.dataset import labels
+from edgedistill.ledgering import keep, logits_in, row_of
 from edgedistill.measuring import machine_key
 from edgedistill.packing import Packing
 from edgedistill.result import Result
@@ -124,6 +125,11 @@ class Shipping(Packing):
         built = json.loads((done.folder / "result.json").read_text("utf-8"))
         result = Result.model_validate(built)
         result = fold(result, records_of(self.run.path, result, self.face.warn))
+        if done.fresh:
+            networks = self.score.folder / "networks.npz"
+            keep(
+                [row_of(learn, arm, logits_in(networks, arm.key)) for arm in learn.arms], learn.face
+            )
         text = result.dumps()
         whole = all((self.run.path / n).is_file() for n in VIEWS)
         if done.fresh or not whole or (self.run.path / "result.json").read_text("utf-8") != text:

@@ -22,6 +22,7 @@ from edgedistill.data.dataset import labels
 from edgedistill.errors import EdgedistillError, StoppedError, UsageError
 from edgedistill.evidence.view.figures import duration
 from edgedistill.learning import Build
+from edgedistill.ledgering import keep
 from edgedistill.pipeline import check, resumable, sweep
 from edgedistill.progress import Advance, Face
 from edgedistill.recipe import hash_of
@@ -195,6 +196,8 @@ def _work(
         with _naming(unit.words):
             found[unit] = done = builds[unit.name].finish(unit.seed)
         todo.remove(unit)
+        if crew.leads():
+            keep([done.row], face)
         _write(request, builds, found, run)
         left = seconds_left(todo, found)
         more = f"; about {duration(left) if left >= 60 else f'{left:.0f} s'} to go" if left else ""

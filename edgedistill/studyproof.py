@@ -12,7 +12,9 @@ import numpy.typing as npt
 
 from edgedistill import __version__, metrics
 from edgedistill.arms import PROBE, SYNTH, TAUGHT, WORDS, Arm
+from edgedistill.compute.ledger import Row
 from edgedistill.findings import environment
+from edgedistill.ledgering import logits_in, row_of
 from edgedistill.proof import flops_of, seconds_of
 from edgedistill.result import Gain, SeedGain
 from edgedistill.rundir import Done, now_utc
@@ -47,6 +49,11 @@ class Run:
     right: Bools
     teacher: Done | None
     teacher_right: Bools | None
+
+    @property
+    def row(self) -> Row | None:
+        """Its row of the ledger."""
+        return row_of(self.build, self.arm, logits_in(self.tested.folder / "logits.npz", "logits"))
 
 
 def assemble(

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from pydantic import Field, ValidationError
 
 from edgedistill.document import Count, Document, Finite, Fraction, Seconds, Sha256, describe
-from edgedistill.errors import BusyError, DocumentError
+from edgedistill.errors import BusyError, DocumentError, UsageError
 from edgedistill.files import user_folder, write_atomic
 
 SCHEMA: Literal["edgedistill.ledger/1"] = "edgedistill.ledger/1"
@@ -253,3 +253,13 @@ def user_ledger() -> Ledger | None:
     if said == "off":
         return None
     return Ledger(Path(said).expanduser() if said else user_folder() / FILE)
+
+
+def required_ledger() -> Ledger:
+    """The ledger of this user. Raises `UsageError` where there is none by their own will."""
+    found = user_ledger()
+    if found is None:
+        raise UsageError(
+            f"{SWITCH} is off, so there is no ledger of runs. Unset it, or set it to the path of a file."
+        )
+    return found
