@@ -90,14 +90,15 @@ def judged_by(dataset: Dataset) -> str:
 def settings_of(learn: Build, arm: Arm) -> str:
     """What tells ways of learning apart, whatever student learns, from however many images.
 
-    It is what was asked for: a value that edgedistill derives from the images makes no other way.
+    It is what was asked for, beside the defaults: a value that edgedistill derives from the images makes no other way,
+    and neither does a setting that a later version has more.
     """
     asked = learn.layered.recipe
     left_out = HOW_LONG if arm.name in TAUGHT else HOW_LONG | TAUGHT_ONLY
     return hash_of(
         {
-            "distill": asked.distill.model_dump(exclude=set(left_out)),
-            "views": asked.data.model_dump(include=VIEW_KEYS),
+            "distill": asked.distill.model_dump(exclude=set(left_out), exclude_defaults=True),
+            "views": asked.data.model_dump(include=VIEW_KEYS, exclude_defaults=True),
             "start": "pretrained" if learn.spec_of(arm).pretrained else "random",
         }
     )
