@@ -24,7 +24,8 @@ SHIPS = (DISTILLED, SYNTH, PLAIN, LONGER)
 """Arms from the student's own start, of which one ships; at a tie the first."""
 TAUGHT_ONLY = frozenset(
     (
-        "method", "weights", "weight_schedule", "temperature", "projector", "projection_dim", "align_alpha",
+        "method", "weights", "weight_schedule", "temperature", "believe_top_k",
+        "believe_top_p", "projector", "projection_dim", "align_alpha",
         "uniform_t", "contrast_temperature", "crd_negatives", "dkd_alpha", "dkd_beta", "targets", "top_k",
         "curriculum", "warmup_align", "hard_samples", "influence",
     )

@@ -139,6 +139,7 @@ class WeightsSection(Section):
     dist: Weight = _f("auto", "Correlations between and within classes (Huang et al. 2022).")
     hard: Weight = _f("auto", "Cross entropy on the teacher's answer (Touvron et al. 2021).")
     soft: Weight = _f("auto", "Cross entropy on the teacher's probabilities.")
+    logit_mse: Weight = _f("auto", "Squared difference of logits (Ba & Caruana 2014).")
     align_uniform: Weight = _f("auto", "Alignment and uniformity (Farhat & Chen 2024).")
     info_nce: Weight = _f("auto", "Contrast within the batch.")
     crd: Weight = _f("auto", "Contrast with a memory bank (Tian et al. 2020).")
@@ -155,7 +156,13 @@ class DistillSection(Section):
         "auto", "How the weights of the teacher's terms move over the run."
     )
     temperature: Annotated[float, Field(gt=0, le=100)] | Auto = _f(
-        "auto", "Softening of logits in kd, dkd and dist."
+        "auto", "Softening of logits in kd, dkd, dist and soft."
+    )
+    believe_top_k: Annotated[int, Field(ge=1)] | None = _f(
+        None, "Learn from the teacher's K likeliest classes alone (kd, dkd, dist, soft)."
+    )
+    believe_top_p: Annotated[float, Field(gt=0, le=1)] | None = _f(
+        None, "Learn from its likeliest classes alone that together have this probability."
     )
     projector: Literal["mocov2", "linear", "simclr", "simclrv2"] = _f(
         "linear", "Map from features to the shared embedding of align_uniform and info_nce."
@@ -173,8 +180,8 @@ class DistillSection(Section):
     )
     optimizer: Literal["adamw", "sgd"] = _f("adamw", "AdamW, or SGD with momentum 0.9.")
     lr: Annotated[float, Field(gt=0, le=10)] | Auto = _f("auto", "Peak learning rate.")
-    lr_schedule: Literal["cosine", "wsd"] = _f(
-        "cosine", "After the warm-up: a cosine to 0, or a plateau and a short decay."
+    lr_schedule: Literal["cosine", "wsd", "constant"] = _f(
+        "cosine", "After the warm-up: a cosine to 0, a plateau and a short decay, or no change."
     )
     warmup: float = _f(0.15, "Share of the steps that warm up.", ge=0, lt=1)
     weight_decay: float = _f(0.01, "Decay of matrices.", ge=0, le=1)

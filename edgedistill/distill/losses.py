@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 P = ParamSpec("P")
+NEVER = 1e5
+"""How far below the likeliest class a logit lies whose class is not believed, at any temperature up to 100."""
 
 
 def full(x: Tensor) -> Tensor:
@@ -108,6 +110,33 @@ def soft_cross_entropy(
 def hard(student: Tensor, teacher: Tensor, weights: Tensor | None = None) -> Tensor:
     """Cross entropy against the class that the teacher holds most likely (DeiT, Touvron et al. 2021, equation 3)."""
     return _mean(F.cross_entropy(student, teacher.argmax(1), reduction="none"), weights)
+
+
+@in_full
+def logit_mse(student: Tensor, teacher: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Squared difference of logits, mean over the classes (Ba & Caruana 2014, equation 1, but for its factor)."""
+    return _mean((student - teacher).pow(2).mean(1), weights)
+
+
+def believed(teacher: Tensor, top_k: int | None, top_p: float | None) -> Tensor:
+    """Logits (B, C) of which only the likeliest classes are left: the others have a probability of 0.
+
+    First the fewest classes that together have the probability `top_p`, then the `top_k` of them that have the most
+    (Peng et al. 2024, section 3.1); the first one always stays. Fewer classes than `top_k` stay as they are.
+    """
+    if top_k is None and top_p is None:
+        return teacher
+    ordered, order = full(teacher).sort(dim=1, descending=True, stable=True)
+    out = torch.zeros_like(ordered, dtype=torch.bool)
+    if top_p is not None:
+        shares = F.softmax(ordered, dim=1)
+        out |= (shares.cumsum(1) - shares) >= top_p
+    if top_k is not None:
+        out[:, top_k:] = True
+    out[:, 0] = False
+    lowest = ordered[:, :1] - NEVER
+    kept = torch.where(out, lowest, ordered)
+    return torch.empty_like(kept).scatter_(1, order, kept)
 
 
 @in_full

@@ -48,7 +48,7 @@ LEAST_FADING = 3_000
 """Training images from which on a teacher fades out. With 20,000 that is worth 0.25 points (docs/results.md); with few,
 a student from random weights does not come near its teacher, and the paper's constant weights stay (docs/log.md)."""
 TERMS = (
-    "ce", "kd", "dkd", "dist", "hard", "soft", "align_uniform", "info_nce", "crd", "cosine", "mse",
+    "ce", "kd", "dkd", "dist", "hard", "soft", "logit_mse", "align_uniform", "info_nce", "crd", "cosine", "mse",
 )  # fmt: skip
 
 

@@ -13,7 +13,16 @@ from edgedistill.distill.contrast import AlignUniform, FeatureMatch, InfoNCE
 from edgedistill.distill.crd import CRD
 from edgedistill.distill.focus import Influence, Misread, mean_one
 from edgedistill.distill.gather import gather, several
-from edgedistill.distill.losses import cross_entropy, dist, dkd, hard, kd, soft_cross_entropy
+from edgedistill.distill.losses import (
+    believed,
+    cross_entropy,
+    dist,
+    dkd,
+    hard,
+    kd,
+    logit_mse,
+    soft_cross_entropy,
+)
 from edgedistill.distill.schedules import teaching
 from edgedistill.nets import Ints
 from edgedistill.recipe import DistillSection
@@ -148,6 +157,11 @@ class Distilled:
         section, t = self.section, self.temperature
         if name == "ce":
             return _labels_term(logits, batch, weights=focus)
+        if name == "hard":
+            return hard(logits, taught, weights=focus)
+        if name == "logit_mse":
+            return logit_mse(logits, taught, weights=focus)
+        taught = believed(taught, section.believe_top_k, section.believe_top_p)
         if name == "kd":
             return kd(logits, taught, t, weights=focus)
         if name == "dkd":
@@ -155,9 +169,7 @@ class Distilled:
             return dkd(logits, taught, batch.labels, t, alpha, beta, weights=focus)
         if name == "dist":  # a class is correlated over the images of all processes
             return dist(gather(logits), gather(taught), t)
-        if name == "hard":
-            return hard(logits, taught, weights=focus)
-        return soft_cross_entropy(logits, taught, weights=focus)
+        return soft_cross_entropy(logits, taught, t, weights=focus)
 
     def _focus(
         self, features: Tensor, logits: Tensor, taught: Tensor, batch: Batch

@@ -16,11 +16,13 @@ SIDE_STEP = 16
 def rate(step: int, steps: int, warmup: float, kind: str = "cosine") -> float:
     """Factor of the peak learning rate at `step` of `steps`: linear warm-up over a share, then `kind`.
 
-    `cosine` falls to 0 at once; `wsd` stays at the peak and falls in a line over the last tenth.
+    `cosine` falls to 0 at once; `wsd` stays at the peak and falls in a line over the last tenth; `constant` stays.
     """
     ramp = max(1, round(warmup * steps))
     if step < ramp:
         return (step + 1) / ramp
+    if kind == "constant":
+        return 1.0
     if kind == "cosine":
         return 0.5 * (1 + math.cos(math.pi * (step - ramp) / max(1, steps - ramp)))
     fall = max(1, round(WSD_DECAY * steps))

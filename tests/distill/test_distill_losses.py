@@ -13,7 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from edgedistill.distill.losses import cross_entropy, dist, dkd, hard, kd, soft_cross_entropy
+from edgedistill.distill.losses import (
+    believed,
+    cross_entropy,
+    dist,
+    dkd,
+    hard,
+    kd,
+    logit_mse,
+    soft_cross_entropy,
+)
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 LOSSES: dict[str, Loss] = {
@@ -22,6 +31,10 @@ LOSSES: dict[str, Loss] = {
     "dist": lambda s, t, y: dist(s, t, 4.0),
     "soft": lambda s, t, y: soft_cross_entropy(s, t, 2.0),
     "hard": lambda s, t, y: hard(s, t),
+    "logit mse": lambda s, t, y: logit_mse(s, t),
+    "kd, believed": lambda s, t, y: kd(s, believed(t, 3, 0.9), 4.0),
+    "dist, believed": lambda s, t, y: dist(s, believed(t, 3, 0.9), 4.0),
+    "dkd, believed": lambda s, t, y: dkd(s, believed(t, 3, 0.9), y, 4.0),
     "labels": lambda s, t, y: cross_entropy(s, y, 0.1),
     "soft labels": lambda s, t, y: cross_entropy(s, t.softmax(1), 0.1),
 }
@@ -30,6 +43,7 @@ WEIGHTED: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]] =
     "dkd": lambda s, t, y, w: dkd(s, t, y, 4.0, weights=w),
     "soft": lambda s, t, y, w: soft_cross_entropy(s, t, 2.0, w),
     "hard": lambda s, t, y, w: hard(s, t, w),
+    "logit mse": lambda s, t, y, w: logit_mse(s, t, w),
     "labels": lambda s, t, y, w: cross_entropy(s, y, 0.1, w),
     "soft labels": lambda s, t, y, w: cross_entropy(s, t.softmax(1), 0.1, w),
 }
@@ -377,3 +391,52 @@ def test_the_gradient_of_kd_does_not_shrink_with_the_temperature() -> None:
         assert s.grad is not None
         norms.append(float(s.grad.norm()))
     assert max(norms) / min(norms) < 1.2
+
+
+# -- what is believed of a teacher -------------------------------------------------------------------
+
+
+def test_the_classes_that_are_believed_share_the_probability_of_the_others() -> None:
+    shares = torch.tensor([[0.5, 0.05, 0.3, 0.15]], dtype=torch.float64)
+    logits = shares.log() + 7
+    said = {
+        (None, None): [0.5, 0.05, 0.3, 0.15],
+        (1, None): [1.0, 0.0, 0.0, 0.0],
+        (2, None): [0.625, 0.0, 0.375, 0.0],
+        (9, None): [0.5, 0.05, 0.3, 0.15],
+        (None, 0.5): [1.0, 0.0, 0.0, 0.0],
+        (None, 0.51): [0.625, 0.0, 0.375, 0.0],
+        (None, 0.95): [0.5 / 0.95, 0.0, 0.3 / 0.95, 0.15 / 0.95],
+        (2, 0.95): [0.625, 0.0, 0.375, 0.0],
+        (3, 0.01): [1.0, 0.0, 0.0, 0.0],
+    }
+    for (top_k, top_p), wanted in said.items():
+        found = believed(logits, top_k, top_p).softmax(1)
+        torch.testing.assert_close(found[0], torch.tensor(wanted, dtype=torch.float64))
+
+
+@given(st.integers(0, 2**31), st.integers(1, 8), st.floats(0.01, 1.0), st.floats(0.1, 50))
+def test_the_first_choice_stays_and_no_class_gains_on_a_likelier_one(
+    seed: int, top_k: int, top_p: float, scale: float
+) -> None:
+    _, teacher, _ = batch(5, 6, seed, scale)
+    found = believed(teacher, top_k, top_p)
+    assert torch.equal(found.argmax(1), teacher.argmax(1))
+    left = found.softmax(1) > 0
+    assert (left.sum(1) <= top_k).all()
+    kept = found == teacher
+    assert kept.any(1).all()
+    least = teacher.masked_fill(~kept, torch.inf).min(1).values
+    most = teacher.masked_fill(kept, -torch.inf).max(1).values
+    assert (least >= most).all()
+
+
+def test_believing_everything_is_the_loss_itself_to_the_bit() -> None:
+    s, t, _ = batch(6, 5)
+    assert torch.equal(kd(s, believed(t, 5, None), 4.0), kd(s, t, 4.0))
+    assert torch.equal(kd(s, believed(t, None, 1.0), 4.0), kd(s, t, 4.0))
+
+
+def test_the_difference_of_logits_by_hand() -> None:
+    s, t = torch.tensor([[1.0, 2.0], [0.0, 0.0]]), torch.tensor([[3.0, 2.0], [0.0, 1.0]])
+    assert float(logit_mse(s, t)) == pytest.approx((4 / 2 + 1 / 2) / 2)

@@ -61,6 +61,12 @@ def test_the_teachers_weight_moves_as_its_schedule_says(kind: str, at: float, va
     assert teaching(at, kind) == pytest.approx(value)
 
 
+def test_a_constant_rate_stays_at_the_peak_after_the_warm_up() -> None:
+    got = [rate(step, 100, 0.1, "constant") for step in range(100)]
+    assert got[:10] == pytest.approx([k / 10 for k in range(1, 11)])
+    assert set(got[10:]) == {1.0}
+
+
 @given(st.integers(1, 100), st.sampled_from([32, 64, 96, 128, 224]), st.floats(0.25, 1.0))
 def test_views_never_shrink_and_end_at_their_full_side(
     epochs: int, full: int, first: float
