@@ -249,7 +249,8 @@ def study(
     """Train a grid of arms on the same images, into one table and one chart."""
     from edgedistill.evidence.study import console
     from edgedistill.studyfile import load_study
-    from edgedistill.studying import StudyRequest, run_study
+    from edgedistill.studying import run_study
+    from edgedistill.studyrun import StudyRequest
 
     found = load_study(file, seeds)
     folder = out or Path("runs") / found.name

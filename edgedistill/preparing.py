@@ -267,10 +267,12 @@ class Preparation:
             return None
         material, key = Material(self.data, self.pixels, self.teacher), synth_key(recipe)
         job = job_folder(self.run.path, key, material)
-        return self.stage(
-            SYNTH_STAGE, 1, key, [self.data, self.pixels, self.teacher],
-            lambda work: make_synthetic(work, recipe, material, job, self.face),
-        )  # fmt: skip
+
+        def work(folder: Work) -> Mapping[str, Any]:
+            with self.run.holding(f"jobs/{job.name}"):
+                return make_synthetic(folder, recipe, material, job, self.face)
+
+        return self.stage(SYNTH_STAGE, 1, key, [self.data, self.pixels, self.teacher], work)
 
     @cached_property
     def targets(self) -> Done:

@@ -5,7 +5,7 @@ stage folder exists if and only if the stage is done. Files inside are written a
 process at any moment therefore loses at most the step in hand; the same command finds what is done by fingerprint.
 
 A study's folder is `shared` by many builds: its stages lie in `shared/<NN-name>-<fingerprint>/`, so that each build
-finds what another has left.
+finds what another has left. Several processes may be at work in it; a stage is made by one of them.
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,8 @@ from filelock import FileLock, Timeout
 from edgedistill import crew
 from edgedistill.errors import BusyError, StoppedError, UsageError
 from edgedistill.files import is_disk_full, remove, replace_folder, sha256_file, stamp, write_atomic
+from edgedistill.locks import FOLDER as LOCKS
+from edgedistill.locks import Locks
 from edgedistill.provenance import (
     PACKAGES,
     git_commit,
@@ -33,6 +33,7 @@ from edgedistill.provenance import (
     versions,
 )
 from edgedistill.recipe import hash_of
+from edgedistill.stagework import Done, NotDone, Stopwatch, Work
 
 OWN = (
     "stages", "cache", "logs", "bundle", "evalset", "recipe.yaml", "result.json", "report.html",
@@ -43,64 +44,20 @@ STAGES, SHARED = "stages", "shared"
 """Where the stages of a run lie, and where those of a study."""
 
 
-@dataclass(frozen=True)
-class Done:
-    """A finished stage: its folder, fingerprint, the facts it left and the seconds it took (all tries)."""
-
-    name: str
-    folder: Path
-    fingerprint: str
-    facts: Mapping[str, Any]
-    seconds: float
-    fresh: bool = field(compare=False, default=False)
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a stage's function gets: its working folder, which may hold the files of a broken try.
-
-    `saved` is called after each file that `write` finished, so that the seconds spent survive a kill. `lost`: the file
-    for which a finished stage is done again, as it is not there or no longer as it was written.
-    """
-
-    folder: Path
-    saved: Callable[[], None] | None = field(default=None, compare=False)
-    lost: str | None = field(default=None, compare=False)
-
-    def path(self, name: str) -> Path:
-        """A path inside the working folder."""
-        return self.folder / name
-
-    def has(self, name: str) -> bool:
-        """Whether an earlier, broken try finished this file."""
-        return (self.folder / name).exists()
-
-    def write(self, name: str, data: bytes | str) -> Path:
-        """Write a file of the stage whole or not at all; of several processes, the one that leads does."""
-        path = self.folder / name
-        if not crew.leads():
-            return path
-        write_atomic(path, data)
-        if self.saved is not None:
-            self.saved()
-        return path
-
-
-class NotDone(Exception):
-    """A stage that is not done, in a run folder that is only looked at."""
-
-
 class RunDir:
     """A run folder that this process alone works in; `with RunDir(path) as run: ...`.
 
-    `shared`: many builds use it, and a stage's folder carries its fingerprint. While `looking` is true nothing is made:
-    a stage that is not done raises `NotDone`.
+    `shared`: many builds use it, also of several processes, and a stage's folder carries its fingerprint; `alone` is
+    whether no other process was there at the beginning, and `waiting` is told of a stage that another one makes. While
+    `looking` is true nothing is made: a stage that is not done raises `NotDone`.
     """
 
     def __init__(self, path: Path, shared: bool = False) -> None:
-        self.path, self.shared, self.looking = path, shared, False
+        self.path, self.shared, self.looking, self.alone = path, shared, False, True
         self.stages = path / (SHARED if shared else STAGES)
-        self._lock = FileLock(str(path / ".lock"))
+        self.locks = Locks(path)
+        self.waiting: Callable[[str], None] = lambda _: None
+        self._inside = contextlib.ExitStack()
 
     def __enter__(self) -> RunDir:
         if self.path.exists() and not self.path.is_dir():
@@ -119,29 +76,39 @@ class RunDir:
             crew.told("entered")
             return self
         self.stages.mkdir(parents=True, exist_ok=True)
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise BusyError(
-                f"another edgedistill is at work in {self.path}. Wait until it ends, stop it, "
-                "or give another folder with --out."
-            ) from None
+        if self.shared:
+            self.alone = self._inside.enter_context(self.locks.joined())
+        else:
+            lock = FileLock(str(self.path / ".lock"))
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                raise BusyError(
+                    f"another edgedistill is at work in {self.path}. Wait until it ends, stop it, "
+                    "or give another folder with --out."
+                ) from None
+            self._inside.callback(lock.release)
         crew.told("entered")
         return self
 
     def _foreign(self) -> bool:
         """Whether the folder is somebody else's: not empty, and without the marks that a build leaves."""
         names = {item.name for item in self.path.iterdir()} if self.path.is_dir() else set()
-        if not names - {".lock"}:
+        if not names - {".lock", LOCKS}:
             return False
         if not (self.stages.is_dir() and not self.stages.is_symlink()):
             return True
-        begun = names <= {self.stages.name, ".lock"} and not any(self.stages.iterdir())
+        begun = names <= {self.stages.name, ".lock", LOCKS} and not any(self.stages.iterdir())
         return not begun and "events.jsonl" not in names
 
     def __exit__(self, *_: object) -> None:
-        if crew.leads():
-            self._lock.release()
+        self._inside.close()
+
+    def holding(self, name: str) -> contextlib.AbstractContextManager[None]:
+        """While `name`, which several stages write, is this process' alone; a run of its own is that anyway."""
+        if not (self.shared and crew.leads()):
+            return contextlib.nullcontext()
+        return self.locks.holding(name, lambda: self.waiting(name))
 
     def event(self, kind: str, **facts: Any) -> None:
         """Append one line to `events.jsonl`; a line cut short by a kill is closed first."""
@@ -202,22 +169,37 @@ class RunDir:
         )
         if self.shared:
             name = f"{name}-{fingerprint[:12]}"
-        old, lost = self._look(name)
-        same = old is not None and old.fingerprint == fingerprint
-        if crew.told(same and lost is None):
-            assert old is not None
-            return old
-        if self.looking:
-            raise NotDone(name)
-        if not crew.leads():
-            return self._follow(name, work if together else None)
+        with contextlib.ExitStack() as held:
+            old, lost = self._look(name)
+            if self.shared and (old is None or lost) and not self.looking and crew.leads():
+                held.enter_context(self.locks.holding(f"stages/{name}", lambda: self.waiting(name)))
+                old, lost = self._look(name)
+            same = old is not None and old.fingerprint == fingerprint
+            if crew.told(same and lost is None):
+                assert old is not None
+                return old
+            if self.looking:
+                raise NotDone(name)
+            if not crew.leads():
+                return self._follow(name, work if together else None)
+            return self._make(name, fingerprint, inputs, work, together, lost if same else None)
+
+    def _make(
+        self,
+        name: str,
+        fingerprint: str,
+        inputs: Sequence[Done],
+        work: Callable[[Work], Mapping[str, Any]],
+        together: bool,
+        lost: str | None,
+    ) -> Done:
         partial = self._partial(name, fingerprint)
         if together:
             crew.told(name)
         self.event("stage_started", stage=name, fingerprint=fingerprint)
-        spent = _Stopwatch(partial / "seconds.json")
+        spent = Stopwatch(partial / "seconds.json")
         try:
-            facts = work(Work(partial, spent.save, lost if same else None))
+            facts = work(Work(partial, spent.save, lost))
             done = self._finish(name, fingerprint, inputs, partial, facts, spent)
         except BaseException as error:
             with contextlib.suppress(OSError):
@@ -264,7 +246,7 @@ class RunDir:
         inputs: Sequence[Done],
         partial: Path,
         facts: Mapping[str, Any],
-        spent: _Stopwatch,
+        spent: Stopwatch,
     ) -> Done:
         seconds = spent.total()
         own = {"fingerprint", "seconds.json", "done.json"}
@@ -289,24 +271,6 @@ class RunDir:
         partial.replace(final)
         kept = json.loads(text)
         return Done(name, final, fingerprint, kept["facts"], kept["seconds"], fresh=True)
-
-
-class _Stopwatch:
-    """Seconds of work over all tries of a stage, kept in a small file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.start = time.monotonic()
-        try:
-            self.before = float(json.loads(path.read_text("utf-8")))
-        except (OSError, ValueError, TypeError):
-            self.before = 0.0
-
-    def total(self) -> float:
-        return self.before + time.monotonic() - self.start
-
-    def save(self) -> None:
-        write_atomic(self.path, json.dumps(self.total()))
 
 
 def events(path: Path) -> Iterator[dict[str, Any]]:

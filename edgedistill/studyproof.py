@@ -30,7 +30,7 @@ from edgedistill.studyresult import (
 )
 
 if TYPE_CHECKING:
-    from edgedistill.studying import StudyBuild
+    from edgedistill.studybuild import StudyBuild
 
 Bools = npt.NDArray[np.bool_]
 MANY = 3

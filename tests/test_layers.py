@@ -17,7 +17,8 @@ MOST_LINES, MOST_FUNCTION_LINES = 340, 60
 
 ROOMS = ("target", "compute", "data", "teacher", "synth", "distill", "deploy", "evidence")
 BASE = (  # from the lowest up; each may use those before it
-    ("edgedistill.__init__", "errors", "plainyaml", "files", "crew", "provenance"),
+    ("edgedistill.__init__", "errors", "plainyaml", "files", "crew", "provenance", "locks"),
+    ("stagework",),
     ("document",),
     ("accuracy", "latencyresult", "synthresult"),
     ("result",),
@@ -57,6 +58,8 @@ TOP = (  # above the rooms, from the lowest up
     ("shipping", "benching"),
     ("benchview",),
     ("pipeline",),
+    ("studybuild",),
+    ("studyrun",),
     ("studying", "checking", "cli_parts"),
     (
         "cli_bench",

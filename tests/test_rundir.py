@@ -576,7 +576,7 @@ def test_builds_that_share_a_folder_keep_their_stages_apart_and_find_each_others
     assert one.fresh
     assert not again.fresh
     assert one.folder.name == f"08-plain-{one.fingerprint[:12]}"
-    assert sorted(p.name for p in (tmp_path / "study").iterdir() if p.name != ".lock") == [
+    assert sorted(p.name for p in (tmp_path / "study").iterdir() if p.name != ".locks") == [
         "events.jsonl", "shared",
     ]  # fmt: skip
 

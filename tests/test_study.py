@@ -17,7 +17,7 @@ import yaml
 from edgedistill import metrics
 from edgedistill.errors import UsageError
 from edgedistill.seeds import student_t
-from edgedistill.studying import StudyBuild
+from edgedistill.studybuild import StudyBuild
 from edgedistill.studyproof import Run
 from edgedistill.studyresult import StudyResult, load
 from tests.build_parts import SMALL, events, make_images, tool
@@ -347,3 +347,59 @@ def test_interrupted_and_killed_a_study_goes_on_and_ends_with_the_same_weights(
         hashes = [run.weights_sha256 for run in other.runs]
         assert [run.weights_sha256 for run in arm.runs] == hashes
         assert [run.top1 for run in arm.runs] == [run.top1 for run in other.runs]
+
+
+def at_work(file: Path, out: Path) -> subprocess.Popen[bytes]:
+    """A process at work on a study."""
+    command = [sys.executable, "-m", "edgedistill", "study", str(file), "--out", str(out)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def same_weights(out: Path, whole: Path) -> None:
+    mine, theirs = load(out), load(whole)
+    for arm, other in zip(mine.arms, theirs.arms, strict=True):
+        assert [r.weights_sha256 for r in arm.runs] == [r.weights_sha256 for r in other.runs]
+    names = [str(e["stage"]) for e in events(out) if e["event"] == "stage_done"]
+    assert len(names) == len(set(names)), "no stage was done twice"
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_runs_of_a_study_and_none_is_lost_or_done_twice(
+    done: tuple[Path, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    first = at_work(done[0], out)
+    wait_for(out, "01-data-*", first)
+    second = at_work(done[0], out)
+    said = [process.communicate(timeout=200)[0].decode() for process in (first, second)]
+    assert (first.returncode, second.returncode) == (0, 0), said
+    same_weights(out, done[1])
+    ran = [line for text in said for line in text.splitlines() if ": test top-1" in line]
+    assert sorted(line.partition("] ")[2].partition(":")[0] for line in ran) == sorted(
+        f"arm {name}, seed {seed}" for name in ARMS for seed in (0, 1)
+    )
+    assert all("arm " in text for text in said), "both did some"
+
+
+@pytest.mark.slow
+def test_what_a_killed_process_had_in_hand_is_done_by_the_other(
+    done: tuple[Path, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    first = at_work(done[0], out)
+    wait_for(out, "08-plain-*.partial", first)
+    second = at_work(done[0], out)
+    wait_for(out, "09-distilled-*.partial", second)
+    first.kill()
+    said = second.communicate(timeout=200)[0].decode()
+    first.communicate()
+    assert second.returncode == 0, said
+    same_weights(out, done[1])
+
+
+def wait_for(out: Path, pattern: str, process: subprocess.Popen[bytes]) -> None:
+    """Until a stage's folder is there."""
+    end = time.monotonic() + 120
+    while not list((out / "shared").glob(pattern)) and process.poll() is None:
+        assert time.monotonic() < end
+        time.sleep(0.001)

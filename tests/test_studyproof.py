@@ -12,8 +12,8 @@ import pytest
 from study_samples import CROWD, make_study, unrun
 
 from edgedistill import metrics
-from edgedistill.studying import Unit, seconds_left
 from edgedistill.studyproof import headline, image_gain, mean_of
+from edgedistill.studyrun import Unit, seconds_left
 
 
 @dataclass(frozen=True)
