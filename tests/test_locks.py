@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,46 +23,42 @@ HOLD = (
 )
 
 
-def holder(folder: Path, seconds: float = 60) -> subprocess.Popen[str]:
-    """A process that is in the folder, with a claim and a lock."""
+@contextlib.contextmanager
+def holder(folder: Path, seconds: float = 60) -> Iterator[subprocess.Popen[str]]:
+    """A process that is in the folder, with a claim and a lock, until it is killed at the end of the block."""
     call = [sys.executable, "-c", HOLD, str(folder), str(seconds)]
-    process = subprocess.Popen(call, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline().split() == ["True", "True"]
-    return process
+    with subprocess.Popen(call, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().split() == ["True", "True"]
+        yield process
+        process.kill()
 
 
 def test_a_process_knows_whether_it_is_alone_and_the_dead_do_not_count(tmp_path: Path) -> None:
-    other = holder(tmp_path)
-    with Locks(tmp_path).joined() as alone:
+    with holder(tmp_path), Locks(tmp_path).joined() as alone:
         assert not alone
-    other.kill()
-    other.wait()
     with Locks(tmp_path).joined() as alone, Locks(tmp_path).joined() as second:
         assert alone and not second
     assert list((tmp_path / ".locks" / "members").iterdir()) == []
 
 
 def test_a_claim_is_of_one_process_and_ends_with_it(tmp_path: Path) -> None:
-    other = holder(tmp_path)
     locks = Locks(tmp_path)
-    with locks.claimed("runs/one") as mine, locks.claimed("runs/two") as another:
+    with holder(tmp_path), locks.claimed("runs/one") as mine, locks.claimed("runs/two") as another:
         assert not mine and another
         with locks.claimed("runs/two") as again:
             assert not again
-    other.kill()
-    other.wait()
     with locks.claimed("runs/one") as mine:
         assert mine
 
 
 def test_who_needs_what_another_makes_says_so_once_and_waits(tmp_path: Path) -> None:
-    other, told = holder(tmp_path, 1.0), []
-    begun = time.monotonic()
-    with Locks(tmp_path).holding("stage", lambda: told.append("waits")):
-        assert time.monotonic() - begun > 0.3
+    told: list[str] = []
+    with holder(tmp_path, 1.0):
+        begun = time.monotonic()
+        with Locks(tmp_path).holding("stage", lambda: told.append("waits")):
+            assert time.monotonic() - begun > 0.3
     assert told == ["waits"]
-    other.wait()
     with Locks(tmp_path).holding("stage", lambda: told.append("waits")):
         assert told == ["waits"]
 
