@@ -28,7 +28,7 @@ from edgedistill.cli_parts import show as _print
 from edgedistill.cli_report import report_app
 from edgedistill.cli_synth import synth_app
 from edgedistill.cli_teacher import teacher_app
-from edgedistill.errors import EdgedistillError, StoppedError
+from edgedistill.errors import EdgedistillError, StoppedError, UsageError
 
 INTERRUPTED = "interrupted before it was done. Give the same command again."
 
@@ -243,10 +243,22 @@ def study(
     only: Annotated[
         list[str] | None, typer.Option(help="Run this arm alone; give it again for more.")
     ] = None,
+    engine: Annotated[
+        Literal["here", "ray"], typer.Option(help="Who does the runs: this process, or Ray.")
+    ] = "here",
+    workers: Annotated[
+        int | None, typer.Option(min=1, max=1024, help="Runs at once on a Ray of this machine.")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="A Ray cluster that is there: auto, or HOST:PORT.")
+    ] = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train a grid of arms on the same images, into one table and one chart."""
+    """Train a grid of arms on the same images, into one table and one chart.
+
+    The same command in several terminals, or on machines that share the folder, shares the runs among them.
+    """
     from edgedistill.evidence.study import console
     from edgedistill.studyfile import load_study
     from edgedistill.studying import run_study
@@ -256,9 +268,22 @@ def study(
     folder = out or Path("runs") / found.name
     command = "edgedistill " + shlex.join(sys.argv[1:])
     request = StudyRequest(found, folder, command, tuple(only or ()))
-    result = run_study(request, _face(verbose, quiet))
+    result = run_study(request, _face(verbose, quiet), _engine(engine, workers, address))
     if crew.leads():
         _print(console(result, folder / "study.html"))
+
+
+def _engine(engine: str, workers: int | None, address: str | None) -> Any:
+    """What does the runs of a study; `None` is this process."""
+    if engine == "here":
+        if workers is not None or address is not None:
+            raise UsageError("--workers and --address are of --engine ray")
+        return None
+    if workers is not None and address is not None:
+        raise UsageError("a cluster at --address has its own workers: give no --workers")
+    from edgedistill.studyray import Cluster, on_ray
+
+    return on_ray(Cluster(address, workers))
 
 
 @app.command(epilog="Example:  edgedistill doctor")

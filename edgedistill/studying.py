@@ -16,11 +16,11 @@ from edgedistill.progress import Face
 from edgedistill.rundir import RunDir
 from edgedistill.studybuild import StudyBuild, naming
 from edgedistill.studyresult import StudyResult
-from edgedistill.studyrun import Progress, StudyRequest
+from edgedistill.studyrun import Engine, Progress, StudyRequest
 
 
-def run_study(request: StudyRequest, face: Face) -> StudyResult:
-    """Do every run that is not done, and write `study.json`, `study.md`, `study.html` and `study.svg`.
+def run_study(request: StudyRequest, face: Face, engine: Engine | None = None) -> StudyResult:
+    """Do every run that is not done, here or by an `engine`, and write `study.json` and its views.
 
     Raises `StoppedError` with the command to go on when it is interrupted, or out of disk or memory; a user's fault
     names the arm.
@@ -40,7 +40,7 @@ def run_study(request: StudyRequest, face: Face) -> StudyResult:
             with naming(f"arm {entry.name}"):
                 builds[entry.name] = StudyBuild(entry, request.out, request.command, run, face)
         _same_images(builds)
-        return Progress(request, builds, run, face).work([entry.name for entry in chosen])
+        return Progress(request, builds, run, face).work([e.name for e in chosen], engine)
 
 
 def _same_images(builds: Mapping[str, StudyBuild]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,7 +53,7 @@ class Unit:
 
 
 class Progress:
-    """The runs of a study that are done and those to do, of which several processes each take the next one."""
+    """The runs of a study that are done, and those to do."""
 
     def __init__(
         self, request: StudyRequest, builds: Mapping[str, StudyBuild], run: RunDir, face: Face
@@ -62,33 +62,28 @@ class Progress:
         study = request.study
         self.units = [Unit(a.name, a.kind, seed) for seed in study.seeds for a in study.arms]
         self.found: dict[Unit, Run] = {}
+        self.todo: list[Unit] = []
 
-    def work(self, chosen: Sequence[str]) -> StudyResult:
-        """Do every run of the `chosen` arms that nobody else does, wait for the others, and write what there is."""
+    def work(self, chosen: Sequence[str], engine: Engine | None = None) -> StudyResult:
+        """Do every run of the `chosen` arms that is not done, here or by an `engine`, and write what there is."""
         self._look({*chosen, *_told(self.request.out)})
-        todo = [unit for unit in self.units if unit.name in chosen and unit not in self.found]
-        for name in dict.fromkeys(unit.name for unit in todo):
+        self.todo = [unit for unit in self.units if unit.name in chosen and unit not in self.found]
+        for name in dict.fromkeys(unit.name for unit in self.todo):
             with naming(f"arm {name}"):
                 _ = self.builds[name].resolved
         if before := len(self.found):
             every = "all" if before == len(self.units) else f"{before} of"
             self.face.say(f"{every} {len(self.units)} runs were done before")
-        told = False
-        while todo:
-            with self._next(todo) as unit:
-                if unit is None:
-                    if not told:
-                        self.face.say(f"{len(todo)} runs are being done by other processes")
-                    told = True
-                    time.sleep(POLL_S)
-                    self._look(chosen)
-                elif unit not in self.found:
-                    self._do(unit, todo)
-            todo = [unit for unit in todo if unit not in self.found]
+        if self.todo:
+            (engine or here)(self)
         return self.write()
 
+    def left(self) -> list[Unit]:
+        """The runs to do that are not done, as far as is known."""
+        return [unit for unit in self.todo if unit not in self.found]
+
     @contextlib.contextmanager
-    def _next(self, todo: Sequence[Unit]) -> Iterator[Unit | None]:
+    def claimed(self, todo: Sequence[Unit]) -> Iterator[Unit | None]:
         """The first run that no other process has claimed, claimed; `None` where all are."""
         with contextlib.ExitStack() as held:
             place = -1
@@ -101,20 +96,29 @@ class Progress:
                 self._look({todo[place].name})  # it may have been finished a moment ago
             yield todo[place] if place >= 0 else None
 
-    def _do(self, unit: Unit, todo: Sequence[Unit]) -> None:
+    def do(self, unit: Unit) -> None:
+        """Do one run in this process."""
         with naming(unit.words):
             self.found[unit] = done = self.builds[unit.name].finish(unit.seed)
         if crew.leads():
             keep([done.row], self.face)
+        self.tell(unit)
+
+    def tell(self, unit: Unit) -> None:
+        """Write the document anew, and say what a run that is done has given."""
         self.write()
-        rest = [other for other in todo if other not in self.found]
-        left = seconds_left(rest, self.found)
+        done = self.found[unit]
+        left = seconds_left(self.left(), self.found)
         more = f"; about {duration(left) if left >= 60 else f'{left:.0f} s'} to go" if left else ""
         self.face.say(
             f"[{len(self.found)}/{len(self.units)}] {unit.words}: test top-1 "
             f"{done.tested.facts['top1']:.3f}, validation {done.trained.facts['val_top1']:.3f}, "
             f"trained in {duration(done.trained.facts['training_seconds'])}{more}"
         )
+
+    def look(self) -> None:
+        """Find the runs that other processes have done by now."""
+        self._look({unit.name for unit in self.todo})
 
     def _look(self, needed: Collection[str]) -> None:
         """Find the runs that are in the folder by now; an arm that is not `needed` may lack what it takes."""
@@ -166,6 +170,25 @@ class Progress:
         write_atomic(file, result.dumps())
         write_views(result, self.request.out)
         return result
+
+
+Engine = Callable[[Progress], None]
+"""Does every run that is to do, or waits until others have done it."""
+
+
+def here(progress: Progress) -> None:
+    """One run after the other in this process, each that no other process at work in the folder has claimed."""
+    told = False
+    while todo := progress.left():
+        with progress.claimed(todo) as unit:
+            if unit is not None and unit not in progress.found:
+                progress.do(unit)
+        if unit is None:
+            if not told:
+                progress.face.say(f"{len(todo)} runs are being done by other processes")
+            told = True
+            time.sleep(POLL_S)
+            progress.look()
 
 
 def _told(out: Path) -> list[str]:

@@ -60,6 +60,7 @@ TOP = (  # above the rooms, from the lowest up
     ("pipeline",),
     ("studybuild",),
     ("studyrun",),
+    ("studyray",),
     ("studying", "checking", "cli_parts"),
     (
         "cli_bench",
