@@ -235,13 +235,16 @@ def plan(
 
 @app.command(epilog="Example:  edgedistill study recipes/study-losses.yaml --seeds 3")
 def study(
-    file: Annotated[Path, typer.Argument(help="A study (YAML).", metavar="STUDY")],
+    file: Annotated[
+        Path,
+        typer.Argument(help="A study (YAML), or losses, stages, design-space.", metavar="STUDY"),
+    ],
     out: Annotated[Path | None, typer.Option(help="Folder of the study [runs/NAME].")] = None,
     seeds: Annotated[
         int | None, typer.Option(min=1, max=20, help="Seeds of each arm, in place of the file's.")
     ] = None,
     only: Annotated[
-        list[str] | None, typer.Option(help="Run this arm alone; give it again for more.")
+        list[str] | None, typer.Option(help="Run this arm or factor alone; give it again for more.")
     ] = None,
     engine: Annotated[
         Literal["here", "ray"], typer.Option(help="Who does the runs: this process, or Ray.")

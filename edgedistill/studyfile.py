@@ -1,5 +1,7 @@
 """A study's file: one recipe, several arms that each change a part of it, and how many seeds. No torch.
 
+Arms are named one by one, or are the levels of `factors`: the default and one change of it each.
+
 The file is closed and hostile until it is read here: whatever is wrong in it, in its recipe or in an arm is told at
 once, each problem with its path (`arms.kd.distill.temperature`).
 """
@@ -7,7 +9,7 @@ once, each problem with its path (`arms.kd.distill.temperature`).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,12 +22,14 @@ from edgedistill.document import describe
 from edgedistill.errors import RecipeError, UsageError, nearest, unknown
 from edgedistill.recipe import Layered, Recipe, leaves, read_yaml, replace, validate
 from edgedistill.schema import Section
+from edgedistill.studyfactors import Level, levels_of
 
 KINDS = (PLAIN, DISTILLED, SYNTH, PROBE, FINETUNE)
 PRETRAINED = (PROBE, FINETUNE)
 """Kinds whose student starts from pretrained weights, whatever the shared recipe says."""
-MOST_ARMS, MOST_SEEDS = 40, 20
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+.-]{0,39}")
+SHIPPED = "study-"
+MOST_ARMS, MOST_SEEDS = 100, 20
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+.=-]{0,39}")
 NOT_HERE = {
     "seed": "an arm has the seeds of the study (seeds: 3)",
     "name": "the name of an arm is its key",
@@ -36,12 +40,16 @@ NOT_HERE = {
 
 @dataclass(frozen=True)
 class StudyArm:
-    """One way of training: its kind, its whole recipe, and what it changes, by dotted path."""
+    """One way of training: its kind, its whole recipe, and what it changes, by dotted path.
+
+    `factor` is the one that it is a level of.
+    """
 
     name: str
     kind: str
     layered: Layered
     changes: Mapping[str, Any]
+    factor: str | None = None
 
 
 @dataclass(frozen=True)
@@ -54,12 +62,16 @@ class Study:
     arms: tuple[StudyArm, ...]
 
     def chosen(self, only: tuple[str, ...]) -> tuple[StudyArm, ...]:
-        """The arms that `only` names, in the order of the file; all where it is empty. Raises `UsageError`."""
-        names = [arm.name for arm in self.arms]
+        """The arms that `only` names, or whose factor it names, in the order of the file; all where it is empty.
+
+        Raises `UsageError`.
+        """
+        factors = [arm.factor for arm in self.arms if arm.factor]
+        names = [*(arm.name for arm in self.arms), *dict.fromkeys(factors)]
         for name in only:
             if name not in names:
                 raise UsageError(unknown("arm", name, names))
-        return tuple(arm for arm in self.arms if not only or arm.name in only)
+        return tuple(arm for arm in self.arms if not only or arm.name in only or arm.factor in only)
 
 
 def _mapping(value: Any) -> Any:
@@ -74,7 +86,7 @@ def _name(value: str) -> str:
     if not NAME.fullmatch(value):
         raise PydanticCustomError(
             "name",
-            "a name has 1 to 40 letters, digits and _ + . -, and begins with one of the first two",
+            "a name has 1 to 40 letters, digits and _ + . = -, and begins with one of the first two",
         )
     return value
 
@@ -93,31 +105,41 @@ class StudyFile(Section):
     seeds: int = Field(default=1, ge=1, le=MOST_SEEDS)
     baseline: str | None = None
     arms: dict[Annotated[str, AfterValidator(_name)], Annotated[Any, BeforeValidator(_mapping)]] = (
-        Field(min_length=1, max_length=MOST_ARMS)
+        Field(default={}, max_length=MOST_ARMS)
     )
+    factors: Any = None
 
 
 def load_study(path: Path, seeds: int | None = None) -> Study:
-    """The study in the file `path`, with `seeds` in the place of the file's.
+    """The study in the file `path`, or the shipped one of that name, with `seeds` in the place of the file's.
 
     Raises `UsageError` where there is no such file, and `RecipeError` with every problem in it.
     """
+    known = shipped()
+    if not path.exists():
+        path = known.get(str(path), path)
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
-        raise UsageError(f"study {path} {what}. Give the path of a YAML file.")
+        raise UsageError(
+            f"study {path} {what}. Give the path of a YAML file, or a name: {', '.join(known)}."
+        )
     tree = read_yaml(path)
     outline, problems = _outline(tree)
     given, recipe = tree.get("arms"), tree.get("recipe")
-    arms = given if isinstance(given, Mapping) else {}
+    levels = levels_of(tree["factors"], problems) if "factors" in tree else []
     base, faults = _base(recipe, path)
     problems += [f"recipe{'' if line.startswith(' ') else '.'}{line}" for line in faults]
     found: list[StudyArm] = []
-    for name, entry in arms.items():
+    for name, entry in (given if isinstance(given, Mapping) else {}).items():
         if isinstance(name, str) and (entry is None or isinstance(entry, Mapping)):
-            found += _arm(name, dict(entry or {}), base, faults, path.name, problems)
+            levels.append(Level(name, None, dict(entry or {}), f"arms.{name}"))
+    arms = [level.name for level in levels]
+    problems += _arms_faults(levels)
+    for level in levels:
+        found += _arm(level, base, faults, path.name, problems)
     baseline = tree.get("baseline")
     if isinstance(baseline, str) and arms and baseline not in arms:
-        problems.append(f"baseline  {unknown('arm', baseline, map(str, arms))}")
+        problems.append(f"baseline  {unknown('arm', baseline, arms)}")
     if problems or outline is None:
         raise RecipeError(str(path), problems)
     first = found[0].layered.recipe.seed
@@ -127,6 +149,31 @@ def load_study(path: Path, seeds: int | None = None) -> Study:
         baseline=outline.baseline or found[0].name,
         arms=tuple(found),
     )
+
+
+def shipped() -> dict[str, Path]:
+    """The studies that come with edgedistill, by name."""
+    home = Path(__file__).parent
+    folders = [home / "_recipes", home.parent / "recipes"]
+    files = [path for folder in folders for path in sorted(folder.glob(f"{SHIPPED}*.yaml"))]
+    return {path.stem.removeprefix(SHIPPED): path for path in files}
+
+
+def _arms_faults(levels: Sequence[Level]) -> list[str]:
+    """What is wrong with the arms as a whole, and with the names of levels."""
+    faults = [] if levels else ["arms  a study has at least one arm, or factors"]
+    if len(levels) > MOST_ARMS:
+        faults.append(f"arms  {len(levels)} are more than the {MOST_ARMS} allowed")
+    seen: set[str] = set()
+    for level in levels:
+        if level.name in seen:
+            faults.append(f"{level.where}  there are two arms {level.name}")
+        elif level.factor is not None and not NAME.fullmatch(level.name):
+            faults.append(
+                f"{level.where}  {level.name[:60]!r} is no name of an arm; name the level"
+            )
+        seen.add(level.name)
+    return faults
 
 
 def _outline(tree: Mapping[str, Any]) -> tuple[StudyFile | None, list[str]]:
@@ -177,30 +224,28 @@ def _faults(tree: Mapping[str, Any]) -> list[str]:
 
 
 def _arm(
-    name: str,
-    entry: dict[str, Any],
+    level: Level,
     base: Mapping[str, Any],
     known: list[str],
     file: str,
     problems: list[str],
 ) -> Iterator[StudyArm]:
     """The arm, where it holds; otherwise its `problems` are told, but for those that the shared recipe has."""
+    name, where, entry = level.name, level.where, dict(level.entry)
     kind = entry.pop("arm", DISTILLED)
     if not isinstance(kind, str) or kind not in KINDS:
-        problems.append(f"arms.{name}.arm  {unknown('kind of arm', str(kind)[:40], KINDS)}")
+        problems.append(f"{where}.arm  {unknown('kind of arm', str(kind)[:40], KINDS)}")
     wrong = [key for key in NOT_HERE if key in entry]
-    problems += [f"arms.{name}.{key}  {NOT_HERE[key]}" for key in wrong]
+    problems += [f"{where}.{key}  {NOT_HERE[key]}" for key in wrong]
     own = {key: value for key, value in entry.items() if key not in wrong}
     tree = merged(base, own)
     faults = [line for line in _faults(tree) if line not in known]
-    problems += [f"arms.{name}.{line}" for line in faults]
+    problems += [f"{where}.{line}" for line in faults]
     changes = dict(leaves(own))
     if kind in PRETRAINED and changes.get("student.weights", "pretrained") != "pretrained":
-        problems.append(f"arms.{name}.student.weights  {kind} starts from pretrained weights")
+        problems.append(f"{where}.student.weights  {kind} starts from pretrained weights")
     if kind == SYNTH and not faults and validate(tree, "").synth.images in (0, "auto"):
-        problems.append(
-            f"arms.{name}.synth.images  {SYNTH} needs a number of synthetic images to keep"
-        )
+        problems.append(f"{where}.synth.images  {SYNTH} needs a number of synthetic images to keep")
     if problems:
         return
     reasons = {str(path): f"from {file}" for path, _ in leaves(base)}
@@ -208,7 +253,7 @@ def _arm(
     layered = Layered(validate(tree, file), reasons)
     if kind in PRETRAINED:
         layered = replace(layered, {"student.weights": ("pretrained", f"what {kind} starts from")})
-    yield StudyArm(name, kind, layered, changes)
+    yield StudyArm(name, kind, layered, changes, level.factor)
 
 
 def merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

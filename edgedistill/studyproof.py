@@ -92,7 +92,8 @@ def assemble(
 def _arm(study: Study, name: str, runs: Sequence[Run], base: Mapping[int, Run]) -> StudyArm:
     entry = next(arm for arm in study.arms if arm.name == name)
     head: dict[str, Any] = {
-        "name": name, "kind": entry.kind, "what": WHAT[entry.kind], "changes": dict(entry.changes),
+        "name": name, "factor": entry.factor, "kind": entry.kind,
+        "what": WHAT[entry.kind], "changes": dict(entry.changes),
     }  # fmt: skip
     if not runs:
         return StudyArm(**head)

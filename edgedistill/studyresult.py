@@ -66,6 +66,7 @@ class StudyArm(Document):
     """
 
     name: str
+    factor: str | None = None
     kind: str
     what: str
     changes: dict[str, Value] = {}

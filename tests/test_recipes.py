@@ -14,7 +14,7 @@ from edgedistill.teacher.bundled import BUNDLED
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 FILES = sorted(RECIPES.rglob("*.y*ml"))
-STUDIES = [file for file in FILES if "arms" in read_yaml(file)]
+STUDIES = [file for file in FILES if {"arms", "factors"} & set(read_yaml(file))]
 MOST_LINES = 40
 
 

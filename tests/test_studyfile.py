@@ -118,12 +118,12 @@ def test_every_problem_is_told_at_once_with_its_path(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tree", "words"),
     [
-        ("", "arms  field required"),
-        ("arms: {}", "arms  dictionary should have at least 1 item"),
+        ("", "arms  a study has at least one arm, or factors"),
+        ("arms: {}", "arms  a study has at least one arm, or factors"),
         ("[1, 2]", "must be a mapping"),
         ("arms: {a: &x {}, b: *x}", "aliases"),
         ("arms: {a: {}, a: {}}", "stands twice"),
-        ({"arms": {f"a{i}": {"seed": i} for i in range(41)}}, "at most 40"),
+        ({"arms": {f"a{i}": {"seed": i} for i in range(101)}}, "101 are more than the 100 allowed"),
         ({"arms": {1: {}}}, "arms.1  input should be a valid string"),
         ({"arms": {"a": {}}, "seeds": True}, "seeds  true and false are no values here"),
         ({"arms": {"a": {}}, "recipe": 3}, "recipe  must be a mapping of recipe keys, or a recipe's path"),
@@ -182,7 +182,10 @@ trees = st.recursive(
 @settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(
     tree=st.fixed_dictionaries(
-        {}, optional=dict.fromkeys(("name", "recipe", "seeds", "baseline", "arms", "odd"), trees)
+        {},
+        optional=dict.fromkeys(
+            ("name", "recipe", "seeds", "baseline", "arms", "factors", "odd"), trees
+        ),
     )
 )
 def test_whatever_stands_in_the_file_is_a_study_or_a_users_fault(
@@ -200,3 +203,70 @@ def test_merging_goes_section_by_section_and_a_value_replaces_a_section() -> Non
     assert merged(base, {"a": {"c": {"d": 4}}}) == {"a": {"b": 1, "c": {"d": 4}}, "e": 3}
     assert merged(base, {"a": None, "e": {"f": 5}}) == {"a": None, "e": {"f": 5}}
     assert base == {"a": {"b": 1, "c": {"d": 2}}, "e": 3}
+
+
+FACTORS = {
+    "recipe": {"distill": {"epochs": 4, "method": "kd"}},
+    "factors": {
+        "temperature": {"distill.temperature": [1, 8]},
+        "loss": {"plain": {"arm": "plain"}, "distill.method": ["dist"]},
+        "top": {"distill.believe_top_k": [None]},
+    },
+}
+
+
+def test_factors_are_the_default_and_one_change_of_it_each(tmp_path: Path) -> None:
+    study = load_study(written(tmp_path, FACTORS))
+    assert study.baseline == "default"
+    assert [(arm.name, arm.factor, dict(arm.changes)) for arm in study.arms] == [
+        ("default", None, {}),
+        ("temperature=1", "temperature", {"distill.temperature": 1}),
+        ("temperature=8", "temperature", {"distill.temperature": 8}),
+        ("plain", "loss", {}),
+        ("method=dist", "loss", {"distill.method": "dist"}),
+        ("believe_top_k=none", "top", {"distill.believe_top_k": None}),
+    ]
+    assert study.arms[3].kind == "plain"
+    assert all(arm.layered.recipe.distill.epochs == 4 for arm in study.arms)
+
+
+def test_a_factor_is_chosen_by_its_name_and_an_arm_stands_beside_factors(tmp_path: Path) -> None:
+    study = load_study(written(tmp_path, {**FACTORS, "arms": {"mine": {"arm": "plain"}}}))
+    assert [arm.name for arm in study.chosen(("temperature", "mine"))] == [
+        "temperature=1", "temperature=8", "mine",
+    ]  # fmt: skip
+    with pytest.raises(UsageError, match='did you mean "temperature'):
+        study.chosen(("temprature",))
+
+
+@pytest.mark.parametrize(
+    ("factors", "words"),
+    [
+        (3, "factors  must be a mapping"),
+        ({"t": 3}, "factors.t  a factor has paths with lists of values"),
+        ({"t": {}}, "factors.t  a factor has paths"),
+        ({"t": {"distill.temperature": 3}}, "factors.t.distill.temperature  a factor has paths"),
+        ({"t": {"distill.temperature": [-1]}}, "factors.t.distill.temperature.distill.temperature  "),
+        ({"t": {"distill.temprature": [1]}}, "factors.t.distill.temprature.distill.temprature  unknown"),
+        ({"t": {"distill.temperature": [[1]]}}, "takes plain values"),
+        ({"t": {"distill.temperature": [1, 1]}}, "there are two arms temperature=1"),
+        ({"a": {"kd": {}}, "b": {"kd": {}}}, "factors.b.kd  there are two arms kd"),
+        ({"t": {"data.source": ["a b"]}}, "is no name of an arm; name the level"),
+        ({"t": {"x": {"seed": 3}}}, "factors.t.x.seed  an arm has the seeds of the study"),
+        ({"t": {"distill.temperature": list(range(1, 120))}}, "are more than the 100 allowed"),
+    ],
+)  # fmt: skip
+def test_a_fault_of_a_factor_is_told_with_its_path(
+    tmp_path: Path, factors: Any, words: str
+) -> None:
+    found = problems(tmp_path, {"factors": factors})
+    assert any(words in line for line in found), found
+
+
+def test_a_shipped_study_is_found_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert len(load_study(Path("design-space")).arms) == 46
+    with pytest.raises(UsageError, match="or a name: design-space, losses, stages"):
+        load_study(Path("design"))

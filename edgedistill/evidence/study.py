@@ -138,7 +138,11 @@ def console(study: StudyResult, page: Path | None = None) -> RenderableType:
         shown.add_column(
             head, justify="left" if left else "right", overflow="fold", no_wrap=head != "Arm"
         )
+    factor = None
     for arm in study.arms:
+        if arm.factor != factor and arm.factor is not None:
+            shown.add_row(Text(figures.short(arm.factor, 60), "italic"), *[""] * 6)
+        factor = arm.factor
         row = "dim" if arm.top1 is None else ""
         shown.add_row(Text(arm.name, "bold"), *_row(study, arm), style=row)
     by = "seed" if len(study.seeds) > 1 else "image"
@@ -157,13 +161,20 @@ def console(study: StudyResult, page: Path | None = None) -> RenderableType:
 
 def markdown(study: StudyResult) -> str:
     """The study as Markdown; ends with a newline."""
-    rows = [[name(arm.name), *_cells(study, arm)] for arm in study.arms]
+    factors = any(arm.factor for arm in study.arms)
+    of = {
+        arm.name: [name(arm.factor) if arm.factor else ""] if factors else [] for arm in study.arms
+    }
+    rows = [[*of[arm.name], name(arm.name), *_cells(study, arm)] for arm in study.arms]
+    heads, right = (
+        (HEADS, (1, 2, 3, 6, 7)) if not factors else (("Factor", *HEADS), (2, 3, 4, 7, 8))
+    )
     data = study.data
     blocks = [
         f"## {prose(study.headline)}",
         f"Study {name(study.study)}: {len(study.arms)} arms, seeds "
         f"{', '.join(map(str, study.seeds))}; {name(data.name)}, {data.test:,} test images.",
-        table(HEADS, rows, (1, 2, 3, 6, 7)),
+        table(heads, rows, right),
         f"Gains in points over {name(study.baseline)}; interval of top-1: {seeds_words(study)}.",
         *[f"{prose(words)}." for words in teachers(study)],
         *[f"> {prose(remark)}" for remark in study.remarks],

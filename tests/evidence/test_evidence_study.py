@@ -66,6 +66,24 @@ def test_the_markdown_is_tables_with_every_arm_and_every_run() -> None:
         assert views.top1(arm) in page
 
 
+def test_levels_stand_under_their_factor_in_every_view() -> None:
+    study = make_study()
+    factors = [None, "loss", "loss", *["<b>"] * (len(study.arms) - 3)]
+    arms = [a.model_copy(update={"factor": f}) for a, f in zip(study.arms, factors, strict=True)]
+    grouped, first = study.model_copy(update={"arms": arms}), arms[1].name
+    page = views.html(grouped)
+    assert page.count('<tr class="factor">') == 2 and "&lt;b&gt;" in page and "<b>" not in page
+    assert page.index(">loss</") < page.index(f">{first}</")
+    every = study.model_copy(update={"arms": [a.model_copy(update={"factor": "f"}) for a in arms]})
+    assert views.html(every).count('<tr class="factor">') == 1
+    lines = [line.split() for line in shown(grouped).splitlines() if line.strip()]
+    assert lines.index(["loss"]) + 1 == next(k for k, line in enumerate(lines) if line[0] == first)
+    rows = [line for line in views.markdown(grouped).splitlines() if line.startswith("|")]
+    assert rows[0].startswith("| Factor | Arm |")
+    assert rows[3].startswith(f"| `loss` | `{first}` |")
+    assert "Factor" not in views.markdown(study)
+
+
 def test_arms_that_have_not_run_say_so_everywhere() -> None:
     study = unrun(make_study(), "dkd", "finetune")
     for text in (shown(study), views.markdown(study), views.html(study)):
