@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from edgedistill.compute.fit import DELTA, fit, held_out, starts_of
+from edgedistill.compute.fit import DELTA, fit, starts_of
 from edgedistill.compute.law import (
     REPEATED,
     Runs,
-    between,
     distillation,
     fixed,
     runs_of,
@@ -129,17 +128,6 @@ def test_one_run_that_went_wrong_moves_nothing() -> None:
     spoilt[3] *= 10
     one, other = (fit(form, runs, given, bootstrap=0).loss(runs) for given in (loss, spoilt))
     np.testing.assert_allclose(one, other, rtol=0.01)
-
-
-def test_dearer_runs_are_said_from_cheaper_ones() -> None:
-    runs = spread(8, 100)
-    cost = runs.size * runs.seen
-    loss = noisy(runs.alone, 8)
-    good = held_out(supervised(), runs, loss, cost)
-    assert good < 0.02
-    nothing_known = held_out(between(), runs_of(runs.size, runs.seen), loss, cost)
-    assert nothing_known > 5 * good
-    assert held_out(supervised(), runs[:9], loss[:9], cost[:9]) == float("inf")
 
 
 def test_too_few_runs_and_impossible_losses_are_refused() -> None:

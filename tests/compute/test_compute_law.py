@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import check_grad, minimize_scalar
 
+from edgedistill.compute.images import ALONE, TAUGHT
 from edgedistill.compute.law import (
     REPEATED,
     SEEN,
@@ -111,6 +112,8 @@ FORMS: dict[str, Callable[[], Form]] = {
     "distillation, repeated": lambda: distillation(REPEATED),
     "between": between,
     "fixed": lambda: fixed(supervised(REPEATED), gamma=1.0, alpha=0.4),
+    **{f"alone, {form.name}": lambda form=form: form for form in ALONE},  # type: ignore[misc]
+    **{f"taught, {form.name}": lambda form=form: form for form in TAUGHT},  # type: ignore[misc]
 }
 
 
@@ -126,7 +129,7 @@ def test_a_gradient_is_that_of_the_loss(name: str, data: st.DataObject) -> None:
     )  # fmt: skip
     inside = np.array(
         [
-            rng.uniform(max(p.low, min(p.starts), 0.2 if p.low > 0 else -9), max(p.starts) + 0.5)
+            rng.uniform(max(p.low, min(p.starts), 0.2 if p.low > 0 else -9), max(p.starts) + 0.2)
             for p in form.parameters
         ]
     )

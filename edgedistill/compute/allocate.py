@@ -1,0 +1,243 @@
+"""How a budget is split: of everything that can be trained within it, what the laws think best.
+
+A configuration is a student, a way of learning (labels alone, or a teacher with stored or live outputs) and as many
+epochs as the budget pays for beside the teacher's preparation and its passes. Busbridge et al. 2025 (section 5) split
+by continuous amounts of compute; the students that fit a device and the teachers at hand are a few, so each is tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from edgedistill.compute.effort import Effort
+from edgedistill.compute.flops import training_flops
+from edgedistill.compute.predict import Asked, Law, Said, Way
+
+MOST_EPOCHS = 300
+OTHER_BUDGETS = (0.25, 0.5, 2.0, 4.0)
+"""Shares of the budget for which the advice is asked again."""
+
+
+@dataclass(frozen=True)
+class Pupil:
+    """A student that fits, as it would be trained here: seconds of training on an image and of validating one."""
+
+    model: str
+    params: int
+    macs: int
+    start: str
+    train_s: float
+    validate_s: float
+
+
+@dataclass(frozen=True)
+class Master:
+    """A teacher at hand: loss and error on validation, seconds and operations of its preparation that are still to be
+    spent, and of a pass of one image; `extra_s` is what its terms of the loss add to a student's step.
+    """
+
+    name: str
+    loss: float
+    error: float
+    prepare_s: float
+    prepare_flops: float
+    pass_s: float
+    pass_flops: float
+    extra_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images to learn from and to validate with, and the stored views for so many epochs."""
+
+    train: int
+    val: int
+    views: Callable[[int], int]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A configuration, what it costs by part, and what the laws say of it; `None` where there is no such law."""
+
+    pupil: Pupil
+    way: Way
+    master: Master | None
+    targets: str | None
+    views: int | None
+    epochs: int
+    seconds: Mapping[str, float]
+    flops: Mapping[str, float]
+    error: Said
+    loss: Said | None
+
+    @property
+    def outside(self) -> tuple[str, ...]:
+        """Amounts that lie too far from the runs for the laws to hold."""
+        return tuple(
+            dict.fromkeys([*self.error.outside, *(self.loss.outside if self.loss else ())])
+        )
+
+
+@dataclass(frozen=True)
+class Laws:
+    """Laws of one way: of the error, by which is chosen, and of the loss."""
+
+    error: Law
+    loss: Law | None = None
+
+
+@dataclass(frozen=True)
+class Advice:
+    """Configurations within the budget, the best first, and for other budgets what would be the best there."""
+
+    choices: tuple[Choice, ...]
+    others: Mapping[float, Choice]
+
+
+def advise(
+    effort: Effort,
+    pupils: Sequence[Pupil],
+    masters: Sequence[Master],
+    images: Images,
+    laws: Mapping[Way, Laws],
+) -> Advice:
+    """The best configurations within `effort`, by the error that is said; those that lie outside the laws come last."""
+    found = ranked(effort, pupils, masters, images, laws)
+    others = {}
+    for share in OTHER_BUDGETS:
+        again = ranked(_scaled(effort, share), pupils, masters, images, laws)
+        if again and found and not _same(again[0], found[0]):
+            others[share] = again[0]
+    return Advice(tuple(found), others)
+
+
+def ranked(
+    effort: Effort,
+    pupils: Sequence[Pupil],
+    masters: Sequence[Master],
+    images: Images,
+    laws: Mapping[Way, Laws],
+) -> list[Choice]:
+    """Every configuration within `effort`, with as many epochs as it pays for, the best first."""
+    plans = [
+        plan
+        for pupil in pupils
+        for way in laws
+        if way.start == pupil.start
+        for plan in _plans(pupil, way, masters if way.taught else (None,), images, effort)
+    ]
+    alone = {way.start: known for way, known in laws.items() if not way.taught}
+    choices: list[Choice] = []
+    for way, known in laws.items():
+        own = [plan for plan in plans if plan.way == way]
+        base = alone.get(way.start)
+        if not own or (way.taught and base is None and _needs_alone(known)):
+            continue
+        errors = known.error.say_all(
+            _asked(own, base.error if base else None, error=True, seen=images)
+        )
+        losses: Sequence[Said | None] = [None] * len(own)
+        if known.loss is not None and not (way.taught and base is None):
+            of = base.loss if base else None
+            if not way.taught or of is not None or "alone" not in known.loss.fitted.form.reads:
+                losses = known.loss.say_all(_asked(own, of, error=False, seen=images))
+        choices += [
+            Choice(
+                p.pupil, p.way, p.master, p.targets, p.views, p.epochs, p.seconds, p.flops, error, loss
+            )
+            for p, error, loss in zip(own, errors, losses, strict=True)
+        ]  # fmt: skip
+    return sorted(choices, key=lambda c: (bool(c.outside), c.error.value, sum(c.seconds.values())))
+
+
+@dataclass(frozen=True)
+class _Plan:
+    pupil: Pupil
+    way: Way
+    master: Master | None
+    targets: str | None
+    views: int | None
+    epochs: int
+    seconds: Mapping[str, float]
+    flops: Mapping[str, float]
+
+
+def _plans(
+    pupil: Pupil,
+    way: Way,
+    masters: Sequence[Master | None],
+    images: Images,
+    effort: Effort,
+) -> list[_Plan]:
+    found = []
+    for master in masters:
+        for targets in ("stored", "live") if master is not None else (None,):
+            plan = None
+            for epochs in range(1, MOST_EPOCHS + 1):
+                longer = _plan(pupil, way, master, targets, images, epochs)
+                if not _pays(effort, longer):
+                    break
+                plan = longer
+            if plan is not None:
+                found.append(plan)
+    return found
+
+
+def _plan(
+    pupil: Pupil, way: Way, master: Master | None, targets: str | None, images: Images, epochs: int
+) -> _Plan:
+    seen = epochs * images.train
+    extra = 0.0 if master is None else master.extra_s
+    seconds = {"training": seen * (pupil.train_s + extra) + epochs * images.val * pupil.validate_s}
+    flops = {"training": training_flops(pupil.macs, seen)}
+    views = None
+    if master is not None:
+        views = images.views(epochs) if targets == "stored" else epochs
+        passed = images.train * views
+        part = "storing teacher outputs" if targets == "stored" else "teacher at each step"
+        seconds |= {"teacher preparation": master.prepare_s, part: passed * master.pass_s}
+        flops |= {"teacher preparation": master.prepare_flops, part: passed * master.pass_flops}
+    return _Plan(pupil, way, master, targets, views, epochs, seconds, flops)
+
+
+def _pays(effort: Effort, plan: _Plan) -> bool:
+    if effort.seconds is not None:
+        return sum(plan.seconds.values()) <= effort.seconds
+    assert effort.flops is not None
+    return sum(plan.flops.values()) <= effort.flops
+
+
+def _asked(plans: Sequence[_Plan], base: Law | None, *, error: bool, seen: Images) -> list[Asked]:
+    found = []
+    for plan in plans:
+        value = None
+        if plan.master is not None:
+            value = plan.master.error if error else plan.master.loss
+        pupil = plan.pupil
+        found.append(
+            Asked(
+                pupil.model, pupil.params, pupil.macs, plan.epochs * seen.train, seen.train, value
+            )
+        )
+    if base is None:
+        return found
+    return base.beside(found)
+
+
+def _needs_alone(laws: Laws) -> bool:
+    return "alone" in laws.error.fitted.form.reads
+
+
+def _scaled(effort: Effort, share: float) -> Effort:
+    return Effort(
+        None if effort.seconds is None else effort.seconds * share,
+        None if effort.flops is None else effort.flops * share,
+    )
+
+
+def _same(one: Choice, other: Choice) -> bool:
+    """Whether two choices differ in nothing but their length."""
+    return (one.pupil, one.way, one.master, one.targets) == (
+        other.pupil, other.way, other.master, other.targets,
+    )  # fmt: skip

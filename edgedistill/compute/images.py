@@ -1,0 +1,136 @@
+"""Laws for images: sums of powers of what a run has, for networks that see the same images again and again.
+
+The published laws count each token once. Here a network sees U different images S times in all, and both amounts
+matter by themselves: the different images bound what can be known (Hestness et al. 2017, arXiv 1712.00409), the images
+shown how much of it is learned by now (Kaplan et al. 2020, arXiv 2001.08361, section 5: data and steps as terms of
+their own). Shown very often, they are learned by heart, and the cross entropy rises again while the network grows sure
+of itself (Guo et al. 2017, arXiv 1706.04599): a term that grows. Which of these terms a law has is chosen by how well
+it says the loss of dearer runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgedistill.compute.law import (
+    LOWEST_EXPONENT,
+    REPEATED,
+    Array,
+    Form,
+    Parameter,
+    Runs,
+    between,
+    distillation,
+    fixed,
+    supervised,
+)
+
+AMOUNTS: Mapping[str, Callable[[Runs], Array]] = {
+    "size": lambda runs: np.log(runs.size),
+    "unique": lambda runs: np.log(runs.unique),
+    "seen": lambda runs: np.log(runs.seen),
+    "repeats": lambda runs: np.log(np.maximum(runs.seen / runs.unique, 1.0)),
+    "teacher": lambda runs: np.log(runs.teacher),
+}
+"""Logarithms (R,) of what a term may depend on."""
+
+
+@dataclass(frozen=True)
+class Term:
+    """A summand: a scale times powers of amounts, `(amount, sign)`, each with an exponent of its own above 0."""
+
+    name: str
+    powers: tuple[tuple[str, int], ...] = ()
+
+
+FLOOR = Term("floor")
+SIZE = Term("size", (("size", -1),))
+UNIQUE = Term("unique", (("unique", -1),))
+SEEN = Term("seen", (("seen", -1),))
+BY_HEART = Term("by_heart", (("repeats", 1), ("unique", -1)))
+
+
+def sum_of_powers(name: str, terms: tuple[Term, ...], teacher: tuple[str, ...] = ()) -> Form:
+    """L = sum over terms of exp(scale) * prod amount^(sign * exponent).
+
+    The terms that `teacher` names are multiplied by L_T^k, with one k for all of them.
+    """
+    parameters: list[Parameter] = []
+    for term in terms:
+        parameters.append(Parameter(f"log_{term.name}", -25.0, 40.0, (-3.0, 2.0)))
+        parameters += [
+            Parameter(f"{term.name}_by_{amount}", LOWEST_EXPONENT, 4.0, (0.3, 0.8))
+            for amount, _ in term.powers
+        ]
+    if teacher:
+        parameters.append(Parameter("by_teacher", -1.0, 3.0, (0.0, 0.5)))
+
+    def log_loss(values: Array, runs: Runs) -> tuple[Array, Array]:
+        columns = _columns(terms, runs)
+        shape = (*values.shape[:-1], len(runs))
+        parts, place = [], 0
+        for column in columns:
+            width = column.shape[1]
+            parts.append(values[..., place : place + width] @ column.T)
+            place += width
+        every = np.stack([np.broadcast_to(part, shape) for part in parts])
+        taught = np.array([term.name in teacher for term in terms], dtype=np.float64)
+        lift = AMOUNTS["teacher"](runs)
+        if teacher:
+            which = taught.reshape(-1, *(1,) * (every.ndim - 1))
+            every = every + which * values[..., -1:] * lift
+        total = np.logaddexp.reduce(every, axis=0)
+        shares = np.exp(every - total)
+        slopes = [shares[k][..., None] * columns[k] for k in range(len(terms))]
+        if teacher:
+            slopes.append((np.tensordot(taught, shares, axes=1) * lift)[..., None])
+        return total, np.concatenate(slopes, axis=-1)
+
+    amounts = dict.fromkeys(amount for term in terms for amount, _ in term.powers)
+    reads = tuple("seen" if amount == "repeats" else amount for amount in amounts)
+    more = (*(("unique",) if "repeats" in amounts else ()), *(("teacher",) if teacher else ()))
+    return Form(name, tuple(parameters), log_loss, (*dict.fromkeys((*reads, *more)),), "own")
+
+
+def _columns(terms: tuple[Term, ...], runs: Runs) -> list[Array]:
+    """For each term a matrix (R, 1 + powers) that its parameters are multiplied by."""
+    return [
+        np.stack([np.ones(len(runs)), *(sign * AMOUNTS[amount](runs) for amount, sign in term.powers)], axis=1)
+        for term in terms
+    ]  # fmt: skip
+
+
+def _forms(teacher: tuple[str, ...], words: str) -> tuple[Form, ...]:
+    sets = {
+        "size and images shown": (FLOOR, SIZE, SEEN),
+        "different images and images shown": (FLOOR, UNIQUE, SEEN),
+        "size, different images and images shown": (FLOOR, SIZE, UNIQUE, SEEN),
+        "size, different images, images shown and learning by heart": (FLOOR, SIZE, UNIQUE, SEEN, BY_HEART),
+        "different images, images shown and learning by heart": (FLOOR, UNIQUE, SEEN, BY_HEART),
+    }  # fmt: skip
+    return tuple(
+        sum_of_powers(f"{name}{words}", terms, tuple(t.name for t in terms) if teacher == ("*",) else teacher)
+        for name, terms in sets.items()
+    )  # fmt: skip
+
+
+ALONE: tuple[Form, ...] = (
+    *_forms((), ""),
+    fixed(supervised(), gamma=1.0),
+    fixed(supervised(REPEATED), gamma=1.0),
+    supervised(),
+    supervised(REPEATED),
+)
+"""What a law of students without a teacher is chosen from."""
+TAUGHT: tuple[Form, ...] = (
+    between(),
+    *_forms((), ""),
+    *_forms(("floor",), "; floor by the teacher"),
+    *_forms(("*",), "; all by the teacher"),
+    distillation(),
+    distillation(REPEATED),
+)
+"""What a law of taught students is chosen from."""
