@@ -51,7 +51,7 @@ TOP = (  # above the rooms, from the lowest up
     ("synthfacts",),
     ("assemble", "studyproof"),
     ("preparing",),
-    ("learning", "verifying", "synthchecks", "synthtraining"),
+    ("learning", "verifying", "synthchecks", "synthtraining", "pacing"),
     ("synthview", "exporting"),
     ("exportview",),
     ("packing", "recorded"),
