@@ -140,7 +140,7 @@ def effort_values(
     if recipe.teacher.frozen_share == "auto":
         values["teacher.frozen_share"] = _frozen_share(pretrained=True, gpu=gpu)
     if recipe.distill.views == "auto":
-        views = _views(epochs)
+        views = views_for(epochs)
         seen = math.ceil(epochs / views)
         times = "once" if seen == 1 else f"at most {seen} times"
         words = "1 epoch" if epochs == 1 else f"{epochs} epochs"
@@ -274,7 +274,7 @@ def _first_look(recipe: Recipe) -> bool:
     return recipe.data.source.startswith("builtin:")
 
 
-def _views(epochs: int) -> int:
+def views_for(epochs: int) -> int:
     """Stored views of an image; a few epochs see each of theirs twice."""
     return min(
         max(math.ceil(epochs / TIMES_SEEN), min(LEAST_VIEWS, math.ceil(epochs / 2))), MOST_VIEWS

@@ -17,7 +17,7 @@ from edgedistill.data.dataset import Dataset, labels
 from edgedistill.errors import EdgedistillError
 from edgedistill.progress import Face
 from edgedistill.proof import flops_of, seconds_of
-from edgedistill.recipe import hash_of
+from edgedistill.recipe import Recipe, hash_of
 from edgedistill.rundir import Done, now_utc
 from edgedistill.target.measured import fingerprint
 from edgedistill.target.students import find_student
@@ -65,7 +65,11 @@ def row_of(learn: Build, arm: Arm, logits: npt.NDArray[np.float32]) -> Row | Non
         method=learn.recipe.distill.method if taught else None,
         targets=_targets(learn) if taught else None,
         views=view_count(learn.recipe) if taught else None,
-        settings_sha256=settings_of(learn, arm),
+        settings_sha256=settings_for(
+            learn.layered.recipe,
+            arm.name,
+            "pretrained" if learn.spec_of(arm).pretrained else "random",
+        ),
         weights_sha256=facts["weights_sha256"],
         seed=arm.seed,
         epochs=facts["epochs"],
@@ -87,19 +91,18 @@ def judged_by(dataset: Dataset) -> str:
     return hash_of([items, list(dataset.classes)])
 
 
-def settings_of(learn: Build, arm: Arm) -> str:
+def settings_for(asked: Recipe, arm: str, start: str) -> str:
     """What tells ways of learning apart, whatever student learns, from however many images.
 
     It is what was asked for, beside the defaults: a value that edgedistill derives from the images makes no other way,
     and neither does a setting that a later version has more.
     """
-    asked = learn.layered.recipe
-    left_out = HOW_LONG if arm.name in TAUGHT else HOW_LONG | TAUGHT_ONLY
+    left_out = HOW_LONG if arm in TAUGHT else HOW_LONG | TAUGHT_ONLY
     return hash_of(
         {
             "distill": asked.distill.model_dump(exclude=set(left_out), exclude_defaults=True),
             "views": asked.data.model_dump(include=VIEW_KEYS, exclude_defaults=True),
-            "start": "pretrained" if learn.spec_of(arm).pretrained else "random",
+            "start": start,
         }
     )
 

@@ -80,8 +80,13 @@ def make_plan(
     layered: Layered, device: Device, dataset: Dataset, tried: Sequence[Attempt] = ()
 ) -> tuple[Plan, Values]:
     """The chosen student and every derived value; this looks at the teacher and the machine, and needs torch."""
-    limited = resolve(layered, limits_from(layered, device)).recipe
     planned = choose_student(layered, device, dataset, tried)
+    return planned, values_for(layered, device, dataset, planned)
+
+
+def values_for(layered: Layered, device: Device, dataset: Dataset, planned: Plan) -> Values:
+    """Every derived value for the student that a plan has chosen; this needs torch."""
+    limited = resolve(layered, limits_from(layered, device)).recipe
     teacher, gpu = _machine_and_teacher(limited)
     if limited.student.prune_from is not None:
         from edgedistill.distill.pruning import check_sibling
@@ -92,7 +97,7 @@ def make_plan(
         limited, planned, device, len(dataset.train), dataset.image_side, len(dataset.classes),
         teacher, gpu, len(dataset.unlabelled),
     )  # fmt: skip
-    return planned, values
+    return values
 
 
 def _machine_and_teacher(recipe: Recipe) -> tuple[TeacherShape, bool]:
