@@ -25,6 +25,7 @@ from edgedistill.cli_ledger import ledger_app
 from edgedistill.cli_parts import Quiet, Verbose
 from edgedistill.cli_parts import face_of as _face
 from edgedistill.cli_parts import show as _print
+from edgedistill.cli_plan import plan_app
 from edgedistill.cli_report import report_app
 from edgedistill.cli_synth import synth_app
 from edgedistill.cli_teacher import teacher_app
@@ -59,6 +60,7 @@ app.add_typer(teacher_app, name="teacher")
 app.add_typer(synth_app, name="synth")
 app.add_typer(bundle_app, name="bundle")
 app.add_typer(ledger_app, name="ledger")
+app.add_typer(plan_app)
 app.add_typer(export_app)
 app.add_typer(report_app)
 app.add_typer(check_app)
@@ -186,51 +188,6 @@ def _run_build(
     failed = result.verdict.status == "fail" or (strict and result.verdict.status != "pass")
     if failed:
         raise typer.Exit(1)
-
-
-@app.command(epilog="Example:  edgedistill plan --device jetson --latency-ms 3 --size-mb 6")
-def plan(
-    recipe: Annotated[
-        Path | None, typer.Argument(help="A recipe (YAML).", metavar="RECIPE")
-    ] = None,
-    data: Annotated[str | None, typer.Option(help="As for build.")] = None,
-    teacher: Annotated[str | None, typer.Option(help="As for build.")] = None,
-    device: Annotated[str | None, typer.Option(help="Device name or profile (.yaml).")] = None,
-    latency_ms: Annotated[float | None, typer.Option(help="Most milliseconds an image.")] = None,
-    size_mb: Annotated[float | None, typer.Option(help="Most megabytes of the file.")] = None,
-    memory_mb: Annotated[float | None, typer.Option(help="Most megabytes when it runs.")] = None,
-    min_top1: Annotated[float | None, typer.Option(help="As for build.")] = None,
-    max_drop: Annotated[float | None, typer.Option(help="As for build.")] = None,
-    student: Annotated[str | None, typer.Option(help="A student's timm name, or auto.")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="Any other value.")] = None,
-    measure: Annotated[
-        int, typer.Option(min=0, max=50, help="Time the K best here, with random weights.")
-    ] = 0,
-    top: Annotated[int, typer.Option(min=1, max=40, help="Rows of each table.")] = 5,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
-    verbose: Verbose = False,
-    quiet: Quiet = False,
-) -> None:
-    """Say which student would be trained, and why, without training anything."""
-    from edgedistill.options import layered_from
-    from edgedistill.pipeline import preview_plan
-    from edgedistill.planview import candidates_view
-
-    layered = layered_from(
-        recipe,
-        {"data.source": data, "teacher.model": teacher, "device": device, "student.model": student},
-        {
-            "latency_ms": latency_ms, "size_mb": size_mb, "memory_mb": memory_mb,
-            "min_top1": min_top1, "max_drop": max_drop,
-        },
-        settings or [],
-        quick=False,
-    )  # fmt: skip
-    planned, limits = preview_plan(layered, measure, _face(verbose, quiet))
-    if as_json:
-        typer.echo(planned.model_dump_json(indent=1))
-        return
-    _print(candidates_view(planned, limits.latency_s, top))
 
 
 @app.command(epilog="Example:  edgedistill study recipes/study-losses.yaml --seeds 3")

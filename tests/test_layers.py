@@ -62,7 +62,10 @@ TOP = (  # above the rooms, from the lowest up
     ("studybuild",),
     ("studyrun",),
     ("studyray",),
+    ("effortplan",),
+    ("effortview",),
     ("studying", "checking", "cli_parts"),
+    ("spending",),
     (
         "cli_bench",
         "cli_check",
@@ -71,6 +74,7 @@ TOP = (  # above the rooms, from the lowest up
         "cli_synth",
         "cli_export",
         "cli_ledger",
+        "cli_plan",
         "cli_bundle",
         "cli_report",
     ),

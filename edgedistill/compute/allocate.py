@@ -21,20 +21,23 @@ OTHER_BUDGETS = (0.25, 0.5, 2.0, 4.0)
 
 @dataclass(frozen=True)
 class Pupil:
-    """A student that fits, as it would be trained here: seconds of training on an image and of validating one."""
+    """A student that fits, as it would be trained here: seconds of training on an image from labels alone, from a
+    teacher's stored outputs too, and of validating one.
+    """
 
     model: str
     params: int
     macs: int
     start: str
     train_s: float
+    taught_s: float
     validate_s: float
 
 
 @dataclass(frozen=True)
 class Master:
     """A teacher at hand: loss and error on validation, seconds and operations of its preparation that are still to be
-    spent, and of a pass of one image; `extra_s` is what its terms of the loss add to a student's step.
+    spent, and of a pass of one image.
     """
 
     name: str
@@ -44,7 +47,6 @@ class Master:
     prepare_flops: float
     pass_s: float
     pass_flops: float
-    extra_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -188,8 +190,8 @@ def _plan(
     pupil: Pupil, way: Way, master: Master | None, targets: str | None, images: Images, epochs: int
 ) -> _Plan:
     seen = epochs * images.train
-    extra = 0.0 if master is None else master.extra_s
-    seconds = {"training": seen * (pupil.train_s + extra) + epochs * images.val * pupil.validate_s}
+    step = pupil.train_s if master is None else pupil.taught_s
+    seconds = {"training": seen * step + epochs * images.val * pupil.validate_s}
     flops = {"training": training_flops(pupil.macs, seen)}
     views = None
     if master is not None:

@@ -24,7 +24,7 @@ SOFTER = (1e-2, 1e-3)
 """Deltas of the steps before the published one, without kinks."""
 FOLLOWED = 64
 """Starts of the grid that are followed to the end."""
-AGAIN, AS_GOOD = 3, 1.02
+AGAIN, AS_GOOD = 2, 1.02
 """Different ends of them that a resampled fit starts from, whose objective is at most this many times the best."""
 CHUNK, LOOKED_AT, MOST_STARTS = 2048, 50, 20_000
 """Starts that are judged at once, by how many of the runs at most, and how many of the grid are judged at most."""
@@ -107,7 +107,7 @@ def fit(
     rng, draws = np.random.default_rng(seed), []
     for _ in range(bootstrap):
         which = rng.integers(0, len(runs), len(runs))
-        own = [_descend(form, end, runs[which], seen[which], deltas) for end in good]
+        own = [_descend(form, end, runs[which], seen[which], deltas[-2:]) for end in good]
         draws.append(min(own, key=lambda pair: pair[0])[1])
     said = form.log_loss(values, runs)[0]
     found = np.array(draws) if draws else values[None]

@@ -103,34 +103,29 @@ def _columns(terms: tuple[Term, ...], runs: Runs) -> list[Array]:
     ]  # fmt: skip
 
 
-def _forms(teacher: tuple[str, ...], words: str) -> tuple[Form, ...]:
-    sets = {
-        "size and images shown": (FLOOR, SIZE, SEEN),
-        "different images and images shown": (FLOOR, UNIQUE, SEEN),
-        "size, different images and images shown": (FLOOR, SIZE, UNIQUE, SEEN),
-        "size, different images, images shown and learning by heart": (FLOOR, SIZE, UNIQUE, SEEN, BY_HEART),
-        "different images, images shown and learning by heart": (FLOOR, UNIQUE, SEEN, BY_HEART),
-    }  # fmt: skip
-    return tuple(
-        sum_of_powers(f"{name}{words}", terms, tuple(t.name for t in terms) if teacher == ("*",) else teacher)
-        for name, terms in sets.items()
-    )  # fmt: skip
-
-
+SETS: Mapping[str, tuple[Term, ...]] = {
+    "size and images shown": (FLOOR, SIZE, SEEN),
+    "different images and images shown": (FLOOR, UNIQUE, SEEN),
+    "size, different images and images shown": (FLOOR, SIZE, UNIQUE, SEEN),
+    "size, different images, images shown and learning by heart": (FLOOR, SIZE, UNIQUE, SEEN, BY_HEART),
+}  # fmt: skip
 ALONE: tuple[Form, ...] = (
-    *_forms((), ""),
+    *(sum_of_powers(name, terms) for name, terms in SETS.items()),
     fixed(supervised(), gamma=1.0),
     fixed(supervised(REPEATED), gamma=1.0),
-    supervised(),
     supervised(REPEATED),
 )
 """What a law of students without a teacher is chosen from."""
 TAUGHT: tuple[Form, ...] = (
     between(),
-    *_forms((), ""),
-    *_forms(("floor",), "; floor by the teacher"),
-    *_forms(("*",), "; all by the teacher"),
-    distillation(),
+    *(
+        sum_of_powers(f"{name}; floor by the teacher", terms, ("floor",))
+        for name, terms in SETS.items()
+    ),
+    *(
+        sum_of_powers(f"{name}; all by the teacher", terms, tuple(term.name for term in terms))
+        for name, terms in SETS.items()
+    ),
     distillation(REPEATED),
 )
 """What a law of taught students is chosen from."""

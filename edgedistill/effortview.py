@@ -1,0 +1,185 @@
+"""What the terminal shows of an answer of `plan --compute`. Nothing is computed here but units."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Group
+from rich.text import Text
+
+from edgedistill.compute.allocate import Choice
+from edgedistill.compute.effort import Effort
+from edgedistill.compute.predict import Law, Said
+from edgedistill.effortplan import Answer, Probe, words_of
+from edgedistill.evidence.view import figures
+from edgedistill.evidence.view.terminal import grid, words
+
+MOST_SHOWN = 6
+
+
+def answer_json(found: Answer) -> str:
+    """The answer for tools: seconds, operations, fractions."""
+    tree = {
+        "effort": dataclasses.asdict(found.effort),
+        "rows": dict(found.rows),
+        "lacking": list(found.lacking),
+        "notes": list(found.notes),
+        "laws": [_law(law) for law in found.laws],
+        "choices": [_tree(choice) for choice in (found.advice.choices if found.advice else ())],
+        "others": {
+            str(share): _tree(choice)
+            for share, choice in (found.advice.others if found.advice else {}).items()
+        },
+        "probes": [dataclasses.asdict(probe) for probe in found.probes],
+    }
+    return json.dumps(tree, indent=1)
+
+
+def _law(law: Law) -> dict[str, Any]:
+    return {
+        "way": words_of(law.way), "about": law.what, "form": law.fitted.form.name, "source": law.fitted.form.source,
+        "size": law.size, "runs": len(law.fitted.runs), "held_out": law.held_out,
+        "coefficients": dict(law.fitted.coefficients), "students": dict(law.own),
+    }  # fmt: skip
+
+
+def _tree(choice: Choice) -> dict[str, Any]:
+    said: dict[str, Any] = {"error": dataclasses.asdict(choice.error)}
+    said["loss"] = dataclasses.asdict(choice.loss) if choice.loss else None
+    return {
+        "student": choice.pupil.model, "way": words_of(choice.way),
+        "teacher": choice.master.name if choice.master else None, "targets": choice.targets,
+        "views": choice.views, "epochs": choice.epochs, "seconds": dict(choice.seconds),
+        "flops": dict(choice.flops), "outside": list(choice.outside), **said,
+    }  # fmt: skip
+
+
+def amount(effort: Effort) -> str:
+    """A budget as a person says it."""
+    if effort.seconds is not None:
+        return figures.duration(effort.seconds)
+    assert effort.flops is not None
+    return f"{figures.operations(effort.flops)}"
+
+
+def answer_view(found: Answer) -> Any:
+    """The advice with its runners-up, what it rests on, what would change it, and what is missing."""
+    parts: list[Any] = []
+    choices = found.advice.choices if found.advice else ()
+    if choices:
+        parts += _best(choices[0], found.effort)
+        parts += [Text(), _table(choices[:MOST_SHOWN])]
+        if found.advice is not None and found.advice.others:
+            parts += [Text(), words("What would change the advice", "bold")]
+            parts += [
+                words(f"  {amount(_share(found.effort, share))}: {_short(choice)}")
+                for share, choice in sorted(found.advice.others.items())
+            ]
+    elif found.laws:
+        parts.append(
+            words(
+                f"{amount(found.effort)} does not pay for one epoch of any student that fits the device.",
+                "bold",
+            )
+        )
+    else:
+        parts.append(
+            words("There are too few trainings to say what this budget will give.", "bold")
+        )
+    parts += _grounds(found)
+    if found.probes:
+        parts += _missing(found.probes)
+    return Group(*parts)
+
+
+def _best(choice: Choice, effort: Effort) -> list[Any]:
+    head = f"With {amount(effort)}: {_short(choice)}"
+    top1 = f"Expected validation top-1 {_top1(choice.error)}"
+    loss = "" if choice.loss is None else f", loss {_value(choice.loss)}"
+    spent = ", ".join(
+        f"{part} {figures.duration(seconds)}" for part, seconds in choice.seconds.items() if seconds
+    )
+    lines = [words(head, "bold"), words(f"{top1}{loss}: where 90 % of such trainings end.")]
+    lines.append(words(f"It takes {spent}."))
+    if choice.outside:
+        lines.append(
+            words(f"Outside the runs: {'; '.join(choice.outside)}. Take it as a guess.", "yellow")
+        )
+    return lines
+
+
+def _short(choice: Choice) -> str:
+    """A configuration in one line."""
+    epochs = f"{choice.epochs} epoch{'' if choice.epochs == 1 else 's'}"
+    how = "labels alone"
+    if choice.master is not None:
+        views = "" if choice.targets == "live" else f", {choice.views} stored views"
+        how = f"taught by {choice.master.name} ({choice.targets} outputs{views})"
+    start = "" if choice.pupil.start == "random" else f" from {choice.pupil.start} weights"
+    return f"{choice.pupil.model}{start}, {how}, {epochs}"
+
+
+def _table(choices: Sequence[Choice]) -> Any:
+    table = grid(
+        "",
+        "student",
+        "teacher",
+        "epochs",
+        "takes",
+        "top-1, 90 % band",
+        right=("", "epochs", "takes"),
+    )
+    for place, choice in enumerate(choices, start=1):
+        teacher = "none" if choice.master is None else f"{choice.master.name}, {choice.targets}"
+        far = " (outside)" if choice.outside else ""
+        table.add_row(
+            str(place), words(choice.pupil.model), words(teacher), str(choice.epochs),
+            figures.duration(sum(choice.seconds.values())), f"{_top1(choice.error)}{far}",
+        )  # fmt: skip
+    return table
+
+
+def _top1(error: Said) -> str:
+    low, high = 1 - error.high, 1 - error.low
+    return f"{100 * (1 - error.value):.1f} % ({100 * max(0.0, low):.1f} to {100 * high:.1f})"
+
+
+def _value(said: Said) -> str:
+    return f"{said.value:.3f} ({said.low:.3f} to {said.high:.3f})"
+
+
+def _grounds(found: Answer) -> list[Any]:
+    """What the answer rests on."""
+    lines: list[Any] = [Text()]
+    lines += [
+        words(
+            f"Law of {law.what}, {words_of(law.way)}: {law.fitted.form.name}, from {len(law.fitted.runs)} trainings; "
+            f"off by {100 * law.held_out:.1f} % (median) on dearer trainings than it was chosen by.", "dim",
+        )
+        for law in found.laws
+    ]  # fmt: skip
+    lines += [words(f"Too few to say: {text}.", "yellow") for text in found.lacking]
+    lines += [words(note, "dim") for note in found.notes]
+    return lines
+
+
+def _missing(probes: Sequence[Probe]) -> list[Any]:
+    seconds = sum(probe.seconds for probe in probes)
+    students = list(dict.fromkeys(probe.model for probe in probes))
+    cost = f"{figures.duration(seconds)} here, {figures.operations(sum(p.flops for p in probes))}"
+    return [
+        words(
+            f"{len(probes)} trainings of {', '.join(students)} would do: about {cost}, beside the teacher. The same "
+            "command with --probe makes them."
+        )
+    ]
+
+
+def _share(effort: Effort, share: float) -> Effort:
+    return Effort(
+        None if effort.seconds is None else share * effort.seconds,
+        None if effort.flops is None else share * effort.flops,
+    )

@@ -1,0 +1,54 @@
+"""The work of `plan --compute`: the answer, and with `--probe` the trainings that it lacked, and the answer again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from edgedistill.compute.effort import Effort
+from edgedistill.compute.ledger import required_ledger
+from edgedistill.data.dataset import Dataset
+from edgedistill.data.sources import open_source
+from edgedistill.derive import known_student
+from edgedistill.effortplan import Answer, answer, probe_study
+from edgedistill.files import write_atomic
+from edgedistill.planning import choose_student, require_parts
+from edgedistill.progress import Face
+from edgedistill.recipe import Layered
+from edgedistill.studyfile import load_study
+from edgedistill.studying import run_study
+from edgedistill.studyrun import StudyRequest
+from edgedistill.target.device import load_device
+
+
+def spend(layered: Layered, effort: Effort, probe: bool, command: str, face: Face) -> Answer:
+    """What `effort` should go to; with `probe`, after the trainings that the answer lacked were made.
+
+    Those are a study in `runs/`, which the same `command` goes on with.
+    """
+    require_parts()
+    device = load_device(layered.recipe.device)
+    known_student(layered.recipe.student.model)
+    dataset = open_source(
+        layered.recipe.data, layered.recipe.seed, None, face.counter("images"), face.say
+    )
+    planned, ledger = choose_student(layered, device, dataset), required_ledger()
+    read = ledger.read()
+    if read.words is not None:
+        face.warn(f"{ledger.path}: {read.words}")
+    found = answer(layered, device, dataset, planned, read.rows, effort, face)
+    if not (probe and found.probes):
+        return found
+    _probe(layered, found, dataset, command, face)
+    return answer(layered, device, dataset, planned, ledger.read().rows, effort, face)
+
+
+def _probe(layered: Layered, found: Answer, dataset: Dataset, command: str, face: Face) -> None:
+    """Make the trainings that are missing, each a row of the ledger."""
+    safe = "".join(c if c.isalnum() or c in "-_" else "-" for c in dataset.name)[:30]
+    folder = Path("runs") / f"probe-{safe or 'data'}"
+    tree = probe_study(layered, found.probes, folder.name)
+    file = folder.with_suffix(".yaml")
+    write_atomic(file, yaml.safe_dump(tree, sort_keys=False))
+    run_study(StudyRequest(load_study(file), folder, command), face)

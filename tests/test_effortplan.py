@@ -1,0 +1,144 @@
+"""`plan --compute`: what a budget will bring, from the runs of the ledger that can be compared, or what is missing."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from compute_parts import rows
+from rich.console import Console
+
+from edgedistill import effortplan
+from edgedistill.arms import DISTILLED, PLAIN
+from edgedistill.compute.effort import Effort
+from edgedistill.compute.ledger import Ledger, Row, row
+from edgedistill.data.sources import open_source
+from edgedistill.effortview import answer_json, answer_view
+from edgedistill.ledgering import judged_by, settings_for
+from edgedistill.progress import silent
+from edgedistill.recipe import Layered, compose
+from edgedistill.spending import spend
+from tests.build_parts import Ran, make_images, tool
+
+OPTIONS = {
+    "device": "x86-cpu", "student.model": "mobilenetv3_small_050", "student.weights": "random",
+    "student.input_size": 64, "teacher.model": "bundled:efficientnet_lite0", "teacher.adapt": "probe",
+    "distill.method": "kd",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_images(tmp_path_factory.mktemp("images") / "data", per_class=60)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
+    path = tmp_path / "ledger.jsonl"
+    monkeypatch.setenv("EDGEDISTILL_LEDGER", str(path))
+    monkeypatch.chdir(tmp_path)
+    yield Ledger(path)
+
+
+def ask(data: Path, *more: object) -> Ran:
+    settings = [text for path, value in OPTIONS.items() for text in ("--set", f"{path}={value}")]
+    return tool("plan", "--data", data, *settings, *more)
+
+
+def comparable(data: Path, found: list[Row]) -> list[Row]:
+    """Rows as trainings on these images would have left them."""
+    layered: Layered = compose(None, {**OPTIONS, "data.source": str(data)}, {})
+    judged = judged_by(open_source(layered.recipe.data, 0))
+    out = []
+    for one in found:
+        arm = PLAIN if one.method is None else DISTILLED
+        facts: dict[str, Any] = one.model_dump(mode="json", by_alias=True)
+        facts["data"]["judged_sha256"] = judged
+        facts["settings_sha256"] = settings_for(layered.recipe, arm, "random")
+        facts.pop("id")
+        out.append(row(**facts))
+    return out
+
+
+def test_a_budget_gets_the_best_training_with_a_band_and_what_would_change_it(
+    data: Path, ledger: Ledger
+) -> None:
+    ledger.add(comparable(data, rows(24, taught=False) + rows(24, taught=True, seed=1)))
+    layered = compose(None, {**OPTIONS, "data.source": str(data)}, {})
+    answer = spend(layered, Effort(flops=1e14), False, "edgedistill plan", silent())
+    found = json.loads(answer_json(answer))
+    assert found["effort"] == {"seconds": None, "flops": 1e14}
+    assert [law["about"] for law in found["laws"]] == ["error", "loss"] * 2
+    assert all(law["held_out"] < 0.1 and law["runs"] == 24 for law in found["laws"])
+    assert found["lacking"] == [] and found["probes"] == []
+    best = found["choices"][0]
+    assert best["student"] == "mobilenetv3_small_050"
+    assert {c["teacher"] for c in found["choices"]} >= {None, "good, fine-tuned"}
+    assert sum(best["flops"].values()) <= 1e14
+    assert best["error"]["low"] <= best["error"]["value"] <= best["error"]["high"]
+    file = io.StringIO()
+    Console(file=file, width=100).print(answer_view(answer))
+    text = " ".join(file.getvalue().split())
+    assert "With 100 TFLOP: mobilenetv3_small_050" in text
+    assert "Expected validation top-1" in text and "where 90 % of such trainings end" in text
+    assert f"{100 * (1 - best['error']['value']):.1f} %" in text and "from 24 trainings" in text
+
+
+def test_without_comparable_runs_it_says_so_and_what_would_do(data: Path, ledger: Ledger) -> None:
+    ledger.add(rows(40, taught=False))  # of other images
+    ledger.path.write_bytes(ledger.path.read_bytes() + b"damage\n")
+    ran = ask(data, "--compute", "10min")
+    assert ran.code == 0, ran.err
+    assert "There are too few trainings" in ran.text
+    assert "0 trainings of the 12 that a law takes at least" in ran.text
+    assert "with --probe makes them" in ran.text
+    assert "1 line is left out (line 41: it is no JSON)" in ran.text
+    found = json.loads(ask(data, "--compute", "10min", "--json").out)
+    assert found["choices"] == [] and len(found["probes"]) >= 24
+    assert {probe["taught"] for probe in found["probes"]} == {True, False}
+    assert all(probe["seconds"] > 0 and probe["flops"] > 0 for probe in found["probes"])
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--compute", "0h"), '--compute "0h" is not allowed'),
+        (("--compute=-1",), '--compute "-1" is no amount of computing'),
+        (("--compute", "1e999FLOP"), '--compute "1e999FLOP" is not allowed'),
+        (("--probe",), "--probe makes the trainings that --compute misses"),
+    ],
+)
+def test_an_impossible_amount_is_one_paragraph(
+    data: Path, ledger: Ledger, more: tuple[str, ...], words: str
+) -> None:
+    ran = ask(data, *more)
+    assert ran.code == 2 and words in ran.text
+    assert not ledger.path.exists()
+
+
+def test_without_a_ledger_nothing_can_be_said(
+    data: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEDISTILL_LEDGER", "off")
+    ran = ask(data, "--compute", "10min")
+    assert ran.code == 2 and "EDGEDISTILL_LEDGER is off" in ran.text
+
+
+def test_probes_fill_the_ledger_and_are_made_once(
+    data: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(effortplan, "PROBES", 2)
+    more = ("--compute", "4s", "--probe")
+    ran = ask(data, *more)
+    assert ran.code == 0, ran.err
+    found = ledger.read()
+    assert not found.faults
+    assert sorted(one.kind for one in found.rows) == ["distilled", "distilled", "plain", "plain"]
+    assert "2 trainings of the 12 that a law takes at least" in ran.text
+    before = ledger.path.read_bytes()
+    again = ask(data, "--compute", "4s")
+    assert again.code == 0 and ledger.path.read_bytes() == before
