@@ -80,13 +80,13 @@ def answer(
     face: Face,
 ) -> Answer:
     """The whole answer; students are timed here. Needs torch."""
-    candidates = pupils_of(planned)
-    known = [row for row in rows if row.data.judged_sha256 == judged_by(dataset)]
+    candidates, judges = pupils_of(planned), judged_by(dataset)
+    known = [row for row in rows if row.data.judged_sha256 == judges]
     pupils, paces = _pupils(layered, device, dataset, planned, candidates, face)
     starts = dict.fromkeys(pupil.start for pupil in pupils)
     ways = {start: _ways(layered, start) for start in starts}
     laws: dict[Way, Laws] = {}
-    lacking: list[str] = []
+    lacking: dict[Way, str] = {}
     counts: dict[str, int] = {}
     for plain, taught in ways.values():
         alone: Laws | None = None
@@ -95,8 +95,10 @@ def answer(
             counts[words_of(way)] = len(own)
             found = _laws(own, alone, face)
             if found is None:
-                lacking.append(
+                lacking[way] = (
                     f"{words_of(way)}: {len(own)} trainings of the {FEWEST} that a law takes at least"
+                    if len(own) < FEWEST
+                    else f"{words_of(way)}: {len(own)} trainings follow no law that could be found"
                 )
                 continue
             laws[way] = found
@@ -104,11 +106,14 @@ def answer(
     masters, notes = masters_of(known, dataset, pupils)
     images = Images(len(dataset.train), len(dataset.val), views_for)
     advice = advise(effort, pupils, masters, images, laws) if laws else None
-    probes = _probes(pupils, paces, images, effort) if lacking else []
+    ways_lacking = sorted({way.taught for way in lacking})
+    probes = _probes(pupils, paces, images, effort, ways_lacking)
     every = tuple(
         law for known_laws in laws.values() for law in (known_laws.error, known_laws.loss) if law
     )
-    return Answer(effort, advice, every, counts, tuple(lacking), tuple(probes), tuple(notes))
+    return Answer(
+        effort, advice, every, counts, tuple(lacking.values()), tuple(probes), tuple(notes)
+    )
 
 
 def pupils_of(planned: Plan) -> list[Candidate]:
@@ -235,6 +240,7 @@ def _probes(
     paces: Mapping[str, Pace],
     images: Images,
     effort: Effort,
+    ways: Sequence[bool],
 ) -> list[Probe]:
     """The smallest set of trainings from which a law for the budget could be fitted: three students, three amounts of
     images, and lengths up to the one from which the law may be carried to the budget.
@@ -242,7 +248,7 @@ def _probes(
     spread = sorted(pupils, key=lambda pupil: pupil.macs)
     chosen = [spread[0], spread[len(spread) // 2], spread[-1]] if len(spread) > 2 else spread
     found: dict[tuple[Any, ...], Probe] = {}
-    for taught in (False, True):
+    for taught in ways:
         for k in range(PROBES):
             pupil = chosen[k % len(chosen)]
             share = PROBE_SHARES[(k // len(chosen)) % len(PROBE_SHARES)]

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from edgedistill.compute.allocate import Choice
 from edgedistill.compute.effort import Effort
+from edgedistill.compute.flops import SCENARIOS
 from edgedistill.compute.predict import Law, Said
 from edgedistill.effortplan import Answer, Probe, words_of
 from edgedistill.evidence.view import figures
@@ -32,6 +33,10 @@ def answer_json(found: Answer) -> str:
         "others": {
             str(share): _tree(choice)
             for share, choice in (found.advice.others if found.advice else {}).items()
+        },
+        "scenarios": {
+            name: _tree(choice)
+            for name, choice in (found.advice.scenarios if found.advice else {}).items()
         },
         "probes": [dataclasses.asdict(probe) for probe in found.probes],
     }
@@ -77,6 +82,12 @@ def answer_view(found: Answer) -> Any:
             parts += [
                 words(f"  {amount(_share(found.effort, share))}: {_short(choice)}")
                 for share, choice in sorted(found.advice.others.items())
+            ]
+        if found.advice is not None and found.advice.scenarios:
+            parts += [Text(), words("If somebody else pays for the teacher", "bold")]
+            parts += [
+                words(f"  {SCENARIOS[name].words}: {_short(choice)}, top-1 {_top1(choice.error)}")
+                for name, choice in found.advice.scenarios.items()
             ]
     elif found.laws:
         parts.append(

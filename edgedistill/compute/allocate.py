@@ -11,10 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgedistill.compute.effort import Effort
-from edgedistill.compute.flops import training_flops
+from edgedistill.compute.flops import SCENARIOS, Scenario, bill, training_flops
 from edgedistill.compute.predict import Asked, Law, Said, Way
 
 MOST_EPOCHS = 300
+ALL_PAID = SCENARIOS["one_student"]
+"""A budget pays for everything where nothing else is said."""
 OTHER_BUDGETS = (0.25, 0.5, 2.0, 4.0)
 """Shares of the budget for which the advice is asked again."""
 
@@ -91,10 +93,13 @@ class Laws:
 
 @dataclass(frozen=True)
 class Advice:
-    """Configurations within the budget, the best first, and for other budgets what would be the best there."""
+    """Configurations within the budget, the best first; for other budgets, and for other cases of who pays for the
+    teacher, what would be the best there, where it is another.
+    """
 
     choices: tuple[Choice, ...]
     others: Mapping[float, Choice]
+    scenarios: Mapping[str, Choice]
 
 
 def advise(
@@ -106,12 +111,18 @@ def advise(
 ) -> Advice:
     """The best configurations within `effort`, by the error that is said; those that lie outside the laws come last."""
     found = ranked(effort, pupils, masters, images, laws)
-    others = {}
-    for share in OTHER_BUDGETS:
-        again = ranked(_scaled(effort, share), pupils, masters, images, laws)
-        if again and found and not _same(again[0], found[0]):
-            others[share] = again[0]
-    return Advice(tuple(found), others)
+
+    def another(given: Effort, scenario: Scenario) -> Choice | None:
+        again = ranked(given, pupils, masters, images, laws, scenario)
+        return again[0] if again and found and not _same(again[0], found[0]) else None
+
+    others = {share: another(_scaled(effort, share), ALL_PAID) for share in OTHER_BUDGETS}
+    cases = {name: another(effort, case) for name, case in SCENARIOS.items() if case != ALL_PAID}
+    return Advice(
+        tuple(found),
+        {share: choice for share, choice in others.items() if choice is not None},
+        {name: choice for name, choice in cases.items() if choice is not None},
+    )
 
 
 def ranked(
@@ -120,6 +131,7 @@ def ranked(
     masters: Sequence[Master],
     images: Images,
     laws: Mapping[Way, Laws],
+    scenario: Scenario = ALL_PAID,
 ) -> list[Choice]:
     """Every configuration within `effort`, with as many epochs as it pays for, the best first."""
     plans = [
@@ -127,7 +139,7 @@ def ranked(
         for pupil in pupils
         for way in laws
         if way.start == pupil.start
-        for plan in _plans(pupil, way, masters if way.taught else (None,), images, effort)
+        for plan in _plans(pupil, way, masters if way.taught else (None,), images, effort, scenario)
     ]
     alone = {way.start: known for way, known in laws.items() if not way.taught}
     choices: list[Choice] = []
@@ -171,13 +183,14 @@ def _plans(
     masters: Sequence[Master | None],
     images: Images,
     effort: Effort,
+    scenario: Scenario,
 ) -> list[_Plan]:
     found = []
     for master in masters:
         for targets in ("stored", "live") if master is not None else (None,):
             plan = None
             for epochs in range(1, MOST_EPOCHS + 1):
-                longer = _plan(pupil, way, master, targets, images, epochs)
+                longer = _plan(pupil, way, master, targets, images, epochs, scenario)
                 if not _pays(effort, longer):
                     break
                 plan = longer
@@ -187,20 +200,26 @@ def _plans(
 
 
 def _plan(
-    pupil: Pupil, way: Way, master: Master | None, targets: str | None, images: Images, epochs: int
+    pupil: Pupil,
+    way: Way,
+    master: Master | None,
+    targets: str | None,
+    images: Images,
+    epochs: int,
+    scenario: Scenario,
 ) -> _Plan:
-    seen = epochs * images.train
+    seen, views = epochs * images.train, None
     step = pupil.train_s if master is None else pupil.taught_s
-    seconds = {"training": seen * step + epochs * images.val * pupil.validate_s}
-    flops = {"training": training_flops(pupil.macs, seen)}
-    views = None
+    seconds = [seen * step + epochs * images.val * pupil.validate_s]
+    flops = [training_flops(pupil.macs, seen)]
     if master is not None:
         views = images.views(epochs) if targets == "stored" else epochs
         passed = images.train * views
-        part = "storing teacher outputs" if targets == "stored" else "teacher at each step"
-        seconds |= {"teacher preparation": master.prepare_s, part: passed * master.pass_s}
-        flops |= {"teacher preparation": master.prepare_flops, part: passed * master.pass_flops}
-    return _Plan(pupil, way, master, targets, views, epochs, seconds, flops)
+        seconds += [passed * master.pass_s, master.prepare_s]
+        flops += [passed * master.pass_flops, master.prepare_flops]
+    return _Plan(
+        pupil, way, master, targets, views, epochs, bill(scenario, *seconds), bill(scenario, *flops)
+    )  # fmt: skip
 
 
 def _pays(effort: Effort, plan: _Plan) -> bool:

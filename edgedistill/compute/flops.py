@@ -47,36 +47,22 @@ def forward_flops(macs: float, images: float) -> float:
     return FORWARD * macs * images
 
 
-@dataclass(frozen=True)
-class Bill:
-    """Operations of each part of a student's training; what nobody pays for is 0."""
-
-    training: float
-    teacher_passes: float
-    teacher_training: float
-
-    @property
-    def total(self) -> float:
-        """All parts."""
-        return self.training + self.teacher_passes + self.teacher_training
+TRAINED, ASKED, PREPARED = "training", "teacher's outputs", "teacher preparation"
+"""Parts of what a student costs."""
 
 
 def bill(
-    scenario: Scenario,
-    student_macs: float,
-    student_images: float,
-    teacher_macs: float,
-    teacher_images: float = 0.0,
-    passed: float | None = None,
-) -> Bill:
-    """Equation 9 of Busbridge et al. 2025: 3 F_S D_S + F_T (delta_logits D_S + 3 delta_teacher D_T), F = 2 MACs.
+    scenario: Scenario, training: float, outputs: float = 0.0, preparation: float = 0.0
+) -> dict[str, float]:
+    """What is paid for of each part: equation 9 of Busbridge et al. 2025, in operations or in seconds.
 
-    `teacher_images` are those that the teacher was trained on, `passed` those that go through it for the student's
-    sake: as many as the student sees where it is asked at each step, fewer where views are stored and seen again.
+    3 F_S D_S + F_T (delta_logits D_S + 3 delta_teacher D_T), where F is two operations for each multiply-accumulate:
+    `training` of the student, `outputs` of the teacher for its sake (fewer where views are stored and seen again), and
+    `preparation` of the teacher.
     """
-    through = student_images if passed is None else passed
-    return Bill(
-        training_flops(student_macs, student_images),
-        forward_flops(teacher_macs, through) if scenario.logits else 0.0,
-        training_flops(teacher_macs, teacher_images) if scenario.teacher else 0.0,
-    )
+    parts = {TRAINED: training}
+    if scenario.logits:
+        parts[ASKED] = outputs
+    if scenario.teacher:
+        parts[PREPARED] = preparation
+    return parts

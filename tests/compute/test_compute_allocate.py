@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from edgedistill.compute.allocate import Advice, Choice, Images, Laws, Master, Pupil, advise, ranked
 from edgedistill.compute.effort import Effort
+from edgedistill.compute.flops import SCENARIOS
 from edgedistill.compute.predict import Way, learn, way_of
 
 IMAGES = Images(8000, 900, lambda epochs: min(epochs, 3))
@@ -69,7 +70,17 @@ def test_a_short_budget_pays_for_no_teacher_and_a_long_one_for_the_best() -> Non
     best = long.choices[0]
     assert best.master is not None and best.master.name == "good"
     assert best.pupil.model == "large"
-    assert set(best.seconds) >= {"training", "teacher preparation"}
+    assert best.seconds["teacher preparation"] == 400.0
+
+
+def test_a_teacher_that_is_there_already_is_told_where_it_changes_the_choice() -> None:
+    found = advice(Effort(seconds=300))
+    free = found.scenarios["free"]
+    assert free.master is not None and set(free.seconds) == {"training"}
+    assert free.error.value < found.choices[0].error.value
+    there = ranked(Effort(seconds=300), PUPILS, MASTERS, IMAGES, laws(), SCENARIOS["exists"])
+    assert all("teacher preparation" not in choice.seconds for choice in there)
+    assert any("teacher's outputs" in choice.seconds for choice in there)
 
 
 def test_other_budgets_are_told_where_their_best_choice_is_another() -> None:
@@ -104,6 +115,6 @@ def test_live_outputs_are_paid_for_at_each_step_and_stored_ones_once_for_each_vi
     found = ranked(Effort(seconds=5000), PUPILS[2:], MASTERS[:1], IMAGES, laws())
     live, stored = (next(c for c in found if c.targets == t) for t in ("live", "stored"))
     seen = live.epochs * IMAGES.train
-    assert live.seconds["teacher at each step"] == pytest.approx(seen * 0.002)
-    assert stored.seconds["storing teacher outputs"] == pytest.approx(3 * IMAGES.train * 0.002)
+    assert live.seconds["teacher's outputs"] == pytest.approx(seen * 0.002)
+    assert stored.seconds["teacher's outputs"] == pytest.approx(3 * IMAGES.train * 0.002)
     assert stored.epochs > live.epochs
