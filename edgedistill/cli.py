@@ -203,6 +203,9 @@ def study(
     only: Annotated[
         list[str] | None, typer.Option(help="Run this arm or factor alone; give it again for more.")
     ] = None,
+    search: Annotated[
+        int, typer.Option(min=0, max=10_000, help="Then search over all factors in so many trials.")
+    ] = 0,
     engine: Annotated[
         Literal["here", "ray"], typer.Option(help="Who does the runs: this process, or Ray.")
     ] = "here",
@@ -227,7 +230,7 @@ def study(
     found = load_study(file, seeds)
     folder = out or Path("runs") / found.name
     command = "edgedistill " + shlex.join(sys.argv[1:])
-    request = StudyRequest(found, folder, command, tuple(only or ()))
+    request = StudyRequest(found, folder, command, tuple(only or ()), search)
     result = run_study(request, _face(verbose, quiet), _engine(engine, workers, address))
     if crew.leads():
         _print(console(result, folder / "study.html"))

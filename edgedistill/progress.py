@@ -47,6 +47,8 @@ class Face:
         )
         self._note = ""
         self._sink: Sink | None = None
+        self.watch: Callable[[str, Sequence[CurvePoint]], None] | None = None
+        """Is told of every epoch of every training, with its name, and may end one by what it raises."""
 
     @property
     def live(self) -> bool:
@@ -86,6 +88,8 @@ class Face:
             text += f", validation top-1 {last.val_top1:.3f}"
         self._note = self._course(points, epochs)
         self.detail(text)
+        if self.watch is not None:
+            self.watch(title, points)
 
     def _course(self, points: Sequence[CurvePoint], epochs: int) -> str:
         """Loss and validation top-1 of every epoch on one line of the terminal."""

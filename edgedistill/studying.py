@@ -7,7 +7,8 @@ each run answers the test images, and so does each teacher; `study.json` and its
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from edgedistill import crew
 from edgedistill.errors import UsageError
@@ -17,6 +18,7 @@ from edgedistill.rundir import RunDir
 from edgedistill.studybuild import StudyBuild, naming
 from edgedistill.studyresult import StudyResult
 from edgedistill.studyrun import Engine, Progress, StudyRequest
+from edgedistill.studysearch import SEARCHED, Search, with_searched
 
 
 def run_study(request: StudyRequest, face: Face, engine: Engine | None = None) -> StudyResult:
@@ -25,8 +27,11 @@ def run_study(request: StudyRequest, face: Face, engine: Engine | None = None) -
     Raises `StoppedError` with the command to go on when it is interrupted, or out of disk or memory; a user's fault
     names the arm.
     """
-    study = request.study
-    chosen = study.chosen(request.only)
+    request = replace(request, study=with_searched(request.study, request.out, face))
+    chosen = request.study.chosen(request.only)
+    search = None
+    if request.search:
+        search = Search(request.study, request.out, request.command, request.search)
     for entry in chosen:
         with naming(f"arm {entry.name}"):
             check(entry.layered)
@@ -35,12 +40,26 @@ def run_study(request: StudyRequest, face: Face, engine: Engine | None = None) -
             sweep(run.path)
         run.waiting = lambda name: face.say(f"    {name}: another process makes it")
         run.event("study_started", command=request.command)
-        builds = {}
-        for entry in study.arms:
-            with naming(f"arm {entry.name}"):
-                builds[entry.name] = StudyBuild(entry, request.out, request.command, run, face)
-        _same_images(builds)
-        return Progress(request, builds, run, face).work([e.name for e in chosen], engine)
+        result = _arms(request, [entry.name for entry in chosen], run, face, engine)
+        if search is None:
+            return result
+        search.work(run, face)
+        bare = [arm for arm in request.study.arms if arm.name != SEARCHED]
+        again = replace(request.study, arms=tuple(bare))
+        request = replace(request, study=with_searched(again, request.out, face))
+        return _arms(request, [SEARCHED], run, face, engine)
+
+
+def _arms(
+    request: StudyRequest, chosen: Sequence[str], run: RunDir, face: Face, engine: Engine | None
+) -> StudyResult:
+    """Do the runs of the `chosen` arms."""
+    builds = {}
+    for entry in request.study.arms:
+        with naming(f"arm {entry.name}"):
+            builds[entry.name] = StudyBuild(entry, request.out, request.command, run, face)
+    _same_images(builds)
+    return Progress(request, builds, run, face).work(chosen, engine)
 
 
 def _same_images(builds: Mapping[str, StudyBuild]) -> None:

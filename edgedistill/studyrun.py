@@ -30,12 +30,15 @@ POLL_S = 1.0
 
 @dataclass(frozen=True)
 class StudyRequest:
-    """What a person asked for: the study, its folder, the command to go on, and the arms to run (all where empty)."""
+    """What a person asked for: the study, its folder, the command to go on, the arms to run (all where empty), and the
+    trials of a search over its factors.
+    """
 
     study: Study
     out: Path
     command: str
     only: tuple[str, ...] = ()
+    search: int = 0
 
 
 @dataclass(frozen=True)
