@@ -109,9 +109,6 @@ class Search:
         backend = optuna.storages.journal.JournalFileBackend(str(self.out / JOURNAL))
         journal = optuna.create_study(
             storage=optuna.storages.JournalStorage(backend),
-            sampler=optuna.samplers.TPESampler(
-                seed=self.study.seeds[0], n_startup_trials=FIRST, constant_liar=True
-            ),
             pruner=optuna.pruners.MedianPruner(n_startup_trials=FIRST, n_warmup_steps=0),
             study_name=self.study.name, direction="maximize", load_if_exists=True,
         )  # fmt: skip
@@ -143,6 +140,12 @@ class Search:
                         factor: optuna.distributions.CategoricalDistribution(levels)
                         for factor, levels in self.space.levels.items()
                     }
+                    # by number, so that a trial does not depend on who asks for it, and no two begin alike
+                    journal.sampler = optuna.samplers.TPESampler(
+                        seed=self.study.seeds[0] + len(known),
+                        n_startup_trials=FIRST,
+                        constant_liar=True,
+                    )
                     found = journal.ask(choices)
                     held.enter_context(run.locks.claimed(f"trials/{found.number}"))
             yield found

@@ -13,10 +13,18 @@ import pytest
 
 from edgedistill.errors import UsageError
 from edgedistill.progress import silent
+from edgedistill.rundir import RunDir
 from edgedistill.searchresult import SearchResult, Trial, load
 from edgedistill.studyfile import Study, load_study
 from edgedistill.studyresult import load as load_result
-from edgedistill.studysearch import SEARCHED, Hopeless, _Watch, space_of, with_searched
+from edgedistill.studysearch import (
+    SEARCHED,
+    Hopeless,
+    Search,
+    _Watch,
+    space_of,
+    with_searched,
+)
 from tests.build_parts import events, make_images, tool
 from tests.test_study import study_file
 
@@ -105,8 +113,23 @@ def test_two_processes_share_the_trials_though_one_is_killed(tmp_path: Path, dat
     assert second.returncode == 0, said
     assert [trial.number for trial in load(out).trials] == list(range(6))
     assert {trial.state for trial in load(out).trials} <= {"whole", "stopped"}
+    assert [trial.levels for trial in load(out).trials] == asked_alone(file, tmp_path / "alone", 6)
     names = [str(e["stage"]) for e in events(out) if e["event"] == "stage_done"]
     assert len(names) == len(set(names)), "no training was done twice"
+
+
+def asked_alone(file: Path, out: Path, count: int) -> list[dict[str, str]]:
+    """The levels of the first trials of a search that one process does; nothing is trained."""
+    search, found = Search(load_study(file), out, "edgedistill study", count), []
+    with RunDir(out, shared=True) as run:
+        journal = search._journal()
+        for _ in range(count):
+            with search._next(journal, run) as trial:
+                found.append(dict(trial.params))
+                journal.tell(trial, 0.5)
+        with search._next(journal, run) as trial:
+            assert trial is None
+    return found
 
 
 class Counted:
