@@ -12,7 +12,7 @@ from edgedistill.compute.ledger import Ledger, Row, Rows
 from edgedistill.evidence.view import figures
 from edgedistill.evidence.view.terminal import grid, words
 
-COLUMNS = ("student", "learns", "runs", "images seen", "validation loss", "best")
+COLUMNS = ("student", "learns", "runs", "seen", "val. loss", "best")
 
 
 def ledger_view(ledger: Ledger, found: Rows) -> Any:
