@@ -159,7 +159,7 @@ def learn(
     forms = [
         f for f in (TAUGHT if taught else ALONE) if alone is not None or "alone" not in f.reads
     ]
-    asked = _asked(known, what, alone)
+    asked = asked_of(known, what, alone)
     values = np.array([value_of(row, what) for row in known])
     cost = np.array([sum(row.flops.values()) for row in known])
     tried = [
@@ -235,7 +235,7 @@ def _usable(row: Row, what: What, alone: Law | None) -> bool:
     )
 
 
-def _asked(rows: Sequence[Row], what: What, alone: Law | None) -> list[Asked]:
+def asked_of(rows: Sequence[Row], what: What, alone: Law | None) -> list[Asked]:
     """Rows as questions, for their own law or for that of students without a teacher."""
     found = []
     for row in rows:
