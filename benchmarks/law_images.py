@@ -1,5 +1,4 @@
-"""How well laws say the dearest trainings of a ledger from the cheaper ones: fitted to 80 % of the rows by cost, held to
-the rest.
+"""How well laws say the dearest trainings of a ledger from the cheaper ones: fitted to 80 % by cost, held to the rest.
 
     python -m benchmarks.law_images [--ledger FILE]
 
@@ -67,8 +66,8 @@ def _line(rows: Sequence[Row], what: What, alone: Law | None, details: list[str]
         flush=True,
     )
     details += [
-        f"{way}, {what}: {row.student.model}, {row.data.train} images x {row.epochs}: {value:.4f}, said {one.value:.4f} "
-        f"({one.low:.4f} to {one.high:.4f})"
+        f"{way}, {what}: {row.student.model}, {row.data.train} images x {row.epochs}: {value:.4f}, said "
+        f"{one.value:.4f} ({one.low:.4f} to {one.high:.4f})"
         for row, one, value in zip(later, said, truth, strict=True)
     ]
     return law
