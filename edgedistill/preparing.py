@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgedistill import crew
-from edgedistill.data.dataset import printable
+from edgedistill.data.dataset import Dataset, printable
 from edgedistill.data.sources import open_source
 from edgedistill.derive import (
     known_student,
@@ -45,11 +45,17 @@ MOST_NAMED = 100
 class Preparation:
     """A run folder up to the stored targets. Each property is a finished stage; asking for it runs what is missing.
 
-    `worked` names the stages that this process ran; the others were done before.
+    `worked` names the stages that this process ran; the others were done before. `dataset` is that of the recipe, where
+    it is open already.
     """
 
     def __init__(
-        self, request: Request, run: RunDir, face: Face, tried: Sequence[Attempt] = ()
+        self,
+        request: Request,
+        run: RunDir,
+        face: Face,
+        tried: Sequence[Attempt] = (),
+        dataset: Dataset | None = None,
     ) -> None:
         self.request, self.run, self.face, self.tried = request, run, face, tuple(tried)
         self.layered = request.layered
@@ -57,7 +63,7 @@ class Preparation:
         self.logs = Logs(run.path / "logs" if request.log != "none" and crew.leads() else None)
         self.device = load_device(self.layered.recipe.device)
         known_student(self.layered.recipe.student.model)
-        self.dataset = open_source(
+        self.dataset = dataset or open_source(
             self.layered.recipe.data,
             self.layered.recipe.seed,
             run.path / "cache" / "images.json",

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from edgedistill import metrics
 from edgedistill.arms import FINETUNE, PLAIN, PROBE, TAUGHT, Arm
-from edgedistill.data.dataset import labels
+from edgedistill.data.dataset import Dataset, labels
 from edgedistill.errors import EdgedistillError, StoppedError
 from edgedistill.learning import Build
 from edgedistill.progress import Advance, Face
@@ -28,9 +28,17 @@ TESTED, TRAINED = "10-test", ("08-plain", "09-distilled")
 class StudyBuild(Build):
     """One arm of a study with all its seeds: a build whose stages the other arms share, up to answers on test."""
 
-    def __init__(self, entry: StudyArm, out: Path, command: str, run: RunDir, face: Face) -> None:
+    def __init__(
+        self,
+        entry: StudyArm,
+        out: Path,
+        command: str,
+        run: RunDir,
+        face: Face,
+        dataset: Dataset | None = None,
+    ) -> None:
         self.entry = entry
-        super().__init__(Request(entry.layered, out, command), run, face)
+        super().__init__(Request(entry.layered, out, command), run, face, dataset=dataset)
 
     def place(self, name: str) -> str:
         """The arm and the stage."""

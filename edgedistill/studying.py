@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from edgedistill import crew
+from edgedistill.data.dataset import Dataset
 from edgedistill.errors import UsageError
 from edgedistill.pipeline import check, resumable, sweep
 from edgedistill.progress import Face
+from edgedistill.recipe import hash_of
 from edgedistill.rundir import RunDir
 from edgedistill.studybuild import StudyBuild, naming
 from edgedistill.studyresult import StudyResult
@@ -54,10 +56,15 @@ def _arms(
     request: StudyRequest, chosen: Sequence[str], run: RunDir, face: Face, engine: Engine | None
 ) -> StudyResult:
     """Do the runs of the `chosen` arms."""
-    builds = {}
+    builds: dict[str, StudyBuild] = {}
+    opened: dict[str, Dataset] = {}  # arms that learn from the same images share them in memory
     for entry in request.study.arms:
+        data = hash_of([entry.layered.recipe.data.model_dump(), entry.layered.recipe.seed])
         with naming(f"arm {entry.name}"):
-            builds[entry.name] = StudyBuild(entry, request.out, request.command, run, face)
+            builds[entry.name] = build = StudyBuild(
+                entry, request.out, request.command, run, face, opened.get(data)
+            )
+        opened.setdefault(data, build.dataset)
     _same_images(builds)
     return Progress(request, builds, run, face).work(chosen, engine)
 
