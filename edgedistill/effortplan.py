@@ -39,7 +39,7 @@ PROBES = FEWEST + 2
 """Trainings of each way that are proposed where there are too few."""
 PROBE_SHARES = (1.0, 0.25, 0.0625)
 """Shares of the training images that they learn from."""
-LEAST_IMAGES = 200
+LEAST_IMAGES, MOST_NAME = 200, 40
 TEACHER_FEATURES = 1280
 
 
@@ -280,9 +280,9 @@ def probe_study(layered: Layered, probes: Sequence[Probe], name: str) -> dict[st
     for key in ("proof", "name", "seed"):
         asked.pop(key, None)
     arms = {}
-    for probe in probes:
-        short = f"{probe.model.replace('mobilenet', '')[:20]}-{probe.images}x{probe.epochs}"
-        arms[f"{short}-taught" if probe.taught else short] = {
+    for place, probe in enumerate(probes, start=1):
+        how = "taught" if probe.taught else "plain"
+        arms[f"{place:02}-{how}-{probe.model}"[:MOST_NAME]] = {
             **({} if probe.taught else {"arm": PLAIN}),
             "data": {"max_train": probe.images},
             "student": {"model": probe.model},

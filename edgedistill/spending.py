@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -12,10 +14,11 @@ from edgedistill.data.dataset import Dataset
 from edgedistill.data.sources import open_source
 from edgedistill.derive import known_student
 from edgedistill.effortplan import Answer, answer, probe_study
+from edgedistill.errors import EdgedistillError
 from edgedistill.files import write_atomic
 from edgedistill.planning import choose_student, require_parts
 from edgedistill.progress import Face
-from edgedistill.recipe import Layered
+from edgedistill.recipe import Layered, read_yaml
 from edgedistill.studyfile import load_study
 from edgedistill.studying import run_study
 from edgedistill.studyrun import StudyRequest
@@ -45,10 +48,23 @@ def spend(layered: Layered, effort: Effort, probe: bool, command: str, face: Fac
 
 
 def _probe(layered: Layered, found: Answer, dataset: Dataset, command: str, face: Face) -> None:
-    """Make the trainings that are missing, each a row of the ledger."""
+    """Make the trainings that are missing, each a row of the ledger; those that an earlier call began are gone on with,
+    though the students, timed again, would get others.
+    """
     safe = "".join(c if c.isalnum() or c in "-_" else "-" for c in dataset.name)[:30]
     folder = Path("runs") / f"probe-{safe or 'data'}"
     tree = probe_study(layered, found.probes, folder.name)
     file = folder.with_suffix(".yaml")
-    write_atomic(file, yaml.safe_dump(tree, sort_keys=False))
+    if not _begun(file, tree):
+        write_atomic(file, yaml.safe_dump(tree, sort_keys=False))
     run_study(StudyRequest(load_study(file), folder, command), face)
+
+
+def _begun(file: Path, tree: Mapping[str, Any]) -> bool:
+    """Whether `file` has trainings of the same recipe, of every kind that `tree` has."""
+    try:
+        old = read_yaml(file)
+        kinds = [{arm.get("arm") for arm in one["arms"].values()} for one in (tree, old)]
+    except (EdgedistillError, KeyError, AttributeError):
+        return False
+    return bool(old.get("recipe") == tree["recipe"] and kinds[0] <= kinds[1])

@@ -17,11 +17,13 @@ from edgedistill.arms import DISTILLED, PLAIN
 from edgedistill.compute.effort import Effort
 from edgedistill.compute.ledger import Ledger, Row, row
 from edgedistill.data.sources import open_source
+from edgedistill.effortplan import Probe
 from edgedistill.effortview import answer_json, answer_view
 from edgedistill.ledgering import judged_by, settings_for
 from edgedistill.progress import silent
 from edgedistill.recipe import Layered, compose
 from edgedistill.spending import spend
+from edgedistill.studyfile import NAME
 from tests.build_parts import Ran, make_images, tool
 
 OPTIONS = {
@@ -140,5 +142,16 @@ def test_probes_fill_the_ledger_and_are_made_once(
     assert sorted(one.kind for one in found.rows) == ["distilled", "distilled", "plain", "plain"]
     assert "2 trainings of the 12 that a law takes at least" in ran.text
     before = ledger.path.read_bytes()
-    again = ask(data, "--compute", "4s")
+    again = ask(
+        data, "--compute", "40s", "--probe"
+    )  # would be longer ones if they were chosen anew
     assert again.code == 0 and ledger.path.read_bytes() == before
+    assert "all 4 runs were done before" in again.text
+
+
+def test_probes_of_students_with_long_like_names_are_all_made() -> None:
+    names = ("tf_efficientnet_lite0", "tf_efficientnet_lite2", "tf_mobilenetv3_small_minimal_100")
+    probes = [Probe(n, 1_000_000, 300, taught, 1.0, 1.0) for n in names for taught in (True, False)]
+    arms = effortplan.probe_study(compose(None, {}, {}), probes, "probe-x")["arms"]
+    assert [arm["student"]["model"] for arm in arms.values()] == [n for n in names for _ in "12"]
+    assert all(NAME.fullmatch(name) for name in arms)

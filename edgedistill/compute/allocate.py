@@ -61,8 +61,8 @@ class Images:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A configuration, what it costs by part, and what the laws say of it; `None` where there is no such law."""
+class Training:
+    """A configuration, and what it costs by part."""
 
     pupil: Pupil
     way: Way
@@ -72,6 +72,12 @@ class Choice:
     epochs: int
     seconds: Mapping[str, float]
     flops: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Choice(Training):
+    """A configuration with what the laws say of it; `None` where there is no such law."""
+
     error: Said
     loss: Said | None
 
@@ -157,24 +163,10 @@ def ranked(
             if not way.taught or of is not None or "alone" not in known.loss.fitted.form.reads:
                 losses = known.loss.say_all(_asked(own, of, error=False, seen=images))
         choices += [
-            Choice(
-                p.pupil, p.way, p.master, p.targets, p.views, p.epochs, p.seconds, p.flops, error, loss
-            )
-            for p, error, loss in zip(own, errors, losses, strict=True)
-        ]  # fmt: skip
+            Choice(**vars(plan), error=error, loss=loss)
+            for plan, error, loss in zip(own, errors, losses, strict=True)
+        ]
     return sorted(choices, key=lambda c: (bool(c.outside), c.error.value, sum(c.seconds.values())))
-
-
-@dataclass(frozen=True)
-class _Plan:
-    pupil: Pupil
-    way: Way
-    master: Master | None
-    targets: str | None
-    views: int | None
-    epochs: int
-    seconds: Mapping[str, float]
-    flops: Mapping[str, float]
 
 
 def _plans(
@@ -184,7 +176,7 @@ def _plans(
     images: Images,
     effort: Effort,
     scenario: Scenario,
-) -> list[_Plan]:
+) -> list[Training]:
     found = []
     for master in masters:
         for targets in ("stored", "live") if master is not None else (None,):
@@ -207,7 +199,7 @@ def _plan(
     images: Images,
     epochs: int,
     scenario: Scenario,
-) -> _Plan:
+) -> Training:
     seen, views = epochs * images.train, None
     step = pupil.train_s if master is None else pupil.taught_s
     seconds = [seen * step + epochs * images.val * pupil.validate_s]
@@ -217,19 +209,21 @@ def _plan(
         passed = images.train * views
         seconds += [passed * master.pass_s, master.prepare_s]
         flops += [passed * master.pass_flops, master.prepare_flops]
-    return _Plan(
+    return Training(
         pupil, way, master, targets, views, epochs, bill(scenario, *seconds), bill(scenario, *flops)
     )  # fmt: skip
 
 
-def _pays(effort: Effort, plan: _Plan) -> bool:
+def _pays(effort: Effort, plan: Training) -> bool:
     if effort.seconds is not None:
         return sum(plan.seconds.values()) <= effort.seconds
     assert effort.flops is not None
     return sum(plan.flops.values()) <= effort.flops
 
 
-def _asked(plans: Sequence[_Plan], base: Law | None, *, error: bool, seen: Images) -> list[Asked]:
+def _asked(
+    plans: Sequence[Training], base: Law | None, *, error: bool, seen: Images
+) -> list[Asked]:
     found = []
     for plan in plans:
         value = None
