@@ -117,10 +117,17 @@ def answer(
 
 
 def pupils_of(planned: Plan) -> list[Candidate]:
-    """The chosen student and the others that fit, each once, the best first."""
-    found: dict[str, Candidate] = {}
-    for candidate in [planned.chosen, *planned.runners_up]:
-        if candidate.fits != "no" and candidate.input_size == planned.chosen.input_size:
+    """The chosen student and the others that fit and begin as it does, each once, the best first.
+
+    Pretrained and random starts have laws of their own, and each law takes trainings of its own.
+    """
+    chosen, found = planned.chosen, dict[str, Candidate]()
+    for candidate in [chosen, *planned.runners_up]:
+        alike = (candidate.input_size, candidate.pretrained) == (
+            chosen.input_size,
+            chosen.pretrained,
+        )
+        if candidate.fits != "no" and alike:
             found.setdefault(candidate.model, candidate)
     return list(found.values())[:MOST_PUPILS]
 

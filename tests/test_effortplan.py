@@ -22,6 +22,7 @@ from edgedistill.effortview import answer_json, answer_view
 from edgedistill.ledgering import judged_by, settings_for
 from edgedistill.progress import silent
 from edgedistill.recipe import Layered, compose
+from edgedistill.result import Candidate, Plan
 from edgedistill.spending import spend
 from edgedistill.studyfile import NAME
 from tests.build_parts import Ran, make_images, tool
@@ -155,3 +156,17 @@ def test_probes_of_students_with_long_like_names_are_all_made() -> None:
     arms = effortplan.probe_study(compose(None, {}, {}), probes, "probe-x")["arms"]
     assert [arm["student"]["model"] for arm in arms.values()] == [n for n in names for _ in "12"]
     assert all(NAME.fullmatch(name) for name in arms)
+
+
+def test_students_that_begin_otherwise_are_left_to_laws_of_their_own() -> None:
+    facts = {"precision": "int8", "params": 1, "macs": 1, "size_bytes": 1, "reason": "it fits"}
+
+    def one(model: str, pretrained: bool, size: int = 64, fits: str = "safe") -> Candidate:
+        return Candidate.model_validate(
+            {**facts, "model": model, "input_size": size, "pretrained": pretrained, "fits": fits}
+        )
+
+    others = [one("b", False), one("c", True), one("c", True), one("d", True, 96)]
+    others.append(one("e", True, fits="no"))
+    plan = Plan(considered=6, chosen=one("a", True), runners_up=others)
+    assert [pupil.model for pupil in effortplan.pupils_of(plan)] == ["a", "c"]
