@@ -68,7 +68,7 @@ class Planned:
         }
         if self.teacher is None:
             return {"arm": "plain", **arm}
-        return {**arm, "teacher": TEACHERS[self.teacher]}
+        return {**arm, "teacher": dict(TEACHERS[self.teacher])}  # a copy: YAML would write an alias
 
     def is_of(self, row: Row) -> bool:
         """Whether a row is of this run."""

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgedistill import crew
 from edgedistill.arms import DISTILLED
 from edgedistill.errors import EdgedistillError, MissingExtraError, StoppedError, UsageError
@@ -136,19 +138,26 @@ class Search:
                         found = optuna.trial.Trial(journal, old._trial_id)
                         break
                 if found is None and len(known) < self.wanted:
-                    choices = {
-                        factor: optuna.distributions.CategoricalDistribution(levels)
-                        for factor, levels in self.space.levels.items()
-                    }
-                    # by number, so that a trial does not depend on who asks for it, and no two begin alike
-                    journal.sampler = optuna.samplers.TPESampler(
-                        seed=self.study.seeds[0] + len(known),
-                        n_startup_trials=FIRST,
-                        constant_liar=True,
-                    )
-                    found = journal.ask(choices)
+                    found = journal.ask()
                     held.enter_context(run.locks.claimed(f"trials/{found.number}"))
+                if found is not None:
+                    self._choose(journal, found)
             yield found
+
+    def _choose(self, journal: Any, trial: Any) -> None:
+        """Give a trial the levels it lacks: all of a new one, the rest of one whose process was lost between two.
+
+        The sampler is of trial and factor, so that a level does not depend on who asks for it, and no two trials
+        begin alike.
+        """
+        import optuna
+
+        for k, (factor, levels) in enumerate(self.space.levels.items()):
+            seed = np.random.SeedSequence([self.study.seeds[0], trial.number, k]).generate_state(1)
+            journal.sampler = optuna.samplers.TPESampler(
+                seed=int(seed[0]), n_startup_trials=FIRST, constant_liar=True
+            )
+            trial.suggest_categorical(factor, levels)
 
     def _do(self, journal: Any, trial: Any, run: RunDir, face: Face) -> None:
         from optuna.trial import TrialState

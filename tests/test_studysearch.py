@@ -132,6 +132,27 @@ def asked_alone(file: Path, out: Path, count: int) -> list[dict[str, str]]:
     return found
 
 
+@pytest.mark.parametrize("chosen", [0, 1])
+def test_a_trial_whose_process_was_lost_while_it_was_chosen_gets_the_levels_it_lacks(
+    tmp_path: Path, data: Path, chosen: int
+) -> None:
+    file = factored(tmp_path, data)
+    alone = asked_alone(file, tmp_path / "alone", 3)
+    search = Search(load_study(file), tmp_path / "out", "edgedistill study", 3)
+    with RunDir(search.out, shared=True) as run:
+        journal = search._journal()
+        lost = journal.ask()
+        for factor in list(search.space.levels)[:chosen]:
+            lost.suggest_categorical(factor, search.space.levels[factor])
+        half = dict(lost.params)
+        with search._next(journal, run) as trial:
+            assert trial.number == 0 and half.items() <= trial.params.items()
+            assert trial.params == alone[0] | half
+            journal.tell(trial, 0.5)
+        with search._next(journal, run) as trial:
+            assert trial.number == 1 and trial.params == alone[1]
+
+
 class Counted:
     """What Optuna is told of a trial."""
 
