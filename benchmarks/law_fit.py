@@ -27,6 +27,8 @@ DISTILLATION = {
     "c0": 2.549, "c1": 522.6, "f1": 0.090, "log_d1": np.log(1.315),
 }  # fmt: skip
 STARTS, DRAWS, SEEDS, FURTHER = 32, 60, 6, 4.0
+AGAIN = 6
+"""Starts of each resampled fit."""
 
 
 def main() -> None:
@@ -112,11 +114,20 @@ def _coefficients() -> None:
     for seed in range(SEEDS):
         runs = _runs(seed)
         law = fitting.fit(
-            form, runs, _noisy(form.loss(truth, runs), seed), bootstrap=DRAWS, followed=16
+            form,
+            runs,
+            _noisy(form.loss(truth, runs), seed),
+            bootstrap=DRAWS,
+            followed=16,
+            starts=AGAIN,
         )
         far = _beside(FURTHER * runs.size, FURTHER * runs.seen, runs.teacher)
         off = float(np.abs(law.loss(far) / form.loss(truth, far) - 1).max())
-        cells = ["{:.2f} to {:.2f}".format(*law.interval(name, 0.95)) for name in names]
+        bounds = {name: law.interval(name, 0.95) for name in names}
+        cells = [
+            f"{low:.2f} to {high:.2f}" + ("" if low <= DISTILLATION[name] <= high else " (not)")
+            for name, (low, high) in bounds.items()
+        ]
         print(f"| {seed} | " + " | ".join(cells) + f" | {100 * off:.2f} % |", flush=True)
 
 

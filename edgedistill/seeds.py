@@ -1,4 +1,4 @@
-"""Is it more than the seed? Differences of arms over runs that differ in their seed alone: numpy only."""
+"""Is it more than chance? Differences of arms over runs that differ in their seed alone: numpy only."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
+from edgedistill import metrics
 from edgedistill.metrics import Z95
-from edgedistill.result import SeedGain
+from edgedistill.result import Gain, SeedGain
+
+Bools = npt.NDArray[np.bool_]
 
 T_975 = (
     12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281, 2.2010, 2.1788,
@@ -40,6 +44,30 @@ def seed_gain(new: Sequence[float], old: Sequence[float], against: str) -> SeedG
     else:
         words = f"a {'gain' if mean > 0 else 'loss'} of {100 * abs(mean):.1f} points {evidence}"
     return SeedGain(against=against, value=mean, ci95=(low, high), seeds=n, words=words)
+
+
+def image_gain(new: Bools, old: Bools, against: str) -> Gain:
+    """Gain of an arm over another on the same images and seeds: both arrays are (seeds, images), right or wrong.
+
+    With one seed it is McNemar's test with Newcombe's interval. With more, the answers of several seeds to one image
+    are not independent: the difference of an image is its mean over seeds, and interval and p come from the normal
+    distribution of the mean over images.
+    """
+    if len(new) == 1:
+        return metrics.paired_gain(new[0], old[0], against)
+    gaps = (new.astype(np.float64) - old).mean(axis=0)
+    value, n = float(gaps.mean()), gaps.size
+    error = float(gaps.std(ddof=1)) / math.sqrt(n) if n > 1 else 0.0
+    p_value = math.erfc(abs(value) / error / math.sqrt(2)) if error else float(value == 0)
+    half = Z95 * error
+    low, high = max(-1.0, value - half), min(1.0, value + half)
+    gain = Gain(against=against, value=value, ci95=(low, high), p_value=p_value, words="")
+    how = f"95 % interval {100 * low:+.1f} to {100 * high:+.1f}, {n} images, {len(new)} seeds"
+    if metrics.measurable(gain):
+        words = f"a {'gain' if value > 0 else 'loss'} of {100 * abs(value):.1f} points ({how})"
+    else:
+        words = f"no measurable gain: {100 * value:+.1f} points ({how})"
+    return gain.model_copy(update={"words": words})
 
 
 def student_t(degrees: int) -> float:

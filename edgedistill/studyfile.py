@@ -22,6 +22,7 @@ from edgedistill.document import describe
 from edgedistill.errors import RecipeError, UsageError, nearest, unknown
 from edgedistill.recipe import Layered, Recipe, leaves, read_yaml, replace, validate
 from edgedistill.schema import Section
+from edgedistill.studyclaims import Claim, claims_faults
 from edgedistill.studyfactors import Level, levels_of
 
 KINDS = (PLAIN, DISTILLED, SYNTH, PROBE, FINETUNE)
@@ -60,6 +61,7 @@ class Study:
     seeds: tuple[int, ...]
     baseline: str
     arms: tuple[StudyArm, ...]
+    claims: tuple[Claim, ...] = ()
 
     def chosen(self, only: tuple[str, ...]) -> tuple[StudyArm, ...]:
         """The arms that `only` names, or whose factor it names, in the order of the file; all where it is empty.
@@ -108,6 +110,7 @@ class StudyFile(Section):
         Field(default={}, max_length=MOST_ARMS)
     )
     factors: Any = None
+    claims: list[Claim] = Field(default=[], max_length=MOST_ARMS)
 
 
 def load_study(path: Path, seeds: int | None = None) -> Study:
@@ -140,6 +143,7 @@ def load_study(path: Path, seeds: int | None = None) -> Study:
     baseline = tree.get("baseline")
     if isinstance(baseline, str) and arms and baseline not in arms:
         problems.append(f"baseline  {unknown('arm', baseline, arms)}")
+    problems += claims_faults(outline.claims if outline else (), arms)
     if problems or outline is None:
         raise RecipeError(str(path), problems)
     first = found[0].layered.recipe.seed
@@ -148,6 +152,7 @@ def load_study(path: Path, seeds: int | None = None) -> Study:
         seeds=tuple(first + k for k in range(seeds or outline.seeds)),
         baseline=outline.baseline or found[0].name,
         arms=tuple(found),
+        claims=tuple(outline.claims),
     )
 
 

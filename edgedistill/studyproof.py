@@ -16,9 +16,10 @@ from edgedistill.compute.ledger import Row
 from edgedistill.findings import environment
 from edgedistill.ledgering import logits_in, row_of
 from edgedistill.proof import flops_of, seconds_of
-from edgedistill.result import Gain, SeedGain
+from edgedistill.result import SeedGain
 from edgedistill.rundir import Done, now_utc
-from edgedistill.seeds import seed_gain, student_t
+from edgedistill.seeds import image_gain, seed_gain, student_t
+from edgedistill.studyclaims import judged
 from edgedistill.studyfile import Study
 from edgedistill.studyresult import (
     Mean,
@@ -83,6 +84,11 @@ def assemble(
             test_sha256=builds[study.baseline].test_key,
         ),
         arms=arms,
+        claims=judged(
+            study.claims,
+            {name: {run.arm.seed: run.right for run in found} for name, found in runs.items()},
+            len(study.seeds),
+        ),
         seconds_spent=_spent([run for found in runs.values() for run in found]),
         headline=headline(arms, study.baseline),
         remarks=_remarks(study, arms),
@@ -209,30 +215,6 @@ def _seed_gain(pairs: Sequence[tuple[Run, Run]], against: str) -> SeedGain:
         words = f"{100 * found.value:+.1f} points, and the seed changes neither arm"
         return found.model_copy(update={"ci95": None, "words": words})
     return found
-
-
-def image_gain(new: Bools, old: Bools, against: str) -> Gain:
-    """Gain of an arm over another on the same images and seeds: both arrays are (seeds, images), right or wrong.
-
-    With one seed it is McNemar's test with Newcombe's interval. With more, the answers of several seeds to one image
-    are not independent: the difference of an image is its mean over seeds, and interval and p come from the normal
-    distribution of the mean over images.
-    """
-    if len(new) == 1:
-        return metrics.paired_gain(new[0], old[0], against)
-    gaps = (new.astype(np.float64) - old).mean(axis=0)
-    value, n = float(gaps.mean()), gaps.size
-    error = float(gaps.std(ddof=1)) / math.sqrt(n) if n > 1 else 0.0
-    p_value = math.erfc(abs(value) / error / math.sqrt(2)) if error else float(value == 0)
-    half = metrics.Z95 * error
-    low, high = max(-1.0, value - half), min(1.0, value + half)
-    gain = Gain(against=against, value=value, ci95=(low, high), p_value=p_value, words="")
-    how = f"95 % interval {100 * low:+.1f} to {100 * high:+.1f}, {n} images, {len(new)} seeds"
-    if metrics.measurable(gain):
-        words = f"a {'gain' if value > 0 else 'loss'} of {100 * abs(value):.1f} points ({how})"
-    else:
-        words = f"no measurable gain: {100 * value:+.1f} points ({how})"
-    return gain.model_copy(update={"words": words})
 
 
 def _clear(arm: StudyArm) -> bool:

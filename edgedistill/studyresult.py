@@ -87,6 +87,25 @@ class StudyArm(Document):
     teacher: StudyTeacher | None = None
 
 
+Verdict = Literal["holds here", "does not hold here", "cannot be told", "not run yet"]
+
+
+class StudyClaim(Document):
+    """A claim that arm `better` has more than `by` (a share of the images) over arm `than`, with what the runs say.
+
+    It holds where both gains lie above `by` with their whole 95 % intervals, does not hold where both lie below.
+    """
+
+    says: str
+    source: str | None = None
+    better: str
+    than: str
+    by: Finite = 0.0
+    seed_gain: SeedGain | None = None
+    image_gain: Gain | None = None
+    verdict: Verdict
+
+
 class StudyData(Document):
     """The images that every arm is tested on."""
 
@@ -113,6 +132,7 @@ class StudyResult(Sealed):
     environment: Environment
     data: StudyData
     arms: list[StudyArm]
+    claims: list[StudyClaim] = []
     seconds_spent: Seconds
     headline: str
     remarks: list[str] = []

@@ -44,7 +44,7 @@ TOP = (  # above the rooms, from the lowest up
     ),
     ("options", "stages", "planning", "findings", "measuring", "attempts", "synthvalues"),
     ("teaching", "arms", "synthesis"),
-    ("studyfactors",),
+    ("studyfactors", "studyclaims"),
     ("proof", "studyfile", "synthstage"),
     ("ledgering",),
     ("trained", "classnames"),

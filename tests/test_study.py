@@ -22,6 +22,7 @@ from edgedistill.studyproof import Run
 from edgedistill.studyresult import StudyResult, load
 from tests.build_parts import SMALL, events, make_images, tool
 
+CLAIMS = [{"says": "Softened outputs help", "better": "kd", "than": "plain", "by": -60}]
 ARMS = {"plain": {"arm": "plain"}, "kd": {"distill": {"method": "kd"}}, "au": None}
 
 
@@ -37,6 +38,7 @@ def study_file(folder: Path, data: Path, **facts: object) -> Path:
         },
         "seeds": 2,
         "arms": ARMS,
+        "claims": [] if "arms" in facts else CLAIMS,
     }
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(tree | facts, sort_keys=False))
@@ -141,6 +143,11 @@ def test_every_number_follows_from_the_stored_logits(done: tuple[Path, Path]) ->
         assert arm.teacher.top1.value == metrics.top1(logits, labels_of(done[1]))
         assert "teacher preparation" in arm.seconds_parts
     assert study.arms[1].teacher == study.arms[2].teacher
+    (claim,) = study.claims
+    assert (claim.better, claim.than, claim.by) == ("kd", "plain", -0.6)
+    assert (claim.seed_gain, claim.image_gain) == (
+        study.arms[1].seed_gain, study.arms[1].image_gain,
+    )  # fmt: skip
 
 
 def test_the_plain_arm_of_a_study_is_that_of_a_build(

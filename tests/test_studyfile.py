@@ -134,6 +134,11 @@ def test_every_problem_is_told_at_once_with_its_path(tmp_path: Path) -> None:
         ({"arms": {"a": {"arm": "distilled+synthetic", "synth": {"images": "auto"}}}}, "needs a number of synthetic"),
         ({"arms": {"a": {}}, "name": "../up"}, "name  a name has 1 to 40"),
         ({"arms": {"..": {}}}, "arms...  a name has 1 to 40"),
+        ({"arms": {"a": {}}, "claims": 3}, "claims  input should be a valid list"),
+        ({"arms": {"a": {}}, "claims": [{"says": "x", "better": "a", "than": "b"}]}, "claims.0.than  unknown arm"),
+        ({"arms": {"a": {}}, "claims": [{"says": "", "better": "a", "than": "a"}]}, "claims.0.says  string"),
+        ({"arms": {"a": {}}, "claims": [{"says": "x", "better": "a", "than": "a"}]}, "compares arm a with itself"),
+        ({"arms": {"a": {}, "b": {}}, "claims": [{"says": "x", "better": "a", "than": "b", "by": 1e9}]}, "claims.0.by"),
     ],
 )  # fmt: skip
 def test_a_fault_is_one_clear_paragraph(tmp_path: Path, tree: Any, words: str) -> None:

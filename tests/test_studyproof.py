@@ -12,7 +12,8 @@ import pytest
 from study_samples import CROWD, make_study, unrun
 
 from edgedistill import metrics
-from edgedistill.studyproof import headline, image_gain, mean_of
+from edgedistill.seeds import image_gain
+from edgedistill.studyproof import headline, mean_of
 from edgedistill.studyrun import Unit, seconds_left
 
 

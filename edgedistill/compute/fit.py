@@ -87,11 +87,14 @@ def fit(
     bootstrap: int = 200,
     seed: int = 0,
     followed: int = FOLLOWED,
+    starts: int = 0,
     rough: bool = False,
 ) -> Fitted:
     """Fit a form to the losses (R,) of runs; `rough`: with the largest delta alone, to compare forms.
 
-    Raises `ValueError` with fewer runs than parameters, or a loss that is not above 0.
+    A resampled fit starts from the end of the first, and from so many `starts` of the grid. What the law says needs
+    none of them; an interval of one coefficient does where others can make up for it (alpha for gamma), as a descent
+    does not walk the whole valley. Raises `ValueError` with fewer runs than parameters, or a loss that is not above 0.
     """
     if len(runs) <= len(form.parameters):
         raise ValueError(
@@ -101,13 +104,16 @@ def fit(
         raise ValueError("a loss must be finite and above 0")
     seen = np.log(loss)
     deltas = SOFTER[:1] if rough else (*SOFTER, DELTA)
-    ends = _ends(form, runs, seen, followed, deltas)
+    near = _near(form, runs, seen)
+    ends = _ends(form, runs, seen, near[:followed], deltas)
     values = ends[0][1]
     good = [end for worth, end in ends if worth <= AS_GOOD * ends[0][0]][:AGAIN]
+    good += list(near[:starts])
+    steps = deltas if starts else deltas[-2:]
     rng, draws = np.random.default_rng(seed), []
     for _ in range(bootstrap):
         which = rng.integers(0, len(runs), len(runs))
-        own = [_descend(form, end, runs[which], seen[which], deltas[-2:]) for end in good]
+        own = [_descend(form, start, runs[which], seen[which], steps) for start in good]
         draws.append(min(own, key=lambda pair: pair[0])[1])
     said = form.log_loss(values, runs)[0]
     found = np.array(draws) if draws else values[None]
@@ -126,10 +132,8 @@ def _bounds(form: Form) -> tuple[Array, Array]:
     return np.array([p.low for p in form.parameters]), np.array([p.high for p in form.parameters])
 
 
-def _ends(
-    form: Form, runs: Runs, seen: Array, followed: int, deltas: Sequence[float]
-) -> list[tuple[float, Array]]:
-    """Different ends of descents from the best starts of the grid, the best first."""
+def _near(form: Form, runs: Runs, seen: Array) -> Array:
+    """The starts of the grid (G, P), those first that say the runs best."""
     grid = starts_of(form)
     grid = grid[:: -(-len(grid) // MOST_STARTS)]
     some = slice(None, None, -(-len(runs) // LOOKED_AT))
@@ -139,8 +143,15 @@ def _ends(
             for part in (grid[k : k + CHUNK] for k in range(0, len(grid), CHUNK))
         ]
     )
-    chosen = grid[np.argsort(first, kind="stable")[:followed]]
-    ends = [_descend(form, start, runs, seen, deltas) for start in chosen]
+    ordered: Array = grid[np.argsort(first, kind="stable")]
+    return ordered
+
+
+def _ends(
+    form: Form, runs: Runs, seen: Array, starts: Array, deltas: Sequence[float]
+) -> list[tuple[float, Array]]:
+    """Different ends of descents from starts (G, P), the best first."""
+    ends = [_descend(form, start, runs, seen, deltas) for start in starts]
     ends.sort(key=lambda pair: pair[0])
     different: list[tuple[float, Array]] = []
     for end in ends:

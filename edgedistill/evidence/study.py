@@ -17,7 +17,7 @@ from edgedistill.evidence.view.markdown import name, prose, table
 from edgedistill.evidence.view.studychart import interval_of, study_chart
 from edgedistill.files import write_atomic
 from edgedistill.result import Gain, SeedGain
-from edgedistill.studyresult import StudyArm, StudyResult
+from edgedistill.studyresult import StudyArm, StudyClaim, StudyResult
 
 NOT_RUN = "not run yet"
 HEADS = (
@@ -66,6 +66,16 @@ def gains(study: StudyResult, arm: StudyArm) -> tuple[str, str]:
     if arm.name == study.baseline:
         return "the baseline", "the baseline"
     return gain(arm.seed_gain), gain(arm.image_gain)
+
+
+def sides(claim: StudyClaim) -> str:
+    """What a claim compares: `kd over plain`, and by how much where that is not 0."""
+    than = f"{claim.better} over {claim.than}"
+    return (
+        f"{than}, by more than {100 * claim.by:+g} points".replace("-", "\u2212")
+        if claim.by
+        else than
+    )
 
 
 def value(found: object) -> str:
@@ -154,9 +164,38 @@ def console(study: StudyResult, page: Path | None = None) -> RenderableType:
         Text(figures.short(legend, 1000), "dim"),
         *[Text(figures.short(remark, 1000)) for remark in study.remarks],
     ]  # fmt: skip
+    if study.claims:
+        parts += [Text(), _claims(study)]
     if page is not None:
         parts += [Text(), Text(figures.short(f"Study: {page}", 1000))]
     return Group(*parts)
+
+
+def _claims(study: StudyResult) -> Table:
+    """Claims in the terminal, each with its verdict."""
+    shown = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="dim", padding=(0, 1, 0, 0))
+    shown.show_edge = False
+    by = "seed" if len(study.seeds) > 1 else "image"
+    for head in ("Claim", f"Gain by {by}, points", "Verdict"):
+        shown.add_column(head, overflow="fold")
+    for claim in study.claims:
+        found = claim.seed_gain if len(study.seeds) > 1 else claim.image_gain
+        bold = "bold" if claim.verdict.endswith("here") else "dim"
+        said = Text(figures.short(claim.says, 300))
+        shown.add_row(said, gain(found, 1), Text(claim.verdict, bold))
+    return shown
+
+
+def _claims_table(study: StudyResult) -> str:
+    rows = [
+        [
+            prose(claim.says), prose(claim.source or ""), prose(sides(claim)), gain(claim.seed_gain),
+            gain(claim.image_gain), claim.verdict,
+        ]
+        for claim in study.claims
+    ]  # fmt: skip
+    heads = ["Claim", "Source", "Compared", "Gain by seed", "Gain by image", "Verdict"]
+    return table(heads, rows)
 
 
 def markdown(study: StudyResult) -> str:
@@ -178,6 +217,7 @@ def markdown(study: StudyResult) -> str:
         f"Gains in points over {name(study.baseline)}; interval of top-1: {seeds_words(study)}.",
         *[f"{prose(words)}." for words in teachers(study)],
         *[f"> {prose(remark)}" for remark in study.remarks],
+        *(["### Claims", _claims_table(study)] if study.claims else []),
         "### Seeds",
         _seed_table(study.arms),
         "### What the arms change",
@@ -227,6 +267,7 @@ def html(study: StudyResult) -> str:
         "gain": gain,
         "changes": changes,
         "flops": flops,
+        "sides": sides,
         "teachers": teachers(study),
         "seeds_words": seeds_words(study),
         "not_run": NOT_RUN,

@@ -63,9 +63,9 @@ def test_the_supervised_law_is_found_from_200_noisy_runs(seed: int) -> None:
 
 
 def test_the_distillation_law_is_found_from_200_noisy_runs() -> None:
-    runs, form = spread(3), distillation()
+    runs, form = spread(1), distillation()
     truth = form.array(TAUGHT)
-    law = fit(form, runs, noisy(form.loss(truth, runs), 3), bootstrap=30, followed=16)
+    law = fit(form, runs, noisy(form.loss(truth, runs), 1), bootstrap=20, followed=16, starts=4)
     for name in ("alpha", "beta", "gamma"):
         low, high = law.interval(name, 0.95)
         assert low <= TAUGHT[name] <= high, name

@@ -9,9 +9,16 @@ import numpy as np
 
 from edgedistill import metrics
 from edgedistill.result import Environment
-from edgedistill.seeds import seed_gain
-from edgedistill.studyproof import headline, image_gain, mean_of
-from edgedistill.studyresult import SeedRun, StudyArm, StudyData, StudyResult, StudyTeacher
+from edgedistill.seeds import image_gain, seed_gain
+from edgedistill.studyproof import headline, mean_of
+from edgedistill.studyresult import (
+    SeedRun,
+    StudyArm,
+    StudyClaim,
+    StudyData,
+    StudyResult,
+    StudyTeacher,
+)
 
 TEST = 2000
 CROWD = (
@@ -69,6 +76,16 @@ def make_arm(
     )  # fmt: skip
 
 
+def _claim(arms: Sequence[StudyArm], place: int) -> StudyClaim:
+    """A claim about an arm and the baseline."""
+    arm = arms[place]
+    return StudyClaim(
+        says=f"Better is {arm.name}", source="Hinton et al. 2015" if place else None, better=arm.name, than="plain",
+        by=-0.005 * place, seed_gain=arm.seed_gain, image_gain=arm.image_gain,
+        verdict="holds here" if place else "cannot be told",
+    )  # fmt: skip
+
+
 def make_study(
     arms: Sequence[tuple[str, str, float, float, float]] = CROWD, seeds: int = 3, **facts: Any
 ) -> StudyResult:
@@ -90,6 +107,7 @@ def make_study(
             test_sha256="0" * 64,
         ),
         "arms": made, "seconds_spent": 1234.5, "headline": headline(made, arms[0][0]),
+        "claims": [_claim(made[1:], place) for place in range(min(2, len(made) - 1))],
         "remarks": ["The arm that is best of several on the same test images is flattered by that choice."],
     }  # fmt: skip
     return StudyResult(**(found | facts))

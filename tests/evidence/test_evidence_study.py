@@ -59,8 +59,8 @@ def test_the_table_of_one_seed_shows_gains_by_image() -> None:
 def test_the_markdown_is_tables_with_every_arm_and_every_run() -> None:
     study = make_study()
     page = MarkdownIt("commonmark").enable("table").render(views.markdown(study))
-    assert page.count("<table>") == 3
-    assert page.count("<tr>") == 3 + 8 + 24 + 8
+    assert page.count("<table>") == 4
+    assert page.count("<tr>") == 4 + 8 + 24 + 8 + 2
     for arm in study.arms:
         assert f"<code>{arm.name}</code>" in page
         assert views.top1(arm) in page
@@ -85,6 +85,24 @@ def test_levels_stand_under_their_factor_in_every_view() -> None:
     assert "Factor" not in views.markdown(study)
 
 
+def test_claims_stand_in_every_view_with_what_is_compared_and_the_verdict() -> None:
+    study = make_study()
+    first, second = study.claims
+    assert views.sides(first) == "kd over plain"
+    assert views.sides(second) == "align_uniform over plain, by more than \u22120.5 points"
+    lines = shown(study).splitlines()
+    row = next(line for line in lines if line.startswith(second.says))
+    assert views.gain(second.seed_gain, 1) in row and row.rstrip().endswith("holds here")
+    page, text = views.html(study), views.markdown(study)
+    for words in (first.says, second.says, "Hinton et al. 2015", views.sides(second)):
+        assert words in page
+        assert words.replace("_", "\\_") in text or words in text
+    assert page.count(">holds here</span>") == page.count(">cannot be told</span>") == 1
+    bare = study.model_copy(update={"claims": []})
+    assert "claims" not in views.html(bare).lower() and "Claims" not in views.markdown(bare)
+    assert "Claim" not in shown(bare)
+
+
 def test_arms_that_have_not_run_say_so_everywhere() -> None:
     study = unrun(make_study(), "dkd", "finetune")
     for text in (shown(study), views.markdown(study), views.html(study)):
@@ -97,7 +115,10 @@ def test_arms_that_have_not_run_say_so_everywhere() -> None:
 
 def test_a_hostile_name_is_text_and_nothing_else() -> None:
     evil = "<script>alert(1)</script>"
-    study = make_study(study=HOSTILE[0], command=evil, headline=f"{evil} is best", remarks=[evil])
+    told = [c.model_copy(update={"says": evil, "source": evil}) for c in make_study().claims]
+    study = make_study(
+        study=HOSTILE[0], command=evil, headline=f"{evil} is best", remarks=[evil], claims=told
+    )
     page = views.html(study)
     assert "<script" not in page
     assert "&lt;script&gt;" in page
