@@ -13,6 +13,7 @@ from rich.text import Text
 
 from edgedistill.evidence.report import environment, style
 from edgedistill.evidence.view import figures, svg
+from edgedistill.evidence.view.factorchart import factor_chart
 from edgedistill.evidence.view.markdown import name, prose, table
 from edgedistill.evidence.view.studychart import interval_of, study_chart
 from edgedistill.files import write_atomic
@@ -20,6 +21,8 @@ from edgedistill.result import Gain, SeedGain
 from edgedistill.studyresult import StudyArm, StudyClaim, StudyResult
 
 NOT_RUN = "not run yet"
+CROWDED = 30
+"""More arms than this have no room for their names in a chart of points."""
 HEADS = (
     "Arm", "Test top-1", "95 % interval", "Validation", "Gain by seed", "Gain by image", "Training", "In all",
 )  # fmt: skip
@@ -186,7 +189,8 @@ def _claims(study: StudyResult) -> Table:
     return shown
 
 
-def _claims_table(study: StudyResult) -> str:
+def claims_table(study: StudyResult) -> str:
+    """Claims with their verdicts as a table in Markdown."""
     rows = [
         [
             prose(claim.says), prose(claim.source or ""), prose(sides(claim)), gain(claim.seed_gain),
@@ -217,7 +221,7 @@ def markdown(study: StudyResult) -> str:
         f"Gains in points over {name(study.baseline)}; interval of top-1: {seeds_words(study)}.",
         *[f"{prose(words)}." for words in teachers(study)],
         *[f"> {prose(remark)}" for remark in study.remarks],
-        *(["### Claims", _claims_table(study)] if study.claims else []),
+        *(["### Claims", claims_table(study)] if study.claims else []),
         "### Seeds",
         _seed_table(study.arms),
         "### What the arms change",
@@ -259,7 +263,8 @@ def html(study: StudyResult) -> str:
     context = {
         "s": study,
         "style": style(),
-        "chart": study_chart(study),
+        "factors": factor_chart(study),
+        "chart": study_chart(study) if len(study.arms) <= CROWDED else None,
         "parts": parts,
         "top1": top1,
         "interval": interval,
@@ -277,7 +282,7 @@ def html(study: StudyResult) -> str:
 
 def picture(study: StudyResult) -> str | None:
     """The chart as an SVG file of its own, for other documents; `None` where no arm has run."""
-    chart = study_chart(study)
+    chart = factor_chart(study) or study_chart(study)
     return None if chart is None else svg.alone(chart, style("chart"))
 
 

@@ -16,6 +16,7 @@ from study_samples import CROWD, make_arm, make_study, teacher, unrun
 from edgedistill.errors import DocumentError
 from edgedistill.evidence import study as views
 from edgedistill.evidence.view import studychart as chart
+from edgedistill.evidence.view.factorchart import LEFT, factor_chart
 from edgedistill.studyresult import StudyResult, load
 
 
@@ -83,6 +84,39 @@ def test_levels_stand_under_their_factor_in_every_view() -> None:
     assert told[0].startswith("| Factor | Arm |")
     assert told[3].startswith(f"| `loss` | `{first}` |")
     assert "Factor" not in views.markdown(study)
+
+
+def of_factors(study: StudyResult, *names: str) -> StudyResult:
+    """The same study, its arms but the first as levels of factors."""
+    levels = [study.arms[0]]
+    for k, arm in enumerate(study.arms[1:]):
+        levels.append(arm.model_copy(update={"factor": names[k * len(names) // len(study.arms)]}))
+    return study.model_copy(update={"arms": levels})
+
+
+def test_the_chart_of_factors_has_a_line_for_each_level_with_both_intervals_and_its_number() -> (
+    None
+):
+    study = of_factors(make_study(), "loss", "<b>")
+    drawn = str(factor_chart(study))
+    assert drawn.count('class="factor"') == 2 and "&lt;b&gt;" in drawn
+    assert drawn.count("<circle") == drawn.count('class="interval"') == len(study.arms) - 1
+    assert drawn.count('class="whisker"') == len(study.arms) - 1
+    for arm in study.arms[1:]:
+        assert arm.seed_gain is not None
+        assert views.gain(arm.seed_gain).partition(" ")[0] in drawn
+    assert views.picture(study) != views.picture(make_study())
+    assert factor_chart(make_study()) is None
+    assert factor_chart(unrun(study, *(arm.name for arm in study.arms))) is None
+
+
+def test_a_level_far_outside_is_hollow_at_the_edge_and_leaves_the_scale_to_the_rest() -> None:
+    near = [(f"a{k}", "distilled", 0.87 + k / 1000, 60.0, 100.0) for k in range(12)]
+    study = of_factors(make_study([*CROWD[:1], *near, ("far", "plain", 0.2, 60.0, 0.0)]), "f")
+    drawn = str(factor_chart(study))
+    assert drawn.count('class="dot"') == 1 and "far, not to scale" in drawn
+    places = [float(x) for x in re.findall(r'<circle[^>]* cx="([\d.]+)"', drawn)]
+    assert len(set(places)) > 6 and places[-1] == LEFT and min(places[:-1]) > LEFT
 
 
 def test_claims_stand_in_every_view_with_what_is_compared_and_the_verdict() -> None:

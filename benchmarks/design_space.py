@@ -1,0 +1,83 @@
+"""docs/design-space.md from the study of that name: what is printed stands between two marks, the rest is written by hand.
+
+    edgedistill study design-space
+    python -m benchmarks.design_space runs/design-space
+
+The study's document is kept beside this file, so that the page can be made again without it; the chart is a file of its
+own.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgedistill.evidence import study as views
+from edgedistill.evidence.view import figures
+from edgedistill.evidence.view.markdown import name, prose, table
+from edgedistill.studyresult import StudyArm, StudyResult, load
+
+HOME = Path(__file__).resolve().parent
+KEPT = HOME / "studies" / "design_space.json"
+PAGE = HOME.parent / "docs" / "design-space.md"
+BEGIN, END = "<!-- printed by benchmarks.design_space -->\n", "<!-- end -->\n"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Keep the document, and write the page and the chart."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("study", type=Path, nargs="?", default=KEPT)
+    study = load(parser.parse_args(argv).study)
+    KEPT.parent.mkdir(exist_ok=True)
+    KEPT.write_text(study.dumps())
+    before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
+    PAGE.write_text(before + BEGIN + printed(study) + END + rest.partition(END)[2], "utf-8")
+    picture = views.picture(study)
+    if picture is not None:
+        PAGE.with_suffix(".svg").write_text(picture, "utf-8")
+
+
+def printed(study: StudyResult) -> str:
+    """What the page says of the study."""
+    data, base = study.data, next(arm for arm in study.arms if arm.name == study.baseline)
+    done = sum(len(arm.runs) for arm in study.arms)
+    blocks = [
+        f"{done} trainings: {len(study.arms)} arms, seeds {', '.join(map(str, study.seeds))}; {data.test:,} test images of "
+        f"{name(data.name)}. The default has {views.top1(base)} of them right ({views.interval(base)}).",
+        "![What each level gains over the default](design-space.svg)",
+        _levels(study),
+        *[f"{prose(words)}." for words in views.teachers(study)],
+        "### The papers' findings",
+        _verdicts(study),
+        views.claims_table(study),
+        f"Made by `{study.command}` with edgedistill {study.version} on {study.environment.cpu}, "
+        f"{study.environment.cores} cores, no GPU, {study.created_utc[:10]}; {figures.duration(study.seconds_spent)} of work.",
+    ]  # fmt: skip
+    return "\n" + "\n\n".join(blocks) + "\n\n"
+
+
+def _levels(study: StudyResult) -> str:
+    rows = [
+        [name(arm.factor or ""), name(arm.name), views.top1(arm), *_gains(study, arm), figures.duration(arm.seconds)]
+        for arm in study.arms
+    ]  # fmt: skip
+    heads = ["Factor", "Level", "Test top-1", "Gain by seed, points", "Gain by image, points", "Training"]  # fmt: skip
+    return table(heads, rows, (2, 5))
+
+
+def _gains(study: StudyResult, arm: StudyArm) -> tuple[str, str]:
+    if arm.name == study.baseline:
+        return "the default", ""
+    return views.gain(arm.seed_gain), views.gain(arm.image_gain)
+
+
+def _verdicts(study: StudyResult) -> str:
+    """How many claims hold, in a sentence."""
+    found = [claim.verdict for claim in study.claims]
+    counts = [f"{found.count(verdict)} {verdict.replace(' here', '')}" for verdict in dict.fromkeys(sorted(found))]  # fmt: skip
+    return f"Of {len(found)} claims: {', '.join(counts)}."
+
+
+if __name__ == "__main__":
+    main()
