@@ -1,4 +1,4 @@
-"""docs/design-space.md from the study of that name: what is printed stands between two marks, the rest is written by hand.
+"""docs/design-space.md from the study of that name: what is printed stands between two marks, the rest is by hand.
 
     edgedistill study design-space
     python -m benchmarks.design_space runs/design-space
@@ -43,8 +43,8 @@ def printed(study: StudyResult) -> str:
     data, base = study.data, next(arm for arm in study.arms if arm.name == study.baseline)
     done = sum(len(arm.runs) for arm in study.arms)
     blocks = [
-        f"{done} trainings: {len(study.arms)} arms, seeds {', '.join(map(str, study.seeds))}; {data.test:,} test images of "
-        f"{name(data.name)}. The default has {views.top1(base)} of them right ({views.interval(base)}).",
+        f"{done} trainings: {len(study.arms)} arms, seeds {', '.join(map(str, study.seeds))}; {data.test:,} test "
+        f"images of {name(data.name)}. The default has {views.top1(base)} of them right ({views.interval(base)}).",
         "![What each level gains over the default](design-space.svg)",
         _levels(study),
         *[f"{prose(words)}." for words in views.teachers(study)],
@@ -52,7 +52,8 @@ def printed(study: StudyResult) -> str:
         _verdicts(study),
         views.claims_table(study),
         f"Made by `{study.command}` with edgedistill {study.version} on {study.environment.cpu}, "
-        f"{study.environment.cores} cores, no GPU, {study.created_utc[:10]}; {figures.duration(study.seconds_spent)} of work.",
+        f"{study.environment.cores} cores, no GPU, {study.created_utc[:10]}; "
+        f"{figures.duration(study.seconds_spent)} of work.",
     ]  # fmt: skip
     return "\n" + "\n\n".join(blocks) + "\n\n"
 
@@ -75,7 +76,7 @@ def _gains(study: StudyResult, arm: StudyArm) -> tuple[str, str]:
 def _verdicts(study: StudyResult) -> str:
     """How many claims hold, in a sentence."""
     found = [claim.verdict for claim in study.claims]
-    counts = [f"{found.count(verdict)} {verdict.replace(' here', '')}" for verdict in dict.fromkeys(sorted(found))]  # fmt: skip
+    counts = [f"{found.count(one)} {one.replace(' here', '')}" for one in sorted(set(found))]
     return f"Of {len(found)} claims: {', '.join(counts)}."
 
 
