@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
 from edgedistill.compute.law import Array, Form, Runs
 
@@ -28,6 +29,8 @@ AGAIN, AS_GOOD = 2, 1.02
 """Different ends of them that a resampled fit starts from, whose objective is at most this many times the best."""
 CHUNK, LOOKED_AT, MOST_STARTS = 2048, 50, 20_000
 """Starts that are judged at once, by how many of the runs at most, and how many of the grid are judged at most."""
+PULL = 0.015
+"""How far off a run is, in the logarithm of its loss, that weighs as much as a parameter one spread from its centre."""
 INSIDE, MOST_STEPS = 1e-9, 300
 """How far inside its bounds a descent begins, and its steps at most."""
 
@@ -167,14 +170,31 @@ def _descend(
     from scipy.optimize import least_squares
 
     low, high = _bounds(form)
+    which, centre, weight = _likely(form)
+    towards = np.zeros((len(which), len(low)))
+    towards[np.arange(len(which)), which] = weight
+
+    def residuals(given: Array) -> Array:
+        return np.concatenate(
+            [form.log_loss(given, runs)[0] - seen, weight * (given[which] - centre)]
+        )
+
     values = start
     for delta in deltas:
         values = least_squares(
-            lambda given: form.log_loss(given, runs)[0] - seen,
+            residuals,
             np.clip(values, low + INSIDE, high - INSIDE),
-            jac=lambda given: form.log_loss(given, runs)[1],
+            jac=lambda given: np.concatenate([form.log_loss(given, runs)[1], towards]),
             bounds=(low, high), loss="huber", f_scale=delta, max_nfev=MOST_STEPS,
         ).x  # fmt: skip
-    off = np.abs(form.log_loss(values, runs)[0] - seen)
+    off = np.abs(residuals(values))
     huber = np.where(off <= deltas[-1], off * off / (2 * deltas[-1]), off - deltas[-1] / 2)
-    return float(huber.mean()), values
+    return float(huber.sum()) / len(seen), values
+
+
+def _likely(form: Form) -> tuple[npt.NDArray[np.int64], Array, Array]:
+    """Which parameters are pulled, where to, and by how much: a spread away costs as much as a run that is PULL off."""
+    pulled = [(k, p.likely) for k, p in enumerate(form.parameters) if p.likely is not None]
+    which = np.array([k for k, _ in pulled], dtype=np.int64)
+    centre, spread = np.array([likely for _, likely in pulled]).reshape(-1, 2).T
+    return which, centre, PULL / spread

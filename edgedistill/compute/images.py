@@ -46,6 +46,9 @@ class Term:
     powers: tuple[tuple[str, int], ...] = ()
 
 
+LIKELY_EXPONENT, LIKELY_SCALE, LIKELY_FLOOR = (0.5, 0.3), (2.0, 3.0), (-2.5, 3.0)
+"""Centre and spread: exponents of published laws lie between 0.1 and 0.7 (Hestness et al. 2017; Kaplan et al. 2020;
+Busbridge et al. 2025). Without them a term that a few runs say nothing of takes any value, and extrapolates so."""
 FLOOR = Term("floor")
 SIZE = Term("size", (("size", -1),))
 UNIQUE = Term("unique", (("unique", -1),))
@@ -60,13 +63,14 @@ def sum_of_powers(name: str, terms: tuple[Term, ...], teacher: tuple[str, ...] =
     """
     parameters: list[Parameter] = []
     for term in terms:
-        parameters.append(Parameter(f"log_{term.name}", -25.0, 40.0, (-3.0, 2.0)))
+        likely = LIKELY_SCALE if term.powers else LIKELY_FLOOR
+        parameters.append(Parameter(f"log_{term.name}", -25.0, 40.0, (-3.0, 2.0), likely))
         parameters += [
-            Parameter(f"{term.name}_by_{amount}", LOWEST_EXPONENT, 4.0, (0.3, 0.8))
+            Parameter(f"{term.name}_by_{amount}", LOWEST_EXPONENT, 4.0, (0.3, 0.8), LIKELY_EXPONENT)
             for amount, _ in term.powers
         ]
     if teacher:
-        parameters.append(Parameter("by_teacher", -1.0, 3.0, (0.0, 0.5)))
+        parameters.append(Parameter("by_teacher", -1.0, 3.0, (0.0, 0.5), LIKELY_EXPONENT))
 
     def log_loss(values: Array, runs: Runs) -> tuple[Array, Array]:
         columns = _columns(terms, runs)

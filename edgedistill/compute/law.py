@@ -66,12 +66,15 @@ def runs_of(
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of a form, as it is fitted: its bounds, and where fits of it start."""
+    """One parameter of a form, as it is fitted: its bounds, where fits of it start, and for a form with more parameters
+    than a few runs determine, what is `likely`: a centre and a spread.
+    """
 
     name: str
     low: float
     high: float
     starts: tuple[float, ...]
+    likely: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import pytest
 from scipy.optimize import minimize
 
 from edgedistill.compute.fit import DELTA, fit, starts_of
+from edgedistill.compute.images import ALONE
 from edgedistill.compute.law import (
     REPEATED,
     Runs,
@@ -119,6 +120,22 @@ def test_the_band_holds_as_many_further_runs_as_it_says() -> None:
     assert 0.85 <= inside <= 0.96
     wider_low, wider_high = law.band(more, 0.99)
     assert (wider_low < low).all() and (wider_high > high).all()
+
+
+def test_an_exponent_that_no_run_tells_of_stays_where_exponents_are() -> None:
+    rng = np.random.default_rng(0)
+    unique = np.exp(rng.uniform(6, 10, 24))
+    runs = runs_of(1e7, unique * np.exp(rng.uniform(0, 4, 24)), unique)
+    form = next(form for form in ALONE if form.name == "size, different images and images shown")
+    truth = dict.fromkeys(form.names, 0.4) | {
+        "log_floor": -3.0, "log_size": -9.0, "log_unique": 1.0, "log_seen": 2.5,
+    }  # fmt: skip
+    law = fit(form, runs, noisy(form.loss(form.array(truth), runs), 0), bootstrap=20)
+    assert 0.2 <= law.coefficients["size_by_size"] <= 0.8
+    low, high = law.interval("size_by_size", 0.9)
+    assert low >= 0.1 and high <= 1.0
+    more = runs_of(2e7, 4 * runs.seen, runs.unique)
+    np.testing.assert_allclose(law.loss(more), form.loss(form.array(truth), more), rtol=0.1)
 
 
 def test_one_run_that_went_wrong_moves_nothing() -> None:
