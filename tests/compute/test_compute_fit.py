@@ -125,7 +125,8 @@ def test_the_band_holds_as_many_further_runs_as_it_says() -> None:
 def test_an_exponent_that_no_run_tells_of_stays_where_exponents_are() -> None:
     rng = np.random.default_rng(0)
     unique = np.exp(rng.uniform(6, 10, 24))
-    runs = runs_of(1e7, unique * np.exp(rng.uniform(0, 4, 24)), unique)
+    size = 1e7 * np.exp(rng.uniform(-0.05, 0.05, 24))
+    runs = runs_of(size, unique * np.exp(rng.uniform(0, 4, 24)), unique)
     form = next(form for form in ALONE if form.name == "size, different images and images shown")
     truth = dict.fromkeys(form.names, 0.4) | {
         "log_floor": -3.0, "log_size": -9.0, "log_unique": 1.0, "log_seen": 2.5,
