@@ -30,6 +30,7 @@ def answer_json(found: Answer) -> str:
         "notes": list(found.notes),
         "laws": [_law(law) for law in found.laws],
         "choices": [_tree(choice) for choice in (found.advice.choices if found.advice else ())],
+        "beyond": [_tree(choice) for choice in (found.advice.beyond if found.advice else ())],
         "others": {
             str(share): _tree(choice)
             for share, choice in (found.advice.others if found.advice else {}).items()
@@ -58,7 +59,8 @@ def _tree(choice: Choice) -> dict[str, Any]:
         "student": choice.pupil.model, "way": words_of(choice.way),
         "teacher": choice.master.name if choice.master else None, "targets": choice.targets,
         "views": choice.views, "epochs": choice.epochs, "seconds": dict(choice.seconds),
-        "flops": dict(choice.flops), "outside": list(choice.outside), **said,
+        "flops": dict(choice.flops), "outside": list(choice.outside), "why_shorter": choice.why_shorter,
+        **said,
     }  # fmt: skip
 
 
@@ -89,6 +91,8 @@ def answer_view(found: Answer) -> Any:
                 words(f"  {SCENARIOS[name].words}: {_short(choice)}, top-1 {_top1(choice.error)}")
                 for name, choice in found.advice.scenarios.items()
             ]
+    elif found.advice and found.advice.beyond:
+        parts += _abstained(found.advice.beyond, found.effort)
     elif found.laws:
         parts.append(
             words(
@@ -115,11 +119,22 @@ def _best(choice: Choice, effort: Effort) -> list[Any]:
     )
     lines = [words(head, "bold"), words(f"{top1}{loss}: where 90 % of such trainings end.")]
     lines.append(words(f"It takes {spent}."))
-    if choice.outside:
-        lines.append(
-            words(f"Outside the runs: {'; '.join(choice.outside)}. Take it as a guess.", "yellow")
-        )
+    if choice.why_shorter:
+        lines.append(words(f"The rest of the budget is left: {choice.why_shorter}.", "yellow"))
     return lines
+
+
+def _abstained(beyond: Sequence[Choice], effort: Effort) -> list[Any]:
+    """That nothing is said, and why: no law holds so far from the trainings it was fitted to."""
+    return [
+        words(
+            f"Nothing can be said of {amount(effort)}: the trainings tell of none like it.", "bold"
+        ),
+        *[
+            words(f"  {choice.pupil.model}: {'; '.join(choice.outside)}")
+            for choice in beyond[:MOST_SHOWN]
+        ],
+    ]
 
 
 def _short(choice: Choice) -> str:
@@ -145,10 +160,9 @@ def _table(choices: Sequence[Choice]) -> Any:
     )
     for place, choice in enumerate(choices, start=1):
         teacher = "none" if choice.master is None else f"{choice.master.name}, {choice.targets}"
-        far = " (outside)" if choice.outside else ""
         table.add_row(
             str(place), words(choice.pupil.model), words(teacher), str(choice.epochs),
-            figures.duration(sum(choice.seconds.values())), f"{_top1(choice.error)}{far}",
+            figures.duration(sum(choice.seconds.values())), _top1(choice.error),
         )  # fmt: skip
     return table
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ OPTIONS = {
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_images(tmp_path_factory.mktemp("images") / "data", per_class=60)
+    return make_images(tmp_path_factory.mktemp("images") / "data", per_class=100)
 
 
 @pytest.fixture
@@ -89,6 +90,33 @@ def test_a_budget_gets_the_best_training_with_a_band_and_what_would_change_it(
     assert "With 100 TFLOP: mobilenetv3_small_050" in text
     assert "Expected validation top-1" in text and "where 90 % of such trainings end" in text
     assert f"{100 * (1 - best['error']['value']):.1f} %" in text and "from 24 trainings" in text
+
+
+def seen_of(data: Path, known: list[Row], effort: Effort) -> tuple[Any, str]:
+    """The answer as a tree and as a terminal shows it."""
+    Ledger(Path(os.environ["EDGEDISTILL_LEDGER"])).add(comparable(data, known))
+    layered = compose(None, {**OPTIONS, "data.source": str(data)}, {})
+    answer = spend(layered, effort, False, "edgedistill plan", silent())
+    file = io.StringIO()
+    Console(file=file, width=100).print(answer_view(answer))
+    return json.loads(answer_json(answer)), " ".join(file.getvalue().split())
+
+
+def test_of_more_than_the_runs_tell_the_longest_training_is_said_and_the_rest_is_left(
+    data: Path, ledger: Ledger
+) -> None:
+    short = [one for one in rows(80, taught=False) if one.seen <= 12_000]
+    found, text = seen_of(data, short, Effort(flops=1e17))
+    assert found["choices"][0]["why_shorter"] is not None
+    assert "The rest of the budget is left: " in text
+
+
+def test_where_no_run_is_like_it_nothing_is_said_but_why(data: Path, ledger: Ledger) -> None:
+    many = [one for one in rows(80, taught=False) if one.data.train == 8000]
+    found, text = seen_of(data, many, Effort(flops=1e14))
+    assert found["choices"] == [] and found["beyond"] and found["laws"]
+    assert "Nothing can be said of 100 TFLOP: the trainings tell of none like it." in text
+    assert "different images" in text and "Expected validation" not in text
 
 
 def test_without_comparable_runs_it_says_so_and_what_would_do(data: Path, ledger: Ledger) -> None:

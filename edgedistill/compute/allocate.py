@@ -1,14 +1,15 @@
 """How a budget is split: of everything that can be trained within it, what the laws think best.
 
-A configuration is a student, a way of learning (labels alone, or a teacher with stored or live outputs) and as many
-epochs as the budget pays for beside the teacher's preparation and its passes. Busbridge et al. 2025 (section 5) split
+A configuration is a student, a way of learning (labels alone, or a teacher with stored or live outputs) and epochs: as
+many as the budget pays for beside the teacher's preparation and its passes, or fewer where the laws say that more do
+harm, or tell nothing of more. Busbridge et al. 2025 (section 5) split
 by continuous amounts of compute; the students that fit a device and the teachers at hand are a few, so each is tried.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgedistill.compute.effort import Effort
 from edgedistill.compute.flops import SCENARIOS, Scenario, bill, training_flops
@@ -17,6 +18,10 @@ from edgedistill.compute.predict import Asked, Law, Said, Way
 MOST_EPOCHS = 300
 ALL_PAID = SCENARIOS["one_student"]
 """A budget pays for everything where nothing else is said."""
+SHORTER = tuple(2.0 ** (-k / 2) for k in range(17))
+"""Shares of the epochs that a budget pays for, which are weighed beside them."""
+WORTH = 0.01
+"""By what share of the error a shorter training must be better to be chosen."""
 OTHER_BUDGETS = (0.25, 0.5, 2.0, 4.0)
 """Shares of the budget for which the advice is asked again."""
 
@@ -76,10 +81,13 @@ class Training:
 
 @dataclass(frozen=True)
 class Choice(Training):
-    """A configuration with what the laws say of it; `None` where there is no such law."""
+    """A configuration with what the laws say of it; `None` where there is no such law. `why_shorter` says what keeps it
+    from the epochs that the budget would pay for.
+    """
 
     error: Said
     loss: Said | None
+    why_shorter: str | None = None
 
     @property
     def outside(self) -> tuple[str, ...]:
@@ -99,11 +107,12 @@ class Laws:
 
 @dataclass(frozen=True)
 class Advice:
-    """Configurations within the budget, the best first; for other budgets, and for other cases of who pays for the
-    teacher, what would be the best there, where it is another.
+    """Configurations within the budget, the best first, and those of which the laws tell nothing; the best for other
+    budgets, and in other cases of who pays for the teacher, where it is another.
     """
 
     choices: tuple[Choice, ...]
+    beyond: tuple[Choice, ...]
     others: Mapping[float, Choice]
     scenarios: Mapping[str, Choice]
 
@@ -115,17 +124,21 @@ def advise(
     images: Images,
     laws: Mapping[Way, Laws],
 ) -> Advice:
-    """The best configurations within `effort`, by the error that is said; those that lie outside the laws come last."""
-    found = ranked(effort, pupils, masters, images, laws)
+    """The best configurations within `effort`, by the error that is said."""
+    every = ranked(effort, pupils, masters, images, laws)
+    found = [choice for choice in every if not choice.outside]
 
     def another(given: Effort, scenario: Scenario) -> Choice | None:
         again = ranked(given, pupils, masters, images, laws, scenario)
-        return again[0] if again and found and not _same(again[0], found[0]) else None
+        if not found or not again or again[0].outside or _same(again[0], found[0]):
+            return None
+        return again[0]
 
     others = {share: another(_scaled(effort, share), ALL_PAID) for share in OTHER_BUDGETS}
     cases = {name: another(effort, case) for name, case in SCENARIOS.items() if case != ALL_PAID}
     return Advice(
         tuple(found),
+        tuple(choice for choice in every if choice.outside),
         {share: choice for share, choice in others.items() if choice is not None},
         {name: choice for name, choice in cases.items() if choice is not None},
     )
@@ -139,7 +152,9 @@ def ranked(
     laws: Mapping[Way, Laws],
     scenario: Scenario = ALL_PAID,
 ) -> list[Choice]:
-    """Every configuration within `effort`, with as many epochs as it pays for, the best first."""
+    """Every configuration within `effort`, the best first, each with the epochs that are best for it; those that lie
+    outside the laws come last.
+    """
     plans = [
         plan
         for pupil in pupils
@@ -166,7 +181,35 @@ def ranked(
             Choice(**vars(plan), error=error, loss=loss)
             for plan, error, loss in zip(own, errors, losses, strict=True)
         ]
-    return sorted(choices, key=lambda c: (bool(c.outside), c.error.value, sum(c.seconds.values())))
+    return sorted(_longest_or_best(choices), key=_order)
+
+
+def _order(choice: Choice) -> tuple[bool, float, float]:
+    return bool(choice.outside), choice.error.value, sum(choice.seconds.values())
+
+
+def _longest_or_best(choices: Sequence[Choice]) -> list[Choice]:
+    """Of each configuration one length: the longest of which the laws tell, or a shorter one that is said to be better
+    by more than WORTH.
+    """
+    lengths: dict[tuple[object, ...], list[Choice]] = {}
+    for choice in choices:
+        lengths.setdefault((choice.pupil, choice.way, choice.master, choice.targets), []).append(
+            choice
+        )
+    found = []
+    for same in lengths.values():
+        longest = max(same, key=lambda c: c.epochs)
+        inside = [choice for choice in same if not choice.outside] or same
+        held = max(inside, key=lambda c: c.epochs)
+        best = min(inside, key=_order)
+        if best.error.value < (1 - WORTH) * held.error.value:
+            found.append(replace(best, why_shorter="more epochs are said to do harm"))
+        elif held is not longest:
+            found.append(replace(held, why_shorter="the laws tell nothing of more epochs"))
+        else:
+            found.append(longest)
+    return found
 
 
 def _plans(
@@ -187,7 +230,8 @@ def _plans(
                     break
                 plan = longer
             if plan is not None:
-                found.append(plan)
+                for epochs in sorted({max(1, round(plan.epochs * share)) for share in SHORTER}):
+                    found.append(_plan(pupil, way, master, targets, images, epochs, scenario))
     return found
 
 

@@ -115,8 +115,9 @@ class Law:
         ]
 
     def _outside(self, run: Runs) -> tuple[str, ...]:
-        words = []
-        for name in self.fitted.form.reads:
+        words, reads = [], self.fitted.form.reads
+        amounts = dict.fromkeys((*AMOUNTS, *(("teacher",) if self.way.taught else ()), *reads))
+        for name in amounts:
             at, known = float(getattr(run, name)[0]), getattr(self.fitted.runs, name)
             low, high = float(known.min()), float(known.max())
             if not low / BEYOND <= at <= high * BEYOND:
@@ -124,6 +125,8 @@ class Law:
         return tuple(words)
 
 
+AMOUNTS = ("size", "seen", "unique")
+"""What must lie near the runs, also where the form that says them best does not read it."""
 WORDS = {
     "size": "size of the student", "seen": "images shown", "unique": "different images",
     "teacher": "the teacher's value", "alone": "the value without a teacher",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -11,8 +12,11 @@ from hypothesis import strategies as st
 
 from edgedistill.compute.allocate import Advice, Choice, Images, Laws, Master, Pupil, advise, ranked
 from edgedistill.compute.effort import Effort
+from edgedistill.compute.fit import Fitted
 from edgedistill.compute.flops import SCENARIOS
-from edgedistill.compute.predict import Way, learn, way_of
+from edgedistill.compute.images import ALONE
+from edgedistill.compute.law import runs_of
+from edgedistill.compute.predict import BEYOND, Way, learn, way_of
 
 IMAGES = Images(8000, 900, lambda epochs: min(epochs, 3))
 PUPILS = tuple(
@@ -54,14 +58,53 @@ def test_no_choice_costs_more_than_the_budget_and_one_more_epoch_would(seconds: 
         step = choice.pupil.taught_s if choice.master else choice.pupil.train_s
         epoch = IMAGES.train * step + IMAGES.val * choice.pupil.validate_s
         views = IMAGES.train * 0.002 if choice.master else 0.0
-        assert choice.epochs == 300 or spent(choice) + epoch + views > seconds
+        assert choice.epochs == 300 or choice.why_shorter or spent(choice) + epoch + views > seconds
 
 
-def test_the_best_choice_comes_first_and_what_lies_outside_the_laws_last() -> None:
-    found = advice(Effort(seconds=900)).choices
-    inside = [choice for choice in found if not choice.outside]
-    assert inside and list(found[: len(inside)]) == inside
-    assert [c.error.value for c in inside] == sorted(c.error.value for c in inside)
+def test_the_best_choice_comes_first_and_what_lies_outside_the_laws_is_no_choice() -> None:
+    found = advice(Effort(seconds=900))
+    assert found.choices and not any(choice.outside for choice in found.choices)
+    errors = [choice.error.value for choice in found.choices]
+    assert errors == sorted(errors)
+    assert all(choice.outside for choice in found.beyond)
+
+
+def test_of_a_budget_beyond_the_runs_the_longest_training_inside_them_is_said() -> None:
+    found = advice(Effort(seconds=1e6))
+    assert found.choices
+    most = 60 * 8000 * BEYOND
+    for choice in found.choices:
+        assert choice.epochs * IMAGES.train <= most
+        assert choice.why_shorter is not None and spent(choice) < 1e6
+    far = Images(500_000, 900, lambda epochs: 1)
+    lost = advise(Effort(seconds=1e6), PUPILS, MASTERS, far, laws())
+    assert not lost.choices and lost.beyond and not lost.others and not lost.scenarios
+
+
+def test_fewer_epochs_are_chosen_where_more_do_harm() -> None:
+    error = learn(rows(40, taught=False), "error", bootstrap=4)
+    assert error is not None
+    form = next(form for form in ALONE if "by heart" in form.name)
+    values = dict.fromkeys(form.names, 0.5) | {
+        "log_floor": -2.0, "log_size": 0.0, "log_unique": 0.0, "log_seen": 3.0, "log_by_heart": -2.0,
+        "by_heart_by_repeats": 1.5,
+    }  # fmt: skip
+    fitted = replace(
+        error.fitted, form=form, values=form.array(values), draws=form.array(values)[None]
+    )
+    harmed = {error.way: Laws(replace(error, fitted=fitted, own={}))}
+    few = replace(IMAGES, train=1000)
+    found = ranked(Effort(seconds=1000), PUPILS[:1], (), few, harmed)[0]
+    assert found.why_shorter == "more epochs are said to do harm"
+    at = {
+        e: float(error_of(fitted, e)) for e in (found.epochs, 2 * found.epochs, found.epochs // 2)
+    }
+    assert at[found.epochs] < 1.02 * min(at.values())
+
+
+def error_of(fitted: Fitted, epochs: int) -> float:
+    """What a law says of the smallest student on 1,000 images."""
+    return float(fitted.loss(runs_of(PUPILS[0].macs, 1000 * epochs, 1000))[0])
 
 
 def test_a_short_budget_pays_for_no_teacher_and_a_long_one_for_the_best() -> None:
