@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.law_runs import LEDGER
 from edgedistill.compute.ledger import Ledger, Row
-from edgedistill.compute.predict import Law, What, asked_of, learn, value_of
+from edgedistill.compute.predict import Law, What, asked_of, learn_both, value_of
 from edgedistill.metrics import wilson
 
 CHEAPER = 0.8
@@ -36,33 +36,46 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     print("|---|---|---|---|---|---|---|---|")
     details: list[str] = []
-    alone: dict[What, Law] = {}
-    for taught in (False, True):
-        rows = [row for row in found.rows if (row.method is not None) == taught]
-        for what in WHATS:
-            law = _line(rows, what, alone.get(what) if taught else None, details)
-            if law is not None and not taught:
-                alone[what] = law
+    for what in WHATS:
+        _lines(found.rows, what, details)
     print("\n" + "\n".join(details))
 
 
-def _line(rows: Sequence[Row], what: What, alone: Law | None, details: list[str]) -> Law | None:
-    ordered = sorted(rows, key=lambda row: sum(row.flops.values()))
-    cut = round(CHEAPER * len(ordered))
-    law = learn(ordered[:cut], what, alone)
-    if law is None:
-        print(f"| {len(rows)} rows | {what} | too few | | | | | |")
-        return None
-    later = ordered[cut:]
-    said = law.say_all(asked_of(later, what, alone))
+def _lines(rows: Sequence[Row], what: What, details: list[str]) -> None:
+    """A line for each way, of laws that were fitted to the cheaper rows of both."""
+    early, later = [], []
+    for taught in (False, True):
+        own = [row for row in rows if (row.method is not None) == taught]
+        own.sort(key=lambda row: sum(row.flops.values()))
+        cut = round(CHEAPER * len(own))
+        early.append(own[:cut])
+        later.append(own[cut:])
+    alone, beside = learn_both(early[0], early[1], what)
+    off: list[float] = []
+    for law, known, held in ((alone, early[0], later[0]), (beside, early[1], later[1])):
+        if law is None:
+            print(f"| {len(known)} rows | {what} | too few | | | | | |")
+        else:
+            off += _line(law, known, held, alone, details)
+    print(
+        f"both ways, {what}: median error {100 * np.median(off):.1f} %, n = {len(off)}", flush=True
+    )
+
+
+def _line(
+    law: Law, known: Sequence[Row], later: Sequence[Row], alone: Law | None, details: list[str]
+) -> list[float]:
+    what = law.what
+    said = law.say_all(asked_of(later, what, alone if law.way.taught else None))
     truth = [value_of(row, what) for row in later]
     off = np.array([abs(one.value / value - 1) for one, value in zip(said, truth, strict=True)])
     inside = sum(one.low <= value <= one.high for one, value in zip(said, truth, strict=True))
     low, high = wilson(inside, len(later))
     way = "labels alone" if law.way.method is None else f"taught ({law.way.method})"
     print(
-        f"| {way} | {what} | {cut} | {len(later)} | {law.fitted.form.name}, {law.size} | {100 * np.median(off):.1f} % "
-        f"| {100 * off.max():.1f} % | {inside} of {len(later)} ({100 * low:.0f} to {100 * high:.0f} %) |",
+        f"| {way} | {what} | {len(known)} | {len(later)} | {law.fitted.form.name}, {law.size} "
+        f"| {100 * np.median(off):.1f} % | {100 * off.max():.1f} % | {inside} of {len(later)} "
+        f"({100 * low:.0f} to {100 * high:.0f} %) |",
         flush=True,
     )
     details += [
@@ -70,7 +83,7 @@ def _line(rows: Sequence[Row], what: What, alone: Law | None, details: list[str]
         f"{one.value:.4f} ({one.low:.4f} to {one.high:.4f})"
         for row, one, value in zip(later, said, truth, strict=True)
     ]
-    return law
+    return [float(one) for one in off]
 
 
 if __name__ == "__main__":

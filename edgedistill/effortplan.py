@@ -19,7 +19,7 @@ from edgedistill.compute.allocate import MOST_EPOCHS, Advice, Images, Laws, Mast
 from edgedistill.compute.effort import Effort
 from edgedistill.compute.flops import training_flops
 from edgedistill.compute.ledger import Row
-from edgedistill.compute.predict import BEYOND, FEWEST, Law, Way, learn, way_of
+from edgedistill.compute.predict import BEYOND, FEWEST, Law, Way, learn_both, way_of
 from edgedistill.data.dataset import Dataset
 from edgedistill.derive import method_values, resolve, views_for
 from edgedistill.distill.spec import StudentSpec
@@ -88,21 +88,18 @@ def answer(
     laws: dict[Way, Laws] = {}
     lacking: dict[Way, str] = {}
     counts: dict[str, int] = {}
-    for plain, taught in ways.values():
-        alone: Laws | None = None
-        for way in (plain, taught):
-            own = [row for row in known if way_of(row) == way]
-            counts[words_of(way)] = len(own)
-            found = _laws(own, alone, face)
-            if found is None:
+    for both in ways.values():
+        own = [[row for row in known if way_of(row) == way] for way in both]
+        for way, found, law in zip(both, own, _laws(own[0], own[1], face), strict=True):
+            counts[words_of(way)] = len(found)
+            if law is None:
                 lacking[way] = (
-                    f"{words_of(way)}: {len(own)} trainings of the {FEWEST} that a law takes at least"
-                    if len(own) < FEWEST
-                    else f"{words_of(way)}: {len(own)} trainings follow no law that could be found"
+                    f"{words_of(way)}: {len(found)} trainings of the {FEWEST} that a law takes at least"
+                    if len(found) < FEWEST
+                    else f"{words_of(way)}: {len(found)} trainings follow no law that could be found"
                 )
-                continue
-            laws[way] = found
-            alone = alone or found
+            else:
+                laws[way] = law
     masters, notes = masters_of(known, dataset, pupils)
     images = Images(len(dataset.train), len(dataset.val), views_for)
     advice = advise(effort, pupils, masters, images, laws) if laws else None
@@ -145,14 +142,16 @@ def _ways(layered: Layered, start: str) -> tuple[Way, Way]:
     return plain, Way(DISTILLED, recipe.distill.method, taught, start)
 
 
-def _laws(rows: Sequence[Row], alone: Laws | None, face: Face) -> Laws | None:
-    if len(rows) < FEWEST:
-        return None
-    face.detail(f"fitting laws to {len(rows)} trainings")
-    error = learn(rows, "error", alone.error if alone else None)
-    if error is None:
-        return None
-    return Laws(error, learn(rows, "loss", alone.loss if alone else None))
+def _laws(plain: Sequence[Row], taught: Sequence[Row], face: Face) -> list[Laws | None]:
+    """The laws of students without and with a teacher, where there are any."""
+    if max(len(plain), len(taught)) < FEWEST:
+        return [None, None]
+    face.detail(f"fitting laws to {len(plain) + len(taught)} trainings")
+    errors, losses = (learn_both(plain, taught, what) for what in ("error", "loss"))
+    return [
+        None if error is None else Laws(error, loss)
+        for error, loss in zip(errors, losses, strict=True)
+    ]
 
 
 def _pupils(

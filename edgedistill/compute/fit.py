@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -27,9 +27,12 @@ FOLLOWED = 64
 """Starts of the grid that are followed to the end."""
 AGAIN, AS_GOOD = 2, 1.02
 """Different ends of them that a resampled fit starts from, whose objective is at most this many times the best."""
-CHUNK, LOOKED_AT, MOST_STARTS = 2048, 50, 20_000
+CHUNK, LOOKED_AT, MOST_STARTS, ROUGH_STARTS = 2048, 50, 20_000, 4000
 """Starts that are judged at once, by how many of the runs at most, and how many of the grid are judged at most."""
-PULL = 0.015
+NOISE = 0.03
+"""Delta of forms with a likely range of parameters: about the noise of a run, which makes more of a few runs than the
+published one, and still lets one that went wrong count little."""
+PULL = 0.1
 """How far off a run is, in the logarithm of its loss, that weighs as much as a parameter one spread from its centre."""
 INSIDE, MOST_STEPS = 1e-9, 300
 """How far inside its bounds a descent begins, and its steps at most."""
@@ -39,7 +42,8 @@ INSIDE, MOST_STEPS = 1e-9, 300
 class Fitted:
     """A law with coefficients: `values` (P,), `draws` (B, P) of resampled fits, and what it was fitted to.
 
-    `residuals` (R,) are the logarithms of seen by said; `objective` is the mean of Huber's loss by delta.
+    `residuals` (R,) are the logarithms of seen by said; `objective` is the mean of Huber's loss by delta; `freedom` is
+    how many coefficients the runs determine, which is fewer than P where some are held by what is likely.
     """
 
     form: Form
@@ -48,6 +52,7 @@ class Fitted:
     runs: Runs
     residuals: Array
     objective: float
+    freedom: float
 
     @property
     def coefficients(self) -> Mapping[str, float]:
@@ -68,7 +73,7 @@ class Fitted:
         """Where the loss of a further run falls with probability `level`: lower and upper ends (R,), in nats.
 
         Each resampled law with each residual: what is not known about the law, and how runs scatter about it. Residuals
-        are widened by sqrt(R / (R - P)), as a law with P coefficients comes nearer to its own runs than to others.
+        are widened by sqrt(R / (R - P)), as a law with P free coefficients comes nearer to its own runs than to others.
         """
         said = self.form.log_loss(self.draws, runs)[0]
         spread = self.residuals * self._widening
@@ -79,7 +84,7 @@ class Fitted:
     @cached_property
     def _widening(self) -> float:
         count = len(self.residuals)
-        return float(np.sqrt(count / max(1, count - len(self.values))))
+        return float(np.sqrt(count / max(1.0, count - self.freedom)))
 
 
 def fit(
@@ -99,15 +104,15 @@ def fit(
     none of them; an interval of one coefficient does where others can make up for it (alpha for gamma), as a descent
     does not walk the whole valley. Raises `ValueError` with fewer runs than parameters, or a loss that is not above 0.
     """
-    if len(runs) <= len(form.parameters):
+    if len(runs) < fewest(form):
         raise ValueError(
-            f"{form.name} has {len(form.parameters)} parameters and takes more runs than that, not {len(runs)}"
+            f"{form.name} has {fewest(form) - 1} parameters and takes more runs than that, not {len(runs)}"
         )
     if not (np.isfinite(loss).all() and (loss > 0).all()):
         raise ValueError("a loss must be finite and above 0")
     seen = np.log(loss)
-    deltas = SOFTER[:1] if rough else (*SOFTER, DELTA)
-    near = _near(form, runs, seen)
+    deltas = _deltas(form, rough)
+    near = _near(form, runs, seen, ROUGH_STARTS if rough else MOST_STARTS)
     ends = _ends(form, runs, seen, near[:followed], deltas)
     values = ends[0][1]
     good = [end for worth, end in ends if worth <= AS_GOOD * ends[0][0]][:AGAIN]
@@ -120,14 +125,39 @@ def fit(
         draws.append(min(own, key=lambda pair: pair[0])[1])
     said = form.log_loss(values, runs)[0]
     found = np.array(draws) if draws else values[None]
-    return Fitted(form, values, found, runs, seen - said, ends[0][0])
+    return Fitted(form, values, found, runs, seen - said, ends[0][0], _freedom(form, values, runs))
 
 
+def fewest(form: Form) -> int:
+    """How many runs a form takes at least: one more than the parameters of which nothing is likely beforehand."""
+    return 1 + sum(p.likely is None for p in form.parameters)
+
+
+def _freedom(form: Form, values: Array, runs: Runs) -> float:
+    """Degrees of freedom of a fit with a pull: the trace of J (J'J + W'W)^-1 J'."""
+    which, _, weight = _likely(form)
+    if not len(which):
+        return float(len(values))
+    slopes = form.log_loss(values, runs)[1]
+    held = np.zeros(len(values))
+    held[which] = weight**2
+    inner = slopes.T @ slopes
+    return float(np.trace(np.linalg.pinv(inner + np.diag(held)) @ inner))
+
+
+def _deltas(form: Form, rough: bool) -> tuple[float, ...]:
+    if any(p.likely is not None for p in form.parameters):
+        return (NOISE,)
+    return SOFTER[:1] if rough else (*SOFTER, DELTA)
+
+
+@lru_cache(maxsize=64)
 def starts_of(form: Form) -> Array:
     """The grid of starts (G, P), inside the bounds."""
     grid = np.array(list(itertools.product(*(p.starts for p in form.parameters))))
     low, high = _bounds(form)
     inside: Array = np.clip(grid, low, high)
+    inside.flags.writeable = False
     return inside
 
 
@@ -135,10 +165,10 @@ def _bounds(form: Form) -> tuple[Array, Array]:
     return np.array([p.low for p in form.parameters]), np.array([p.high for p in form.parameters])
 
 
-def _near(form: Form, runs: Runs, seen: Array) -> Array:
-    """The starts of the grid (G, P), those first that say the runs best."""
+def _near(form: Form, runs: Runs, seen: Array, most: int) -> Array:
+    """At most so many starts of the grid (G, P), those first that say the runs best."""
     grid = starts_of(form)
-    grid = grid[:: -(-len(grid) // MOST_STARTS)]
+    grid = grid[:: -(-len(grid) // most)]
     some = slice(None, None, -(-len(runs) // LOOKED_AT))
     first = np.concatenate(
         [

@@ -28,14 +28,21 @@ from edgedistill.compute.law import (
     supervised,
 )
 
+COMMON = {"size": 3e6, "unique": 3e3, "seen": 3.6e4, "teacher": 0.45}
+"""Amounts at which a term has its scale: those of a short training of a small student, and a middling teacher's loss.
+It makes no other law, but what is likely of a scale then does not hang on the exponent."""
 AMOUNTS: Mapping[str, Callable[[Runs], Array]] = {
-    "size": lambda runs: np.log(runs.size),
-    "unique": lambda runs: np.log(runs.unique),
-    "seen": lambda runs: np.log(runs.seen),
+    "size": lambda runs: np.log(runs.size / COMMON["size"]),
+    "unique": lambda runs: np.log(runs.unique / COMMON["unique"]),
+    "seen": lambda runs: np.log(runs.seen / COMMON["seen"]),
     "repeats": lambda runs: np.log(np.maximum(runs.seen / runs.unique, 1.0)),
-    "teacher": lambda runs: np.log(runs.teacher),
+    "taught": lambda runs: runs.taught,
+    "teacher": lambda runs: runs.taught * np.log(runs.teacher / COMMON["teacher"]),
 }
-"""Logarithms (R,) of what a term may depend on."""
+"""Logarithms (R,) of what a term may depend on. With a teacher each term may be another, and the more so the better it
+is: `taught` is the logarithm of a factor e."""
+EITHER = {"taught": 0.3, "teacher": 0.5}
+"""Amounts whose exponents may be of either sign, and the spread of what is likely about 0."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,7 @@ class Term:
     powers: tuple[tuple[str, int], ...] = ()
 
 
-LIKELY_EXPONENT, LIKELY_SCALE, LIKELY_FLOOR = (0.5, 0.3), (2.0, 3.0), (-2.5, 3.0)
+LIKELY_EXPONENT, LIKELY_SCALE = (0.5, 0.3), (-2.0, 2.0)
 """Centre and spread: exponents of published laws lie between 0.1 and 0.7 (Hestness et al. 2017; Kaplan et al. 2020;
 Busbridge et al. 2025). Without them a term that a few runs say nothing of takes any value, and extrapolates so."""
 FLOOR = Term("floor")
@@ -56,21 +63,12 @@ SEEN = Term("seen", (("seen", -1),))
 BY_HEART = Term("by_heart", (("repeats", 1), ("unique", -1)))
 
 
-def sum_of_powers(name: str, terms: tuple[Term, ...], teacher: tuple[str, ...] = ()) -> Form:
-    """L = sum over terms of exp(scale) * prod amount^(sign * exponent).
-
-    The terms that `teacher` names are multiplied by L_T^k, with one k for all of them.
-    """
+def sum_of_powers(name: str, terms: tuple[Term, ...]) -> Form:
+    """L = sum over terms of exp(scale) * prod amount^(sign * exponent)."""
     parameters: list[Parameter] = []
     for term in terms:
-        likely = LIKELY_SCALE if term.powers else LIKELY_FLOOR
-        parameters.append(Parameter(f"log_{term.name}", -25.0, 40.0, (-3.0, 2.0), likely))
-        parameters += [
-            Parameter(f"{term.name}_by_{amount}", LOWEST_EXPONENT, 4.0, (0.3, 0.8), LIKELY_EXPONENT)
-            for amount, _ in term.powers
-        ]
-    if teacher:
-        parameters.append(Parameter("by_teacher", -1.0, 3.0, (0.0, 0.5), LIKELY_EXPONENT))
+        parameters.append(Parameter(f"log_{term.name}", -25.0, 15.0, (-3.0, -1.0), LIKELY_SCALE))
+        parameters += [_exponent(f"{term.name}_by_{amount}", amount) for amount, _ in term.powers]
 
     def log_loss(values: Array, runs: Runs) -> tuple[Array, Array]:
         columns = _columns(terms, runs)
@@ -81,22 +79,28 @@ def sum_of_powers(name: str, terms: tuple[Term, ...], teacher: tuple[str, ...] =
             parts.append(values[..., place : place + width] @ column.T)
             place += width
         every = np.stack([np.broadcast_to(part, shape) for part in parts])
-        taught = np.array([term.name in teacher for term in terms], dtype=np.float64)
-        lift = AMOUNTS["teacher"](runs)
-        if teacher:
-            which = taught.reshape(-1, *(1,) * (every.ndim - 1))
-            every = every + which * values[..., -1:] * lift
         total = np.logaddexp.reduce(every, axis=0)
         shares = np.exp(every - total)
         slopes = [shares[k][..., None] * columns[k] for k in range(len(terms))]
-        if teacher:
-            slopes.append((np.tensordot(taught, shares, axes=1) * lift)[..., None])
         return total, np.concatenate(slopes, axis=-1)
 
     amounts = dict.fromkeys(amount for term in terms for amount, _ in term.powers)
-    reads = tuple("seen" if amount == "repeats" else amount for amount in amounts)
-    more = (*(("unique",) if "repeats" in amounts else ()), *(("teacher",) if teacher else ()))
-    return Form(name, tuple(parameters), log_loss, (*dict.fromkeys((*reads, *more)),), "own")
+    reads = dict.fromkeys("seen" if amount == "repeats" else amount for amount in amounts)
+    if "repeats" in amounts:
+        reads["unique"] = None
+    reads.pop("taught", None)
+    return Form(name, tuple(parameters), log_loss, tuple(reads), "own")
+
+
+def _exponent(name: str, amount: str) -> Parameter:
+    if amount in EITHER:
+        return Parameter(name, -3.0, 3.0, (0.0,), (0.0, EITHER[amount]))
+    return Parameter(name, LOWEST_EXPONENT, 4.0, (0.3, 0.8), LIKELY_EXPONENT)
+
+
+def _with_teacher(terms: tuple[Term, ...]) -> tuple[Term, ...]:
+    """The same terms, each another one with a teacher."""
+    return tuple(Term(t.name, (*t.powers, ("taught", 1), ("teacher", 1))) for t in terms)
 
 
 def _columns(terms: tuple[Term, ...], runs: Runs) -> list[Array]:
@@ -120,16 +124,10 @@ ALONE: tuple[Form, ...] = (
     supervised(REPEATED),
 )
 """What a law of students without a teacher is chosen from."""
-TAUGHT: tuple[Form, ...] = (
-    between(),
-    *(
-        sum_of_powers(f"{name}; floor by the teacher", terms, ("floor",))
-        for name, terms in SETS.items()
-    ),
-    *(
-        sum_of_powers(f"{name}; all by the teacher", terms, tuple(term.name for term in terms))
-        for name, terms in SETS.items()
-    ),
-    distillation(REPEATED),
+TAUGHT: tuple[Form, ...] = (between(), distillation(REPEATED))
+"""What a law of taught students alone is chosen from."""
+TOGETHER: tuple[Form, ...] = tuple(
+    sum_of_powers(f"{name}; with and without a teacher", _with_teacher(terms))
+    for name, terms in SETS.items()
 )
-"""What a law of taught students is chosen from."""
+"""What a law of students with and without a teacher is chosen from: they share what no teacher changes."""

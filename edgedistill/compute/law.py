@@ -24,8 +24,9 @@ class Runs:
     """What a law sees of R runs, each an array (R,) of positive numbers.
 
     `size` is the student's (parameters or multiply-accumulates: the same for all runs of a law), `seen` the images that
-    it was shown, repeats counted, `unique` the different ones among them, `teacher` the teacher's loss in nats, and
-    `alone` what the supervised law says of such a student without a teacher. What a form does not read may be ones.
+    it was shown, repeats counted, `unique` the different ones among them, `teacher` the teacher's loss in nats, `alone`
+    what the supervised law says of such a student without a teacher, and `taught` 1 with a teacher and 0 without. What
+    a form does not read may be ones.
     """
 
     size: Array
@@ -33,6 +34,7 @@ class Runs:
     unique: Array
     teacher: Array
     alone: Array
+    taught: Array
 
     def __post_init__(self) -> None:
         lengths = {len(getattr(self, field.name)) for field in fields(self)}
@@ -40,7 +42,8 @@ class Runs:
             raise ValueError(f"runs of different lengths: {sorted(lengths)}")
         for field in fields(self):
             values = getattr(self, field.name)
-            if not (np.isfinite(values).all() and (values > 0).all()):
+            least = -np.inf if field.name == "taught" else 0.0
+            if not (np.isfinite(values).all() and (values > least).all()):
                 raise ValueError(f"{field.name} must be finite and above 0")
 
     def __len__(self) -> int:
@@ -57,9 +60,12 @@ def runs_of(
     teacher: object = None,
     alone: object = None,
 ) -> Runs:
-    """Runs from numbers or sequences, which are broadcast; data seen once where `unique` is not given."""
+    """Runs from numbers or sequences, which are broadcast; data seen once where `unique` is not given, taught where
+    `teacher` is.
+    """
     given = [size, seen, seen if unique is None else unique]
     given += [1.0 if value is None else value for value in (teacher, alone)]
+    given.append(0.0 if teacher is None else 1.0)
     arrays = np.broadcast_arrays(*[np.atleast_1d(np.asarray(v, dtype=np.float64)) for v in given])
     return Runs(*(np.array(array) for array in arrays))
 

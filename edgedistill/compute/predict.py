@@ -1,21 +1,23 @@
 """What a training will give, from the runs that were made before it: a law for each way of learning, or none.
 
-A law is fitted to rows of the ledger that can be compared: the same validation images, the same way of learning. Its
-form, what counts as the size of a student, and whether students keep their own distance from it, are those that say
-dearer runs best from cheaper ones. It says how far it can be trusted, and where it no longer holds.
+A law is fitted to rows of the ledger that can be compared: the same validation images, the same way of learning, or
+students with and without a teacher together, who share what no teacher changes. Its form, and what counts as the size
+of a student, are those that say dearer runs best from cheaper ones. It says how far it can be trusted, and where it no
+longer holds.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
-from edgedistill.compute.fit import Fitted, fit
-from edgedistill.compute.images import ALONE, TAUGHT
+from edgedistill.compute.fit import Fitted, fewest, fit
+from edgedistill.compute.images import ALONE, TAUGHT, TOGETHER
 from edgedistill.compute.law import Array, Form, Runs
 from edgedistill.compute.ledger import Row
 
@@ -26,8 +28,6 @@ FEWEST = 12
 """Runs that a law is fitted to at least."""
 CUTS = (0.6, 0.8)
 """Shares of the runs, by cost, from which the next ones are said while a form is chosen."""
-SHRINK = 2.0
-"""A student's own distance is the mean of its residuals as if so many more runs had none."""
 BEYOND = 4.0
 """How far outside the runs an amount may lie: so many times more than the most, or less than the least of them."""
 FOLLOWED, TRIED = 8, 3
@@ -77,15 +77,14 @@ class Said:
 
 @dataclass(frozen=True)
 class Law:
-    """A fitted law: what it is about and of which way, `size` of a student in it, the distance of each student from it
-    in logarithms, and the median relative error on dearer runs by which it was chosen.
+    """A fitted law: what it is about and of which way, `size` of a student in it, and the median relative error on
+    dearer runs of that way by which it was chosen.
     """
 
     way: Way
     what: What
     size: Size
     fitted: Fitted
-    own: Mapping[str, float]
     held_out: float
 
     def say(self, asked: Asked) -> Said:
@@ -94,21 +93,17 @@ class Law:
 
     def values(self, asked: Sequence[Asked]) -> Array:
         """The values (R,) that the law says, without their bands."""
-        return self.fitted.loss(_runs(asked, self.size)) * self._lift(asked)
+        return self.fitted.loss(_runs(asked, self.size))
 
     def beside(self, asked: Sequence[Asked]) -> list[Asked]:
         """The same questions with what this law, of students without a teacher, says of them."""
         values = self.values(asked)
         return [replace(one, alone=float(v)) for one, v in zip(asked, values, strict=True)]
 
-    def _lift(self, asked: Sequence[Asked]) -> Array:
-        return np.exp([self.own.get(one.model, 0.0) for one in asked])
-
     def say_all(self, asked: Sequence[Asked]) -> list[Said]:
         """What the law says of each."""
-        runs, own = _runs(asked, self.size), self._lift(asked)
-        value = self.fitted.loss(runs) * own
-        low, high = (edge * own for edge in self.fitted.band(runs))
+        runs = _runs(asked, self.size)
+        value, (low, high) = self.fitted.loss(runs), self.fitted.band(runs)
         return [
             Said(float(value[k]), float(low[k]), float(high[k]), self._outside(runs[k : k + 1]))
             for k in range(len(asked))
@@ -143,89 +138,120 @@ def value_of(row: Row, what: What) -> float:
     return row.val.loss if what == "loss" else max(LEAST_ERROR, 1.0 - row.val.top1)
 
 
+@dataclass(frozen=True)
+class _Pick:
+    """What says dearer rows best: a form, a size, its errors on dearer rows of each way, and the rows and questions."""
+
+    form: Form
+    size: Size
+    errors: tuple[float, ...]
+    rows: tuple[Row, ...]
+    asked: tuple[Asked, ...]
+
+    @property
+    def error(self) -> float:
+        """The mean over ways, in tenths of a per cent."""
+        return _tenths(float(np.mean(self.errors)))
+
+    def laws(self, what: What, bootstrap: int) -> list[Law]:
+        """The laws of the ways among the rows, fitted to all of them: without a teacher first."""
+        values = np.array([value_of(row, what) for row in self.rows])
+        runs = _runs(self.asked, self.size)
+        fitted = fit(self.form, runs, values, bootstrap=bootstrap, followed=FOLLOWED)
+        ways = {way.taught: way for way in map(way_of, self.rows)}
+        return [
+            Law(ways[taught], what, self.size, fitted, error)
+            for taught, error in zip(sorted(ways), self.errors, strict=True)
+        ]
+
+
+def learn_both(
+    plain: Sequence[Row], taught: Sequence[Row], what: What, *, bootstrap: int = 100
+) -> tuple[Law | None, Law | None]:
+    """The laws of students without and with a teacher, from rows of one way each: a law of each, or one of both
+    together, whichever says dearer rows better.
+    """
+    first = _pick_own(plain, what, None)
+    alone = first.laws(what, 0)[0] if first else None
+    second = _pick_own(taught, what, alone)
+    both = _pick_both(plain, taught, what)
+    own = _tenths((first.error + second.error) / 2) if first and second else float("inf")
+    if both is not None and both.error <= own:
+        one, other = both.laws(what, bootstrap)
+        return one, other
+    return (
+        first.laws(what, bootstrap)[0] if first else None,
+        second.laws(what, bootstrap)[0] if second else None,
+    )
+
+
 def learn(
-    rows: Sequence[Row],
-    what: What,
-    alone: Law | None = None,
-    *,
-    bootstrap: int = 100,
-    seed: int = 0,
+    rows: Sequence[Row], what: What, alone: Law | None = None, *, bootstrap: int = 100
 ) -> Law | None:
     """The law of rows of one way; `None` where there are too few, or no form says dearer runs from cheaper ones.
 
     Where the way has a teacher, `alone` says the value without one; a form that reads it is left out without.
     """
+    pick = _pick_own(rows, what, alone)
+    return None if pick is None else pick.laws(what, bootstrap)[0]
+
+
+def _pick_own(rows: Sequence[Row], what: What, alone: Law | None) -> _Pick | None:
     known = [row for row in rows if _usable(row, what, alone)]
     if len(known) < FEWEST:
         return None
-    way, taught = way_of(known[0]), way_of(known[0]).taught
-    forms = [
-        f for f in (TAUGHT if taught else ALONE) if alone is not None or "alone" not in f.reads
-    ]
-    asked = asked_of(known, what, alone)
-    values = np.array([value_of(row, what) for row in known])
-    cost = np.array([sum(row.flops.values()) for row in known])
-    tried = [
-        (error, len(form.parameters), k, SIZES[0], keeps)
-        for k, form in enumerate(forms)
-        for error, keeps in _errors(form, SIZES[0], asked, values, cost)
-    ]
-    best = min(tried, key=_order)
-    form = forms[best[2]]
-    if "size" in form.reads:
-        more = _errors(form, SIZES[1], asked, values, cost)
-        tried += [(error, best[1], best[2], SIZES[1], keeps) for error, keeps in more]
-        best = min([best, *tried[-len(more) :]], key=_order)
-    error, _, _, size, keeps = best
-    if not np.isfinite(error):
+    every = (*TAUGHT, *TOGETHER) if way_of(known[0]).taught else ALONE
+    forms = [form for form in every if alone is not None or "alone" not in form.reads]
+    return _pick(forms, known, what, alone)
+
+
+def _pick_both(plain: Sequence[Row], taught: Sequence[Row], what: What) -> _Pick | None:
+    known = [row for row in taught if _usable(row, what, None)]
+    if min(len(plain), len(known)) < FEWEST:
         return None
-    fitted = fit(
-        form, _runs(asked, size), values, bootstrap=bootstrap, seed=seed, followed=FOLLOWED
-    )
-    own = _own(asked, fitted.residuals) if keeps else {}
-    if own:
-        left = fitted.residuals - np.array([own[one.model] for one in asked])
-        fitted = replace(fitted, residuals=left)
-    return Law(way, what, size, fitted, own, error)
+    return _pick(TOGETHER, [*plain, *known], what, None)
 
 
-def _order(tried: tuple[float, int, int, Size, bool]) -> tuple[float, int]:
-    """By error in tenths of a per cent, then by how few parameters do."""
-    return round(tried[0], 3), tried[1]
+def _pick(
+    forms: Sequence[Form], rows: Sequence[Row], what: What, alone: Law | None
+) -> _Pick | None:
+    """The form and the size that say dearer rows best; `None` where none says any."""
+    asked = tuple(asked_of(rows, what, alone))
+    values = np.array([value_of(row, what) for row in rows])
+    cost = np.array([sum(row.flops.values()) for row in rows])
+    group = np.array([row.method is not None for row in rows], dtype=np.int64)
+    tried = [
+        _Pick(
+            form, size, _errors(form, _runs(asked, size), values, cost, group), tuple(rows), asked
+        )
+        for form in forms
+        for size in (SIZES if "size" in form.reads else SIZES[:1])
+    ]
+    best = min(tried, key=lambda pick: (pick.error, len(pick.form.parameters)), default=None)
+    return None if best is None or not np.isfinite(best.error) else best
+
+
+def _tenths(error: float) -> float:
+    """An error in tenths of a per cent: what is less makes no law better than a simpler one."""
+    return round(error, 3)
 
 
 def _errors(
-    form: Form, size: Size, asked: Sequence[Asked], values: Array, cost: Array
-) -> list[tuple[float, bool]]:
-    """Median relative error on dearer runs, of the law alone and with each student's own distance from it."""
-    rank = np.argsort(cost, kind="stable")
-    ends = [round(cut * len(rank)) for cut in (*CUTS, 1.0)]
-    runs, names = _runs(asked, size), np.array([one.model for one in asked])
-    plain: list[Array] = []
-    kept: list[Array] = []
-    for begin, end in itertools.pairwise(ends):
-        if begin <= len(form.parameters) + 1 or end <= begin:
-            return [(float("inf"), False)]
-        before, after = rank[:begin], rank[begin:end]
+    form: Form, runs: Runs, values: Array, cost: Array, group: npt.NDArray[np.int64]
+) -> tuple[float, ...]:
+    """Median relative error on dearer runs of each group, from the cheaper ones of all groups."""
+    share = np.empty(len(cost))
+    for which in np.unique(group):
+        own = np.flatnonzero(group == which)
+        share[own[np.argsort(cost[own], kind="stable")]] = (np.arange(len(own)) + 0.5) / len(own)
+    off = np.full(len(cost), np.nan)
+    for begin, end in itertools.pairwise((*CUTS, 1.0)):
+        before, after = share < begin, (share >= begin) & (share < end)
+        if before.sum() <= fewest(form):
+            return (float("inf"),) * len(np.unique(group))
         fitted = fit(form, runs[before], values[before], bootstrap=0, followed=TRIED, rough=True)
-        own = _own([asked[k] for k in before], fitted.residuals)
-        said = fitted.loss(runs[after])
-        lifted = said * np.exp([own.get(name, 0.0) for name in names[after]])
-        plain.append(np.abs(said / values[after] - 1))
-        kept.append(np.abs(lifted / values[after] - 1))
-    return [
-        (float(np.median(np.concatenate(found))), keeps)
-        for found, keeps in ((plain, False), (kept, True))
-    ]
-
-
-def _own(asked: Sequence[Asked], residuals: Array) -> dict[str, float]:
-    """The distance of each student from the law, in logarithms, drawn towards 0 where it has few runs."""
-    names = np.array([one.model for one in asked])
-    return {
-        str(name): float(residuals[names == name].sum() / ((names == name).sum() + SHRINK))
-        for name in np.unique(names)
-    }
+        off[after] = np.abs(fitted.loss(runs[after]) / values[after] - 1)
+    return tuple(float(np.nanmedian(off[group == which])) for which in np.unique(group))
 
 
 def _usable(row: Row, what: What, alone: Law | None) -> bool:
@@ -260,4 +286,5 @@ def _runs(asked: Sequence[Asked], size: Size) -> Runs:
         unique=np.array([min(one.unique, one.seen) for one in asked], dtype=np.float64),
         teacher=np.array([one.teacher or 1.0 for one in asked], dtype=np.float64),
         alone=np.array([one.alone or 1.0 for one in asked], dtype=np.float64),
+        taught=np.array([one.teacher is not None for one in asked], dtype=np.float64),
     )

@@ -92,7 +92,7 @@ def test_fewer_epochs_are_chosen_where_more_do_harm() -> None:
     fitted = replace(
         error.fitted, form=form, values=form.array(values), draws=form.array(values)[None]
     )
-    harmed = {error.way: Laws(replace(error, fitted=fitted, own={}))}
+    harmed = {error.way: Laws(replace(error, fitted=fitted))}
     few = replace(IMAGES, train=1000)
     found = ranked(Effort(seconds=1000), PUPILS[:1], (), few, harmed)[0]
     assert found.why_shorter == "more epochs are said to do harm"

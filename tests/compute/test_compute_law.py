@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import check_grad, minimize_scalar
 
-from edgedistill.compute.images import ALONE, TAUGHT
+from edgedistill.compute.images import ALONE, TAUGHT, TOGETHER
 from edgedistill.compute.law import (
     REPEATED,
     SEEN,
@@ -114,6 +114,7 @@ FORMS: dict[str, Callable[[], Form]] = {
     "fixed": lambda: fixed(supervised(REPEATED), gamma=1.0, alpha=0.4),
     **{f"alone, {form.name}": lambda form=form: form for form in ALONE},  # type: ignore[misc]
     **{f"taught, {form.name}": lambda form=form: form for form in TAUGHT},  # type: ignore[misc]
+    **{form.name: lambda form=form: form for form in TOGETHER},  # type: ignore[misc]
 }
 
 

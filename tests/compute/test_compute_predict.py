@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from functools import cache
 
-import numpy as np
 import pytest
 from compute_parts import STUDENTS, TEACHERS, made, plain_loss, rows, taught_loss
 
-from edgedistill.compute.predict import FEWEST, Asked, Law, learn, way_of
+from edgedistill.compute.fit import fit
+from edgedistill.compute.images import TOGETHER
+from edgedistill.compute.predict import FEWEST, Asked, Law, _pick_both, learn, learn_both, way_of
 
 
 @cache
@@ -68,21 +69,37 @@ def test_too_few_rows_make_no_law() -> None:
     assert learn([], "loss") is None
 
 
-def test_a_student_that_is_better_than_its_size_keeps_its_distance() -> None:
-    rng = np.random.default_rng(3)
-    found = []
-    for one in rows(60, taught=False, seed=3):
-        lift = {"small": -0.15, "middle": 0.15, "large": 0.0}[one.student.model]
-        epochs = one.seen // one.data.train
-        found.append(made(one.student.model, one.data.train, epochs, None, lift + rng.normal(0, 0.01)))  # fmt: skip
-    law = learn(found, "loss", bootstrap=0)
-    assert law is not None
-    better, worse = (
-        law.say(asked(s, 8000, 60)).value / plain_loss(STUDENTS[s][1], 8000, 480_000)
-        for s in ("small", "middle")
+def test_students_with_and_without_a_teacher_share_a_law() -> None:
+    """What a teacher changes is seen on few runs, as the rest is known from the others."""
+    taught = [one for one in rows(60, taught=True, seed=2) if one.data.train == 2000][:14]
+    pick = _pick_both(rows(40, taught=False), taught, "error")
+    assert pick is not None
+    alone, beside = pick.laws("error", 20)
+    assert alone.fitted is beside.fitted and alone.way != beside.way
+    assert not alone.way.taught and beside.way.taught
+    for teacher, loss in TEACHERS.items():
+        said = beside.say(asked("large", 4000, 40, loss / 3))
+        truth = taught_loss(STUDENTS["large"][1], 4000, 160_000, loss) / 3
+        assert said.value == pytest.approx(truth, rel=0.1), teacher
+        assert said.low < said.value < said.high
+
+
+def test_each_way_alone_has_its_law_where_the_other_has_too_few_rows() -> None:
+    plain_rows, taught = rows(30, taught=False), rows(FEWEST - 1, taught=True)
+    alone, beside = learn_both(plain_rows, taught, "loss", bootstrap=0)
+    assert alone is not None and beside is None
+    alone, beside = learn_both(plain_rows[:3], rows(30, taught=True), "loss", bootstrap=0)
+    assert alone is None and beside is not None
+
+
+def test_what_is_likely_counts_as_less_than_a_free_coefficient() -> None:
+    law = plain()
+    free = law.fitted.freedom
+    assert 2 < free <= len(law.fitted.values)
+    few = fit(
+        TOGETHER[-1], law.fitted.runs[:12], law.fitted.loss(law.fitted.runs)[:12], bootstrap=0
     )
-    assert better == pytest.approx(np.exp(-0.15), rel=0.04)
-    assert worse == pytest.approx(np.exp(0.15), rel=0.04)
+    assert few.freedom < 12 < len(few.values)
 
 
 def test_ways_are_told_apart_by_arm_method_settings_and_start() -> None:
