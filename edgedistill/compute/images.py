@@ -60,6 +60,7 @@ FLOOR = Term("floor")
 SIZE = Term("size", (("size", -1),))
 UNIQUE = Term("unique", (("unique", -1),))
 SEEN = Term("seen", (("seen", -1),))
+SEEN_BY_SIZE = Term("seen", (("seen", -1), ("size", -1)))
 BY_HEART = Term("by_heart", (("repeats", 1), ("unique", -1)))
 
 
@@ -116,6 +117,9 @@ SETS: Mapping[str, tuple[Term, ...]] = {
     "different images and images shown": (FLOOR, UNIQUE, SEEN),
     "size, different images and images shown": (FLOOR, SIZE, UNIQUE, SEEN),
     "size, different images, images shown and learning by heart": (FLOOR, SIZE, UNIQUE, SEEN, BY_HEART),
+    "size, different images, images shown by size and learning by heart": (
+        FLOOR, SIZE, UNIQUE, SEEN_BY_SIZE, BY_HEART,
+    ),
 }  # fmt: skip
 ALONE: tuple[Form, ...] = (
     *(sum_of_powers(name, terms) for name, terms in SETS.items()),
