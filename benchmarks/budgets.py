@@ -1,9 +1,9 @@
 """Whether `plan --compute` chooses well: its configuration is trained beside eight sensible others that get the same
 seconds, with three seeds, for three budgets on this machine.
 
-    python -m benchmarks.budgets --out DIR [--budget 15s ...] [--ledger FILE]
+    python -m benchmarks.budgets --out DIR [--budget 25s ...] [--ledger FILE]
 
-Five students of 48 px from random weights on 10,000 images of Fashion-MNIST (Debian package dataset-fashion-mnist), the
+Five students of 48 px from random weights on 5,000 images of Fashion-MNIST (Debian package dataset-fashion-mnist), the
 teachers of the ledger. The others: each student with labels alone, and each with the teacher that validates best of
 those that the budget pays for. Everyone gets as many epochs as the budget pays for by the same timings. A plan that was
 made is kept in DIR, and its study goes on where it was.
@@ -38,8 +38,8 @@ from edgedistill.target.device import load_device
 STUDENTS = (
     "lcnet_050", "mobilenetv3_small_050", "mobilenetv4_conv_small_050", "mobilenetv2_050", "mobilenetv4_conv_small",
 )  # fmt: skip
-IMAGES, SEEDS, OTHERS = 10_000, 3, 8
-BUDGETS = ("15s", "45s", "120s")
+IMAGES, SEEDS, OTHERS = 5000, 3, 8
+BUDGETS = ("25s", "60s", "120s")
 RECIPE: dict[str, Any] = {
     "data": {"source": FOLDER, "val_fraction": 0.1, "max_train": IMAGES},
     "student": {"weights": "random", "input_size": SIDE},

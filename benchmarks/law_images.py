@@ -1,9 +1,9 @@
-"""How well laws say the dearest trainings of a ledger from the cheaper ones: fitted to 80 % by cost, held to the rest.
+"""How well laws say trainings that they were not fitted to: the dearest fifth of a ledger from its cheaper four fifths,
+by cost within each way of learning, or with --later the rows of another ledger from all of the first.
 
-    python -m benchmarks.law_images [--ledger FILE]
+    python -m benchmarks.law_images [--ledger FILE] [--later FILE]
 
-Each way of learning has a law of its own, of the loss and of the error. A taught one may read what the law of students
-without a teacher says, which is fitted to the cheaper rows too.
+Of the loss and of the error (of top-1) on validation, as `plan --compute` learns them.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Print a table, and every held-out row below it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--ledger", type=Path, default=LEDGER)
+    parser.add_argument("--later", type=Path, help="a ledger of further trainings")
     given = parser.parse_args(argv)
     found = Ledger(given.ledger).read()
+    later = None if given.later is None else Ledger(given.later).read().rows
     if found.words:
         print(found.words)
     print(
@@ -37,19 +39,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     print("|---|---|---|---|---|---|---|---|")
     details: list[str] = []
     for what in WHATS:
-        _lines(found.rows, what, details)
+        _lines(found.rows, later, what, details)
     print("\n" + "\n".join(details))
 
 
-def _lines(rows: Sequence[Row], what: What, details: list[str]) -> None:
-    """A line for each way, of laws that were fitted to the cheaper rows of both."""
+def _lines(
+    rows: Sequence[Row], further: Sequence[Row] | None, what: What, details: list[str]
+) -> None:
+    """A line for each way."""
     early, later = [], []
     for taught in (False, True):
-        own = [row for row in rows if (row.method is not None) == taught]
-        own.sort(key=lambda row: sum(row.flops.values()))
-        cut = round(CHEAPER * len(own))
+        own = _of(rows, taught)
+        cut = round(CHEAPER * len(own)) if further is None else len(own)
         early.append(own[:cut])
-        later.append(own[cut:])
+        later.append(own[cut:] if further is None else _of(further, taught))
     alone, beside = learn_both(early[0], early[1], what)
     off: list[float] = []
     for law, known, held in ((alone, early[0], later[0]), (beside, early[1], later[1])):
@@ -60,6 +63,12 @@ def _lines(rows: Sequence[Row], what: What, details: list[str]) -> None:
     print(
         f"both ways, {what}: median error {100 * np.median(off):.1f} %, n = {len(off)}", flush=True
     )
+
+
+def _of(rows: Sequence[Row], taught: bool) -> list[Row]:
+    """The rows of a way, the cheapest first."""
+    own = [row for row in rows if (row.method is not None) == taught]
+    return sorted(own, key=lambda row: sum(row.flops.values()))
 
 
 def _line(

@@ -77,7 +77,7 @@ def test_a_budget_gets_the_best_training_with_a_band_and_what_would_change_it(
     found = json.loads(answer_json(answer))
     assert found["effort"] == {"seconds": None, "flops": 1e14}
     assert [law["about"] for law in found["laws"]] == ["error", "loss"] * 2
-    assert all(law["held_out"] < 0.1 and law["runs"] == 24 for law in found["laws"])
+    assert all(law["held_out"] < 0.1 and law["runs"] == 48 for law in found["laws"])
     assert found["lacking"] == [] and found["probes"] == []
     best = found["choices"][0]
     assert best["student"] == "mobilenetv3_small_050"
@@ -89,7 +89,7 @@ def test_a_budget_gets_the_best_training_with_a_band_and_what_would_change_it(
     text = " ".join(file.getvalue().split())
     assert "With 100 TFLOP: mobilenetv3_small_050" in text
     assert "Expected validation top-1" in text and "where 90 % of such trainings end" in text
-    assert f"{100 * (1 - best['error']['value']):.1f} %" in text and "from 24 trainings" in text
+    assert f"{100 * (1 - best['error']['value']):.1f} %" in text and "from 48 trainings" in text
 
 
 def seen_of(data: Path, known: list[Row], effort: Effort) -> tuple[Any, str]:
