@@ -78,9 +78,8 @@ def plans(budget: str, ledger: Path) -> list[Choice]:
         for name in STUDENTS
     ]
     planned = choose_student(layered, device, dataset)
-    planned = planned.model_copy(update={"chosen": found[0], "runners_up": found[1:]})
     rows = Ledger(ledger).read().rows
-    told = answer(layered, device, dataset, planned, rows, parse_effort(budget), silent())
+    told = answer(layered, device, dataset, planned, rows, parse_effort(budget), silent(), found)
     if told.advice is None or told.lacking:
         raise SystemExit(f"{ledger} has too few rows: {'; '.join(told.lacking)}")
     return list(told.advice.choices)

@@ -58,7 +58,7 @@ def _lines(
     for law, known, held in ((alone, early[0], later[0]), (beside, early[1], later[1])):
         if law is None:
             print(f"| {len(known)} rows | {what} | too few | | | | | |")
-        else:
+        elif held:
             off += _line(law, known, held, alone, details)
     print(
         f"both ways, {what}: median error {100 * np.median(off):.1f} %, n = {len(off)}", flush=True

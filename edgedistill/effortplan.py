@@ -7,6 +7,7 @@ of trainings that would do, with what it costs.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,18 +24,20 @@ from edgedistill.compute.predict import BEYOND, FEWEST, Law, Way, learn_both, wa
 from edgedistill.data.dataset import Dataset
 from edgedistill.derive import method_values, resolve, views_for
 from edgedistill.distill.spec import StudentSpec
+from edgedistill.errors import EdgedistillError
 from edgedistill.ledgering import judged_by, settings_for
 from edgedistill.pacing import Pace, pace_of
-from edgedistill.planning import values_for
+from edgedistill.planning import choose_student, values_for
 from edgedistill.progress import Face
-from edgedistill.recipe import Layered
+from edgedistill.recipe import Layered, replace
 from edgedistill.result import Candidate, Plan
 from edgedistill.stages import number
 from edgedistill.target.device import Device
 from edgedistill.target.measured import fingerprint
 from edgedistill.teaching import views_of
 
-MOST_PUPILS = 5
+MOST_PUPILS, MOST_KNOWN = 6, 4
+"""Students that are weighed, and how many of them from the ledger beside the chosen one."""
 PROBES = FEWEST + 2
 """Trainings of each way that are proposed where there are too few."""
 PROBE_SHARES = (1.0, 0.25, 0.0625)
@@ -78,10 +81,12 @@ def answer(
     rows: Sequence[Row],
     effort: Effort,
     face: Face,
+    candidates: Sequence[Candidate] = (),
 ) -> Answer:
-    """The whole answer; students are timed here. Needs torch."""
-    candidates, judges = pupils_of(planned), judged_by(dataset)
+    """The whole answer, of the `candidates` or else of those that `pupils_of` finds, timed here. Needs torch."""
+    judges = judged_by(dataset)
     known = [row for row in rows if row.data.judged_sha256 == judges]
+    candidates = candidates or pupils_of(layered, device, dataset, planned, known)
     pupils, paces = _pupils(layered, device, dataset, planned, candidates, face)
     starts = dict.fromkeys(pupil.start for pupil in pupils)
     ways = {start: _ways(layered, start) for start in starts}
@@ -113,20 +118,43 @@ def answer(
     )
 
 
-def pupils_of(planned: Plan) -> list[Candidate]:
-    """The chosen student and the others that fit and begin as it does, each once, the best first.
-
-    Pretrained and random starts have laws of their own, and each law takes trainings of its own.
+def pupils_of(
+    layered: Layered, device: Device, dataset: Dataset, planned: Plan, rows: Sequence[Row]
+) -> list[Candidate]:
+    """The students that are weighed: the chosen one, those that `rows` tell of and that fit, and others between the
+    fastest and the best that fit. All begin as the chosen one does, from pretrained weights or not, and at its input
+    size, as each start has laws of its own.
     """
-    chosen, found = planned.chosen, dict[str, Candidate]()
-    for candidate in [chosen, *planned.runners_up]:
-        alike = (candidate.input_size, candidate.pretrained) == (
-            chosen.input_size,
-            chosen.pretrained,
-        )
-        if candidate.fits != "no" and alike:
-            found.setdefault(candidate.model, candidate)
-    return list(found.values())[:MOST_PUPILS]
+    chosen = planned.chosen
+    found = {chosen.model: chosen}
+    if layered.recipe.student.model != "auto":
+        return [chosen]
+
+    def alike(one: Candidate) -> bool:
+        begins = (one.input_size, one.pretrained) == (chosen.input_size, chosen.pretrained)
+        return one.fits != "no" and begins and one.model not in found
+
+    known = []
+    for model in dict.fromkeys(row.student.model for row in rows):
+        with contextlib.suppress(EdgedistillError):
+            known.append(
+                choose_student(
+                    replace(layered, {"student.model": (model, "in the ledger")}), device, dataset
+                ).chosen
+            )
+    for some in (known, [*planned.front, *planned.runners_up]):
+        free = {one.model: one for one in some if alike(one)}
+        most = MOST_KNOWN if some is known else MOST_PUPILS - len(found)
+        spread = sorted(free.values(), key=lambda one: one.macs)
+        found |= {one.model: one for one in _spread(spread, most)}
+    return list(found.values())
+
+
+def _spread(some: Sequence[Candidate], most: int) -> list[Candidate]:
+    """At most so many of them, evenly spaced, with both ends."""
+    if len(some) <= most:
+        return list(some)
+    return [some[round(k)] for k in np.linspace(0, len(some) - 1, most)]
 
 
 def words_of(way: Way) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Group
 from rich.text import Text
 
-from edgedistill.compute.allocate import Choice
+from edgedistill.compute.allocate import Choice, Master
 from edgedistill.compute.effort import Effort
 from edgedistill.compute.flops import SCENARIOS
 from edgedistill.compute.predict import Law, Said
@@ -78,7 +78,7 @@ def answer_view(found: Answer) -> Any:
     choices = found.advice.choices if found.advice else ()
     if choices:
         parts += _best(choices[0], found.effort)
-        parts += [Text(), _table(choices[:MOST_SHOWN])]
+        parts += [Text(), _table(_different(choices))]
         if found.advice is not None and found.advice.others:
             parts += [Text(), words("What would change the advice", "bold")]
             parts += [
@@ -142,10 +142,24 @@ def _short(choice: Choice) -> str:
     epochs = f"{choice.epochs} epoch{'' if choice.epochs == 1 else 's'}"
     how = "labels alone"
     if choice.master is not None:
-        views = "" if choice.targets == "live" else f", {choice.views} stored views"
-        how = f"taught by {choice.master.name} ({choice.targets} outputs{views})"
+        views = f"{choice.views} stored view{'' if choice.views == 1 else 's'}"
+        outputs = "live outputs" if choice.targets == "live" else views
+        how = f"taught by {_name(choice.master)} ({outputs})"
     start = "" if choice.pupil.start == "random" else f" from {choice.pupil.start} weights"
     return f"{choice.pupil.model}{start}, {how}, {epochs}"
+
+
+def _different(choices: Sequence[Choice]) -> list[Choice]:
+    """The best of each student with and without a teacher, the best first."""
+    found: dict[tuple[str, bool], Choice] = {}
+    for choice in choices:
+        found.setdefault((choice.pupil.model, choice.master is None), choice)
+    return list(found.values())[:MOST_SHOWN]
+
+
+def _name(master: Master) -> str:
+    """A teacher in fewer letters."""
+    return master.name.removeprefix("bundled:")
 
 
 def _table(choices: Sequence[Choice]) -> Any:
@@ -159,7 +173,8 @@ def _table(choices: Sequence[Choice]) -> Any:
         right=("", "epochs", "takes"),
     )
     for place, choice in enumerate(choices, start=1):
-        teacher = "none" if choice.master is None else f"{choice.master.name}, {choice.targets}"
+        live = ", live" if choice.targets == "live" else ""
+        teacher = "none" if choice.master is None else f"{_name(choice.master)}{live}"
         table.add_row(
             str(place), words(choice.pupil.model), words(teacher), str(choice.epochs),
             figures.duration(sum(choice.seconds.values())), _top1(choice.error),
@@ -179,13 +194,17 @@ def _value(said: Said) -> str:
 def _grounds(found: Answer) -> list[Any]:
     """What the answer rests on."""
     lines: list[Any] = [Text()]
-    lines += [
-        words(
-            f"Law of {law.what}, {words_of(law.way)}: {law.fitted.form.name}, from {len(law.fitted.runs)} trainings; "
-            f"off by {100 * law.held_out:.1f} % (median) on dearer trainings than it was chosen by.", "dim",
-        )
-        for law in found.laws
-    ]  # fmt: skip
+    for fitted in dict.fromkeys(id(law.fitted) for law in found.laws):
+        same = [law for law in found.laws if id(law.fitted) == fitted]
+        ways = " and ".join(words_of(law.way).partition(", from ")[0] for law in same)
+        off = ", ".join(f"{100 * law.held_out:.1f} %" for law in same)
+        lines.append(
+            words(
+                f"Law of {same[0].what}, {ways}: {same[0].fitted.form.name}, from "
+                f"{len(same[0].fitted.runs)} trainings; off by {off} (median) on dearer trainings than it was "
+                "fitted to.", "dim",
+            )
+        )  # fmt: skip
     lines += [words(f"Too few to say: {text}.", "yellow") for text in found.lacking]
     lines += [words(note, "dim") for note in found.notes]
     return lines

@@ -21,11 +21,12 @@ from edgedistill.data.sources import open_source
 from edgedistill.effortplan import Probe
 from edgedistill.effortview import answer_json, answer_view
 from edgedistill.ledgering import judged_by, settings_for
+from edgedistill.planning import choose_student
 from edgedistill.progress import silent
 from edgedistill.recipe import Layered, compose
-from edgedistill.result import Candidate, Plan
 from edgedistill.spending import spend
 from edgedistill.studyfile import NAME
+from edgedistill.target.device import load_device
 from tests.build_parts import Ran, make_images, tool
 
 OPTIONS = {
@@ -186,15 +187,28 @@ def test_probes_of_students_with_long_like_names_are_all_made() -> None:
     assert all(NAME.fullmatch(name) for name in arms)
 
 
-def test_students_that_begin_otherwise_are_left_to_laws_of_their_own() -> None:
-    facts = {"precision": "int8", "params": 1, "macs": 1, "size_bytes": 1, "reason": "it fits"}
-
-    def one(model: str, pretrained: bool, size: int = 64, fits: str = "safe") -> Candidate:
-        return Candidate.model_validate(
-            {**facts, "model": model, "input_size": size, "pretrained": pretrained, "fits": fits}
-        )
-
-    others = [one("b", False), one("c", True), one("c", True), one("d", True, 96)]
-    others.append(one("e", True, fits="no"))
-    plan = Plan(considered=6, chosen=one("a", True), runners_up=others)
-    assert [pupil.model for pupil in effortplan.pupils_of(plan)] == ["a", "c"]
+def test_students_that_are_weighed_begin_alike_and_are_those_that_the_ledger_tells_of(
+    data: Path,
+) -> None:
+    options = {
+        "device": "x86-cpu", "student.weights": "random", "student.input_size": 64, "data.source": str(data),
+    }  # fmt: skip
+    layered = compose(None, options, {})
+    device, dataset = load_device("x86-cpu"), open_source(layered.recipe.data, 0)
+    planned = choose_student(layered, device, dataset)
+    known = ["mobilenetv3_small_050", "lcnet_050", "no_such_student", "mobilenetv2_050"]
+    told = [
+        one.model_copy(update={"student": one.student.model_copy(update={"model": model})})
+        for one, model in zip(rows(4, taught=False), known, strict=True)
+    ]
+    found = effortplan.pupils_of(layered, device, dataset, planned, told)
+    names = [pupil.model for pupil in found]
+    assert names[0] == planned.chosen.model and len(names) == len(set(names)) == 6
+    assert set(known) - {"no_such_student"} <= set(names)
+    assert {(p.input_size, p.pretrained, p.fits != "no") for p in found} == {(64, False, True)}
+    assert min(p.macs for p in found) < 0.1 * max(p.macs for p in found)
+    asked = compose(None, {**options, "student.model": "mobilenetv2_050"}, {})
+    alone = effortplan.pupils_of(
+        asked, device, dataset, choose_student(asked, device, dataset), told
+    )
+    assert [pupil.model for pupil in alone] == ["mobilenetv2_050"]
