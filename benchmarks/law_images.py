@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.law_runs import LEDGER
+from edgedistill.compute.learn import learn_both
 from edgedistill.compute.ledger import Ledger, Row
-from edgedistill.compute.predict import Law, What, asked_of, learn_both, value_of
+from edgedistill.compute.predict import Law, What, asked_of, value_of
 from edgedistill.metrics import wilson
 
 CHEAPER = 0.8

@@ -19,8 +19,9 @@ from edgedistill.arms import DISTILLED, PLAIN
 from edgedistill.compute.allocate import MOST_EPOCHS, Advice, Images, Laws, Master, Pupil, advise
 from edgedistill.compute.effort import Effort
 from edgedistill.compute.flops import training_flops
+from edgedistill.compute.learn import FEWEST, learn_both
 from edgedistill.compute.ledger import Row
-from edgedistill.compute.predict import BEYOND, FEWEST, Law, Way, learn_both, way_of
+from edgedistill.compute.predict import BEYOND, Law, Way, way_of
 from edgedistill.data.dataset import Dataset
 from edgedistill.derive import method_values, resolve, views_for
 from edgedistill.distill.spec import StudentSpec

@@ -48,7 +48,7 @@ def _law(law: Law) -> dict[str, Any]:
     return {
         "way": words_of(law.way), "about": law.what, "form": law.fitted.form.name, "source": law.fitted.form.source,
         "size": law.size, "runs": len(law.fitted.runs), "held_out": law.held_out,
-        "coefficients": dict(law.fitted.coefficients),
+        "coefficients": dict(law.fitted.coefficients), "begins": dict(law.begins),
     }  # fmt: skip
 
 

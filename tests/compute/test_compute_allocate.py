@@ -16,7 +16,8 @@ from edgedistill.compute.fit import Fitted
 from edgedistill.compute.flops import SCENARIOS
 from edgedistill.compute.images import ALONE
 from edgedistill.compute.law import runs_of
-from edgedistill.compute.predict import BEYOND, Way, learn, way_of
+from edgedistill.compute.learn import learn
+from edgedistill.compute.predict import BEYOND, Way, way_of
 
 IMAGES = Images(8000, 900, lambda epochs: min(epochs, 3))
 PUPILS = tuple(

@@ -9,7 +9,9 @@ from compute_parts import STUDENTS, TEACHERS, made, plain_loss, rows, taught_los
 
 from edgedistill.compute.fit import fit
 from edgedistill.compute.images import TOGETHER
-from edgedistill.compute.predict import FEWEST, Asked, Law, _pick_both, learn, learn_both, way_of
+from edgedistill.compute.learn import FEWEST, _pick_both, learn, learn_both
+from edgedistill.compute.ledger import Row
+from edgedistill.compute.predict import Asked, Law, way_of
 
 
 @cache
@@ -20,7 +22,7 @@ def plain(what: str = "loss") -> Law:
 
 
 def asked(student: str, unique: int, epochs: int, teacher: float | None = None) -> Asked:
-    params, macs = STUDENTS[student]
+    params, macs = STUDENTS.get(student, STUDENTS["middle"])
     return Asked(student, params, macs, unique * epochs, unique, teacher)
 
 
@@ -67,6 +69,28 @@ def test_far_from_every_row_the_law_says_that_it_lies_outside() -> None:
 def test_too_few_rows_make_no_law() -> None:
     assert learn(rows(FEWEST - 1, taught=False), "loss") is None
     assert learn([], "loss") is None
+
+
+def test_a_student_that_begins_slower_than_others_of_its_size_is_known_and_catches_up() -> None:
+    found: tuple[list[Row], list[Row]] = ([], [])
+    for taught in (False, True):
+        for one in rows(60, taught=taught, seed=3):
+            slower = {"small": -0.1, "middle": 0.1, "large": 0.0}[one.student.model]
+            noise = slower * min(3.0, 2e4 / one.seen)
+            teacher = one.teacher.model if one.teacher else None
+            epochs = one.seen // one.data.train
+            found[taught].append(made(one.student.model, one.data.train, epochs, teacher, noise))
+    law = learn_both(*found, "loss", bootstrap=0)[0]
+    assert law is not None
+    assert law.begins["middle"] > 0.05 > -0.05 > law.begins["small"]
+    assert abs(law.begins["large"]) < 0.5 * law.begins["middle"]
+    early, late = (
+        law.say(asked("middle", 8000, e)).value / law.say(asked("other", 8000, e)).value
+        for e in (1, 60)
+    )
+    assert early > 1.05 and late < 1.01
+    question = asked("middle", 8000, 1)
+    assert law.say(question).value == pytest.approx(law.values([question])[0])
 
 
 def test_students_with_and_without_a_teacher_share_a_law() -> None:

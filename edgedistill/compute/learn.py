@@ -1,0 +1,185 @@
+"""How a law is made of rows that can be compared: the same validation images, the same way of learning, or students
+with and without a teacher together, who share what no teacher changes.
+
+Its form, and what counts as the size of a student, are those that say dearer runs best from cheaper ones.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from edgedistill.compute.fit import Fitted, fewest, fit
+from edgedistill.compute.images import ALONE, TAUGHT, TOGETHER
+from edgedistill.compute.law import Array, Form
+from edgedistill.compute.ledger import Row
+from edgedistill.compute.predict import (
+    Asked,
+    Law,
+    Size,
+    What,
+    asked_of,
+    early_of,
+    runs_asked,
+    value_of,
+    way_of,
+)
+
+SIZES: tuple[Size, ...] = ("macs", "params")
+FEWEST = 12
+"""Runs that a law is fitted to at least."""
+CUTS = (0.6, 0.8)
+"""Shares of the runs, by cost, from which the next ones are said while a form is chosen."""
+FOLLOWED, TRIED = 8, 3
+"""Starts that are followed for the law that stays, and for each form that it is chosen from."""
+HELD = 0.3
+"""By how much a student's own beginning is drawn towards that of others of its size."""
+
+
+@dataclass(frozen=True)
+class _Pick:
+    """What says dearer rows best: a form, a size, its errors on dearer rows of each way, and the rows and questions."""
+
+    form: Form
+    size: Size
+    errors: tuple[float, ...]
+    rows: tuple[Row, ...]
+    asked: tuple[Asked, ...]
+
+    @property
+    def error(self) -> float:
+        """The mean over ways, in tenths of a per cent."""
+        return _tenths(float(np.mean(self.errors)))
+
+    def laws(self, what: What, bootstrap: int) -> list[Law]:
+        """The laws of the ways among the rows, fitted to all of them: without a teacher first."""
+        values = np.array([value_of(row, what) for row in self.rows])
+        runs = runs_asked(self.asked, self.size)
+        fitted = fit(self.form, runs, values, bootstrap=bootstrap, followed=FOLLOWED)
+        begins = _begins(fitted, self.asked)
+        own = np.array([begins.get(one.model, 0.0) for one in self.asked])
+        fitted = replace(fitted, residuals=fitted.residuals - own * early_of(fitted, runs))
+        ways = {way.taught: way for way in map(way_of, self.rows)}
+        return [
+            Law(ways[taught], what, self.size, fitted, begins, error)
+            for taught, error in zip(sorted(ways), self.errors, strict=True)
+        ]
+
+
+def learn_both(
+    plain: Sequence[Row], taught: Sequence[Row], what: What, *, bootstrap: int = 100
+) -> tuple[Law | None, Law | None]:
+    """The laws of students without and with a teacher, from rows of one way each: one law of both where there are
+    enough of each, else one of those that there are enough of.
+
+    Laws of each way alone are not weighed against it: with a few dozen rows they now and then say the next ones better
+    by chance, and those after them worse (docs/scaling.md).
+    """
+    both = _pick_both(plain, taught, what)
+    if both is not None:
+        one, other = both.laws(what, bootstrap)
+        return one, other
+    alone = learn(plain, what, bootstrap=bootstrap)
+    return alone, learn(taught, what, alone, bootstrap=bootstrap)
+
+
+def learn(
+    rows: Sequence[Row], what: What, alone: Law | None = None, *, bootstrap: int = 100
+) -> Law | None:
+    """The law of rows of one way; `None` where there are too few, or no form says dearer runs from cheaper ones.
+
+    Where the way has a teacher, `alone` says the value without one; a form that reads it is left out without.
+    """
+    pick = _pick_own(rows, what, alone)
+    return None if pick is None else pick.laws(what, bootstrap)[0]
+
+
+def _pick_own(rows: Sequence[Row], what: What, alone: Law | None) -> _Pick | None:
+    known = [row for row in rows if _usable(row, what, alone)]
+    if len(known) < FEWEST:
+        return None
+    every = (*TAUGHT, *TOGETHER) if way_of(known[0]).taught else ALONE
+    forms = [form for form in every if alone is not None or "alone" not in form.reads]
+    return _pick(forms, known, what, alone)
+
+
+def _pick_both(plain: Sequence[Row], taught: Sequence[Row], what: What) -> _Pick | None:
+    known = [row for row in taught if _usable(row, what, None)]
+    if min(len(plain), len(known)) < FEWEST:
+        return None
+    return _pick(TOGETHER, [*plain, *known], what, None)
+
+
+def _pick(
+    forms: Sequence[Form], rows: Sequence[Row], what: What, alone: Law | None
+) -> _Pick | None:
+    """The form and the size that say dearer rows best; `None` where none says any."""
+    asked = tuple(asked_of(rows, what, alone))
+    values = np.array([value_of(row, what) for row in rows])
+    cost = np.array([sum(row.flops.values()) for row in rows])
+    group = np.array([row.method is not None for row in rows], dtype=np.int64)
+    tried = [
+        _Pick(form, size, _errors(form, size, asked, values, cost, group), tuple(rows), asked)
+        for form in forms
+        for size in (SIZES if "size" in form.reads else SIZES[:1])
+    ]
+    best = min(tried, key=lambda pick: (pick.error, len(pick.form.parameters)), default=None)
+    return None if best is None or not np.isfinite(best.error) else best
+
+
+def _tenths(error: float) -> float:
+    """An error in tenths of a per cent: what is less makes no law better than a simpler one."""
+    return round(error, 3)
+
+
+def _begins(fitted: Fitted, asked: Sequence[Asked]) -> dict[str, float]:
+    """The slower beginning of each student, by least squares on the residuals, drawn towards none."""
+    early, names = early_of(fitted, fitted.runs), np.array([one.model for one in asked])
+    return {
+        str(name): float(
+            (early * fitted.residuals)[names == name].sum()
+            / ((early[names == name] ** 2).sum() + HELD)
+        )
+        for name in np.unique(names)
+    }
+
+
+def _errors(
+    form: Form,
+    size: Size,
+    asked: Sequence[Asked],
+    values: Array,
+    cost: Array,
+    group: npt.NDArray[np.int64],
+) -> tuple[float, ...]:
+    """Median relative error on dearer runs of each group, from the cheaper ones of all groups."""
+    runs, names = runs_asked(asked, size), np.array([one.model for one in asked])
+    share = np.empty(len(cost))
+    for which in np.unique(group):
+        own = np.flatnonzero(group == which)
+        share[own[np.argsort(cost[own], kind="stable")]] = (np.arange(len(own)) + 0.5) / len(own)
+    off = np.full(len(cost), np.nan)
+    for begin, end in itertools.pairwise((*CUTS, 1.0)):
+        before, after = share < begin, (share >= begin) & (share < end)
+        if before.sum() <= fewest(form):
+            return (float("inf"),) * len(np.unique(group))
+        fitted = fit(form, runs[before], values[before], bootstrap=0, followed=TRIED, rough=True)
+        begins = _begins(fitted, [asked[int(k)] for k in np.flatnonzero(before)])
+        own = np.array([begins.get(name, 0.0) for name in names[after]])
+        said = fitted.loss(runs[after]) * np.exp(own * early_of(fitted, runs[after]))
+        off[after] = np.abs(said / values[after] - 1)
+    return tuple(float(np.nanmedian(off[group == which])) for which in np.unique(group))
+
+
+def _usable(row: Row, what: What, alone: Law | None) -> bool:
+    if row.method is None:
+        return True
+    return (
+        row.teacher is not None
+        and row.teacher.val is not None
+        and (alone is None or alone.what == what)
+    )
