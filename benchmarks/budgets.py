@@ -4,8 +4,8 @@ seconds, with three seeds, for three budgets on this machine.
     python -m benchmarks.budgets --out DIR [--budget 25s ...] [--ledger FILE]
 
 Five students of 48 px from random weights on 5,000 images of Fashion-MNIST (Debian package dataset-fashion-mnist), the
-teachers of the ledger. The others: each student with labels alone, and each with the teacher that validates best of
-those that the budget pays for. Everyone gets as many epochs as the budget pays for by the same timings. A plan that was
+teachers of the ledger. The others: each student with labels alone, and each with the teacher that the laws say suits it
+best. Everyone gets as many epochs as the budget pays for by the same timings. A plan that was
 made is kept in DIR, and its study goes on where it was.
 """
 
@@ -86,21 +86,13 @@ def plans(budget: str, ledger: Path) -> list[Choice]:
 
 
 def compared(choices: Sequence[Choice]) -> list[Choice]:
-    """The planned configuration, and the eight others."""
-    best = choices[0]
-    taught = [c for c in choices if c.master is not None]
-    alone = [c for c in choices if c.master is None]
-    found = sorted(alone, key=lambda c: c.pupil.macs, reverse=True)
-    if taught:
-        master = min((c.master for c in taught if c.master), key=lambda m: m.error)
-        own = [c for c in taught if c.master == master]
-        by_pupil = {
-            c.pupil.model: c for c in reversed(own)
-        }  # of stored and live, what is said to be better
-        found += sorted(by_pupil.values(), key=lambda c: c.pupil.macs, reverse=True)
-    others = [c for c in found if c is not best]
-    more = [c for c in choices if c is not best and not any(c is other for other in others)]
-    return [best, *[*others, *more][:OTHERS]]
+    """The planned configuration, and the eight others that are said to come next: of each student the best with labels
+    alone, and with the teacher that suits it best.
+    """
+    best: dict[tuple[str, bool], Choice] = {}
+    for choice in choices:
+        best.setdefault((choice.pupil.model, choice.master is None), choice)
+    return list(best.values())[: 1 + OTHERS]
 
 
 def name_of(choice: Choice) -> str:

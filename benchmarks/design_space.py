@@ -21,6 +21,8 @@ from edgedistill.studyresult import StudyArm, StudyResult, load
 HOME = Path(__file__).resolve().parent
 KEPT = HOME / "studies" / "design_space.json"
 PAGE = HOME.parent / "docs" / "design-space.md"
+COMMAND = "edgedistill study design-space"
+"""However the study was started: by several processes, from another folder."""
 BEGIN, END = "<!-- printed by benchmarks.design_space -->\n", "<!-- end -->\n"
 
 
@@ -29,9 +31,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("study", type=Path, nargs="?", default=KEPT)
     study = load(parser.parse_args(argv).study)
+    study = study.model_copy(update={"command": COMMAND})
     KEPT.parent.mkdir(exist_ok=True)
     KEPT.write_text(study.dumps())
-    before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
+    before, _, rest = (PAGE.read_text("utf-8") if PAGE.is_file() else "").partition(BEGIN)
     PAGE.write_text(before + BEGIN + printed(study) + END + rest.partition(END)[2], "utf-8")
     picture = views.picture(study)
     if picture is not None:
@@ -41,10 +44,11 @@ def main(argv: Sequence[str] | None = None) -> None:
 def printed(study: StudyResult) -> str:
     """What the page says of the study."""
     data, base = study.data, next(arm for arm in study.arms if arm.name == study.baseline)
-    done = sum(len(arm.runs) for arm in study.arms)
+    done, wanted = sum(len(arm.runs) for arm in study.arms), len(study.arms) * len(study.seeds)
     blocks = [
-        f"{done} trainings: {len(study.arms)} arms, seeds {', '.join(map(str, study.seeds))}; {data.test:,} test "
-        f"images of {name(data.name)}. The default has {views.top1(base)} of them right ({views.interval(base)}).",
+        f"{done}{'' if done == wanted else f' of {wanted}'} trainings: {len(study.arms)} arms, seeds "
+        f"{', '.join(map(str, study.seeds))}; {data.test:,} test images of {name(data.name)}. The default has "
+        f"{views.top1(base)} of them right ({views.interval(base)}).",
         "![What each level gains over the default](design-space.svg)",
         _levels(study),
         *[f"{prose(words)}." for words in views.teachers(study)],
@@ -60,7 +64,7 @@ def printed(study: StudyResult) -> str:
 
 def _levels(study: StudyResult) -> str:
     rows = [
-        [name(arm.factor or ""), name(arm.name), views.top1(arm), *_gains(study, arm), figures.duration(arm.seconds)]
+        [name(arm.factor) if arm.factor else "", name(arm.name), views.top1(arm), *_gains(study, arm), figures.duration(arm.seconds)]
         for arm in study.arms
     ]  # fmt: skip
     heads = ["Factor", "Level", "Test top-1", "Gain by seed, points", "Gain by image, points", "Training"]  # fmt: skip
