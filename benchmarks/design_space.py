@@ -64,7 +64,10 @@ def printed(study: StudyResult) -> str:
 
 def _levels(study: StudyResult) -> str:
     rows = [
-        [name(arm.factor) if arm.factor else "", name(arm.name), views.top1(arm), *_gains(study, arm), figures.duration(arm.seconds)]
+        [
+            name(arm.factor) if arm.factor else "", name(arm.name), views.top1(arm), *_gains(study, arm),
+            figures.duration(arm.seconds),
+        ]
         for arm in study.arms
     ]  # fmt: skip
     heads = ["Factor", "Level", "Test top-1", "Gain by seed, points", "Gain by image, points", "Training"]  # fmt: skip
