@@ -77,9 +77,12 @@ class Fitted:
         """
         said = self.form.log_loss(self.draws, runs)[0]
         spread = self.residuals * self._widening
-        every = (said[:, None, :] + spread[None, :, None]).reshape(-1, len(runs))
-        low, high = np.quantile(every, [(1 - level) / 2, (1 + level) / 2], axis=0)
-        return np.exp(low), np.exp(high)
+        ends = np.empty((2, len(runs)))
+        for k in range(len(runs)):
+            every = (said[:, k, None] + spread).ravel()
+            ends[:, k] = np.quantile(every, [(1 - level) / 2, (1 + level) / 2])
+        low, high = np.exp(ends)
+        return low, high
 
     @cached_property
     def _widening(self) -> float:
