@@ -127,7 +127,9 @@ def load_study(path: Path, seeds: int | None = None) -> Study:
             f"study {path} {what}. Give the path of a YAML file, or a name: {', '.join(known)}."
         )
     tree = read_yaml(path)
+    tree, faults = _with_claims(tree, path)
     outline, problems = _outline(tree)
+    problems += faults
     given, recipe = tree.get("arms"), tree.get("recipe")
     levels = levels_of(tree["factors"], problems) if "factors" in tree else []
     base, faults = _base(recipe, path)
@@ -162,6 +164,18 @@ def shipped() -> dict[str, Path]:
     folders = [home / "_recipes", home.parent / "recipes"]
     files = [path for folder in folders for path in sorted(folder.glob(f"{SHIPPED}*.yaml"))]
     return {path.stem.removeprefix(SHIPPED): path for path in files}
+
+
+def _with_claims(tree: Mapping[str, Any], study: Path) -> tuple[dict[str, Any], list[str]]:
+    """The file with claims that stand in a file of their own beside it, and what is wrong with that one."""
+    given = tree.get("claims")
+    if not isinstance(given, str):
+        return dict(tree), []
+    rest = {key: value for key, value in tree.items() if key != "claims"}
+    try:
+        return {**rest, "claims": read_yaml(study.parent / given).get("claims", [])}, []
+    except (RecipeError, UsageError) as error:
+        return rest, [f"claims  {given}: {error}"]
 
 
 def _arms_faults(levels: Sequence[Level]) -> list[str]:

@@ -13,7 +13,9 @@ from edgedistill.target.students import find_student
 from edgedistill.teacher.bundled import BUNDLED
 
 RECIPES = Path(__file__).parent.parent / "recipes"
-FILES = sorted(RECIPES.rglob("*.y*ml"))
+CLAIMS = sorted((RECIPES / "claims").glob("*.yaml"))
+"""What studies claim, each in a file that its study names."""
+FILES = sorted(set(RECIPES.rglob("*.y*ml")) - set(CLAIMS))
 STUDIES = [file for file in FILES if {"arms", "factors"} & set(read_yaml(file))]
 MOST_LINES = 40
 
@@ -35,7 +37,16 @@ def _names_what_exists(layered: Layered) -> None:
 def test_there_are_recipes_and_studies_and_nothing_else() -> None:
     assert len(STUDIES) >= 2
     assert len(FILES) > len(STUDIES)
-    assert [p for p in RECIPES.rglob("*") if p.is_file() and p not in FILES] == []
+    assert [p for p in RECIPES.rglob("*") if p.is_file() and p not in [*FILES, *CLAIMS]] == []
+
+
+@pytest.mark.parametrize("file", CLAIMS, ids=_named)
+def test_claims_are_short_name_their_source_and_belong_to_a_study(file: Path) -> None:
+    lines = file.read_text("utf-8").splitlines()
+    assert len(lines) <= MOST_LINES and lines[0].startswith("# ")
+    study = load_study(RECIPES / f"study-{file.name}")
+    assert len(study.claims) == len(read_yaml(file)["claims"]) > 0
+    assert all(claim.source for claim in study.claims)
 
 
 @pytest.mark.parametrize("file", [f for f in FILES if f not in STUDIES], ids=_named)

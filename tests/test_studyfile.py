@@ -156,6 +156,19 @@ def test_faults_of_a_recipe_file_name_that_file(tmp_path: Path) -> None:
     assert found[0].startswith("recipe  base.yaml: cannot be read as YAML")
 
 
+def test_claims_may_stand_in_a_file_beside_the_study(tmp_path: Path) -> None:
+    (tmp_path / "claims.yaml").write_text("claims: [{says: x, better: a, than: b, by: -0.5}]\n")
+    tree = {"arms": {"a": {}, "b": {"arm": "plain"}}, "claims": "claims.yaml"}
+    (claim,) = load_study(written(tmp_path, tree)).claims
+    assert (claim.says, claim.better, claim.than, claim.by) == ("x", "a", "b", -0.5)
+    (tmp_path / "claims.yaml").write_text("claims: [{says: x, better: a, than: c}]\n")
+    assert problems(tmp_path, tree)[0].startswith("claims.0.than  unknown arm")
+    missing = problems(tmp_path, {**tree, "claims": "no.yaml"})
+    assert (
+        len(missing) == 1 and missing[0].startswith("claims  no.yaml: ") and "exist" in missing[0]
+    )
+
+
 def test_a_study_that_is_not_there_or_a_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"study .*none.yaml does not exist. Give the path"):
         load_study(tmp_path / "none.yaml")

@@ -132,7 +132,9 @@ def fill(seen: dict[str, Seen], name: str, value: Any) -> None:
     """Count the values of a batch into a histogram whose range is known."""
     one = seen[name]
     if one.high > one.low:
-        one.counts += np.histogram(_sample(value), BINS, (one.low, one.high))[0]
+        # in float32 the bins of a narrow range, or one of denormal numbers, have no width
+        some = _sample(value).astype(np.float64)
+        one.counts += np.histogram(some, BINS, (one.low, one.high))[0]
 
 
 def _sample(value: Any) -> Any:

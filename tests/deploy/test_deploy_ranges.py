@@ -9,7 +9,7 @@ import onnx
 import onnx.helper as oh
 import onnx.numpy_helper as nh
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from edgedistill.deploy.ranges import METHODS, Seen, fill, observe, ranges, widen
@@ -105,6 +105,8 @@ def test_percentile_leaves_one_in_ten_thousand_values_out_at_either_end() -> Non
     st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=64),
     st.sampled_from(sorted(METHODS)),
 )
+@example([0.0, 1.401298464324817e-45], "entropy")
+@example([999999.9375, 1e6], "mse")
 def test_a_range_holds_0_and_never_passes_what_was_seen(values: list[float], method: str) -> None:
     one = seen_of(np.array(values, np.float32))
     low, high = ranges({"x": one}, method)["x"]
