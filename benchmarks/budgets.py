@@ -5,8 +5,8 @@ seconds, with three seeds, for three budgets on this machine.
 
 Five students of 48 px from random weights on 5,000 images of Fashion-MNIST (Debian package dataset-fashion-mnist), the
 teachers of the ledger. The others: each student with labels alone, and each with the teacher that the laws say suits it
-best. Everyone gets as many epochs as the budget pays for by the same timings. A plan that was
-made is kept in DIR, and its study goes on where it was.
+best. Everyone gets as many epochs as the budget pays for by the same timings. A plan that was made is kept in DIR, and
+its study goes on where it was.
 """
 
 from __future__ import annotations

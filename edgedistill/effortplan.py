@@ -127,35 +127,35 @@ def pupils_of(
     size, as each start has laws of its own.
     """
     chosen = planned.chosen
-    found = {chosen.model: chosen}
     if layered.recipe.student.model != "auto":
         return [chosen]
-
-    def alike(one: Candidate) -> bool:
-        begins = (one.input_size, one.pretrained) == (chosen.input_size, chosen.pretrained)
-        return one.fits != "no" and begins and one.model not in found
-
     known = []
     for model in dict.fromkeys(row.student.model for row in rows):
         with contextlib.suppress(EdgedistillError):
-            known.append(
-                choose_student(
-                    replace(layered, {"student.model": (model, "in the ledger")}), device, dataset
-                ).chosen
-            )
-    for some in (known, [*planned.front, *planned.runners_up]):
-        free = {one.model: one for one in some if alike(one)}
-        most = MOST_KNOWN if some is known else MOST_PUPILS - len(found)
-        spread = sorted(free.values(), key=lambda one: one.macs)
-        found |= {one.model: one for one in _spread(spread, most)}
+            one = replace(layered, {"student.model": (model, "in the ledger")})
+            known.append(choose_student(one, device, dataset).chosen)
+    found = {chosen.model: chosen}
+    found |= _spread(known, found, MOST_KNOWN)
+    found |= _spread([*planned.front, *planned.runners_up], found, MOST_PUPILS - len(found))
     return list(found.values())
 
 
-def _spread(some: Sequence[Candidate], most: int) -> list[Candidate]:
-    """At most so many of them, evenly spaced, with both ends."""
-    if len(some) <= most:
-        return list(some)
-    return [some[round(k)] for k in np.linspace(0, len(some) - 1, most)]
+def _spread(
+    some: Sequence[Candidate], found: Mapping[str, Candidate], most: int
+) -> dict[str, Candidate]:
+    """At most so many that fit and begin as those that were found do, evenly spaced by cost, with both ends."""
+    first = next(iter(found.values()))
+    free = {
+        one.model: one
+        for one in some
+        if one.fits != "no"
+        and one.model not in found
+        and (one.input_size, one.pretrained) == (first.input_size, first.pretrained)
+    }
+    ordered = sorted(free.values(), key=lambda one: one.macs)
+    if len(ordered) > most:
+        ordered = [ordered[round(k)] for k in np.linspace(0, len(ordered) - 1, most)]
+    return {one.model: one for one in ordered}
 
 
 def words_of(way: Way) -> str:

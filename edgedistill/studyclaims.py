@@ -65,7 +65,7 @@ def _judged(
     ends = [by_image.ci95, by_seed.ci95]
     told |= {"seed_gain": by_seed, "image_gain": by_image}
     if len(both) < seeds:
-        return StudyClaim(**told, verdict="cannot be told")
+        return StudyClaim(**told, verdict="not all run yet")
     return StudyClaim(**told, verdict=verdict([end for end in ends if end], claim.by / 100))
 
 

@@ -156,7 +156,8 @@ def _teacher(run: Run) -> StudyTeacher | None:
         return None
     stage = run.build.teacher
     combine, count = stage.facts["combine"], len(stage.facts["members"])
-    together = "" if combine == "single" else f" ({combine}: {count})"
+    said = combine in ("single", "ensemble")  # by the adaptation
+    together = "" if said else f" ({combine}: {count})"
     return StudyTeacher(
         key=stage.fingerprint[:12],
         model=stage.facts["model"],

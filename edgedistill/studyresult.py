@@ -87,13 +87,16 @@ class StudyArm(Document):
     teacher: StudyTeacher | None = None
 
 
-Verdict = Literal["holds here", "does not hold here", "cannot be told", "not run yet"]
+Verdict = Literal[
+    "holds here", "does not hold here", "cannot be told", "not all run yet", "not run yet"
+]
 
 
 class StudyClaim(Document):
     """A claim that arm `better` has more than `by` (a share of the images) over arm `than`, with what the runs say.
 
-    It holds where both gains lie above `by` with their whole 95 % intervals, does not hold where both lie below.
+    It holds where both gains lie above `by` with their whole 95 % intervals, does not hold where both lie below, and
+    is not judged before every seed has run.
     """
 
     says: str

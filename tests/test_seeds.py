@@ -1,4 +1,4 @@
-"""Differences over seeds, held to scipy."""
+"""Differences over seeds and over images, held to scipy, to McNemar's test and to resampling."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from edgedistill.seeds import seed_gain, student_t
+from edgedistill import metrics
+from edgedistill.seeds import image_gain, seed_gain, student_t
 
 
 @pytest.mark.parametrize("degrees", [*range(1, 41), 60, 100, 1000, 10**6])
@@ -56,3 +57,41 @@ def test_words_of_a_gain_over_seeds_say_gain_loss_or_neither() -> None:
     assert one.ci95 is None and "one seed" in one.words
     with pytest.raises(ValueError, match="each seed"):
         seed_gain([], [], "plain")
+
+
+def test_the_gain_by_image_of_one_seed_is_mcnemars_test() -> None:
+    rng = np.random.default_rng(0)
+    new, old = rng.random((1, 300)) < 0.8, rng.random((1, 300)) < 0.7
+    assert image_gain(new, old, "plain") == metrics.paired_gain(new[0], old[0], "plain")
+
+
+def test_the_same_answers_of_more_seeds_make_nothing_surer() -> None:
+    """Pooling all pairs would shrink the interval with every copy of the same images."""
+    rng = np.random.default_rng(1)
+    new, old = rng.random((1, 400)) < 0.8, rng.random((1, 400)) < 0.7
+    twice = image_gain(np.repeat(new, 2, 0), np.repeat(old, 2, 0), "plain")
+    often = image_gain(np.repeat(new, 8, 0), np.repeat(old, 8, 0), "plain")
+    assert often.ci95 == pytest.approx(twice.ci95)
+    assert often.p_value == pytest.approx(twice.p_value)
+    once = image_gain(new, old, "plain")
+    assert twice.value == once.value
+    assert twice.ci95 == pytest.approx(once.ci95, abs=0.01)
+
+
+def test_the_gain_by_image_finds_its_interval_in_resampled_images() -> None:
+    rng = np.random.default_rng(2)
+    new, old = rng.random((3, 500)) < 0.85, rng.random((3, 500)) < 0.80
+    found = image_gain(new, old, "plain")
+    gaps = (new.astype(float) - old).mean(0)
+    draws = [gaps[rng.integers(0, 500, 500)].mean() for _ in range(4000)]
+    assert found.value == pytest.approx(gaps.mean())
+    assert found.ci95 == pytest.approx(np.quantile(draws, [0.025, 0.975]), abs=0.003)
+
+
+def test_no_difference_at_all_is_no_gain() -> None:
+    same = np.ones((2, 50), dtype=bool)
+    found = image_gain(same, same, "plain")
+    assert (found.value, found.p_value, found.ci95) == (0.0, 1.0, (0.0, 0.0))
+    assert found.words.startswith("no measurable gain")
+    always = image_gain(same, ~same, "plain")
+    assert (always.value, always.p_value) == (1.0, 0.0) and always.words.startswith("a gain of 100")

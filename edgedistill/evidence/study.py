@@ -21,6 +21,8 @@ from edgedistill.result import Gain, SeedGain
 from edgedistill.studyresult import StudyArm, StudyClaim, StudyResult
 
 NOT_RUN = "not run yet"
+MOST_NAMED = 8
+"""Arms of a teacher that are named one by one."""
 CROWDED = 30
 """More arms than this have no room for their names in a chart of points."""
 HEADS = (
@@ -112,13 +114,20 @@ def teachers(study: StudyResult) -> list[str]:
     words = []
     for key, one in found.items():
         taught = [arm.name for arm in study.arms if arm.teacher and arm.teacher.key == key]
-        of = f" of {', '.join(taught)}" if len(found) > 1 else ""
+        of = f" of {_few(taught)}" if len(found) > 1 else ""
         words.append(
             f"Teacher{of}: {one.model}, {one.adaptation}; test top-1 {figures.accuracy(one.top1)} "
             f"({figures.interval(one.top1)}), validation {figures.percent(one.val_top1)}, prepared in "
             f"{figures.duration(one.seconds)}"
         )
     return words
+
+
+def _few(arms: Sequence[str]) -> str:
+    """Names of arms, or the first and how many more."""
+    if len(arms) <= MOST_NAMED:
+        return ", ".join(arms)
+    return f"{arms[0]} and {len(arms) - 1} more arms"
 
 
 def seeds_words(study: StudyResult) -> str:

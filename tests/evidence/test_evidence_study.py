@@ -224,6 +224,15 @@ def test_several_teachers_have_a_line_each_with_their_arms() -> None:
     assert len(views.teachers(make_study().model_copy(update={"arms": arms}))) == 2
 
 
+def test_a_teacher_of_many_arms_is_said_in_a_line() -> None:
+    many = [(f"arm{k}", "distilled", 0.87, 60.0, 100.0) for k in range(12)]
+    study = make_study([*CROWD[:1], *many])
+    last = study.arms[-1].model_copy(update={"teacher": teacher(0.91, "b" * 12)})
+    words = views.teachers(study.model_copy(update={"arms": [*study.arms[:-1], last]}))
+    assert words[0].startswith("Teacher of arm0 and 10 more arms: ")
+    assert words[1].startswith("Teacher of arm11: ")
+
+
 def test_a_teacher_far_above_the_arms_does_not_press_them_together() -> None:
     low = [("plain", "plain", 0.30, 60.0, 0.0), ("kd", "distilled", 0.33, 60.0, 150.0)]
     text = str(chart.study_chart(make_study(low)))
