@@ -172,6 +172,10 @@ def _with_claims(tree: Mapping[str, Any], study: Path) -> tuple[dict[str, Any], 
     if not isinstance(given, str):
         return dict(tree), []
     rest = {key: value for key, value in tree.items() if key != "claims"}
+    if not (study.parent / given).is_file():
+        return rest, [
+            f"claims  {given}: does not exist; give a list of claims, or the path of a file with them"
+        ]
     try:
         return {**rest, "claims": read_yaml(study.parent / given).get("claims", [])}, []
     except (RecipeError, UsageError) as error:
