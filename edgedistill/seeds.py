@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +22,22 @@ T_975 = (
 """0.975 quantiles of Student's t distribution with 1, 2, ... degrees of freedom."""
 
 
-def seed_gain(new: Sequence[float], old: Sequence[float], against: str) -> SeedGain:
+@dataclass(frozen=True)
+class Known:
+    """What is known of a difference besides its own pairs: standard error, degrees of freedom, from how many arms."""
+
+    error: float
+    degrees: int
+    arms: int
+
+
+def seed_gain(
+    new: Sequence[float], old: Sequence[float], against: str, known: Known | None = None
+) -> SeedGain:
     """Mean difference of two arms' top-1 over paired seeds, its 95 % t interval, and words.
 
-    `None` as the interval where there are fewer than two pairs, or where all pairs differ by the same.
+    The interval is that of the pairs, or of what is `known` from more arms. `None` as the interval where there are
+    fewer than two pairs, or where all pairs differ by the same and nothing else is known.
     """
     gaps = np.asarray(new, dtype=np.float64) - np.asarray(old, dtype=np.float64)
     if gaps.ndim != 1 or not len(gaps):
@@ -33,17 +46,21 @@ def seed_gain(new: Sequence[float], old: Sequence[float], against: str) -> SeedG
     if n < 2:
         words = f"{100 * mean:+.1f} points with one seed, which tells nothing of others"
         return SeedGain(against=against, value=mean, seeds=n, words=words)
-    half = student_t(n - 1) * float(gaps.std(ddof=1)) / math.sqrt(n)
+    found = known or Known(float(gaps.std(ddof=1)) / math.sqrt(n), n - 1, 0)
+    half = student_t(found.degrees) * found.error
     if half < 1e-12:
         words = f"{100 * mean:+.1f} points with each of {n} seeds: too alike for an interval"
         return SeedGain(against=against, value=mean, seeds=n, words=words)
     low, high = max(-1.0, mean - half), min(1.0, mean + half)
-    evidence = f"(95 % interval {100 * low:+.1f} to {100 * high:+.1f}, {n} seeds)"
+    judged = f", noise judged from {found.arms} arms" if found.arms else ""
+    evidence = f"(95 % interval {100 * low:+.1f} to {100 * high:+.1f}, {n} seeds{judged})"
     if low <= 0 <= high:
         words = f"no gain or loss that {n} seeds can show: {100 * mean:+.1f} points {evidence}"
     else:
         words = f"a {'gain' if mean > 0 else 'loss'} of {100 * abs(mean):.1f} points {evidence}"
-    return SeedGain(against=against, value=mean, ci95=(low, high), seeds=n, words=words)
+    return SeedGain(
+        against=against, value=mean, ci95=(low, high), seeds=n, noise_arms=found.arms, words=words
+    )
 
 
 def image_gain(new: Bools, old: Bools, against: str) -> Gain:

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from edgedistill.errors import unknown
 from edgedistill.schema import Section
+from edgedistill.seednoise import SeedNoise
 from edgedistill.seeds import image_gain, seed_gain
 from edgedistill.studyresult import StudyClaim, Verdict
 
@@ -44,23 +45,33 @@ def claims_faults(claims: Sequence[Claim], arms: Sequence[str]) -> list[str]:
 
 
 def judged(
-    claims: Sequence[Claim], right: Mapping[str, Mapping[int, Bools]], seeds: int
+    claims: Sequence[Claim],
+    right: Mapping[str, Mapping[int, Bools]],
+    seeds: int,
+    noise: SeedNoise | None = None,
 ) -> list[StudyClaim]:
     """Each claim with its verdict. `right` has by arm and seed which test images (N,) the network has right; `seeds`
-    are how many each arm shall have.
+    are how many each arm shall have, `noise` is what all arms tell of the seed.
     """
-    return [_judged(claim, right[claim.better], right[claim.than], seeds) for claim in claims]
+    return [
+        _judged(claim, right[claim.better], right[claim.than], seeds, noise) for claim in claims
+    ]
 
 
 def _judged(
-    claim: Claim, better: Mapping[int, Bools], than: Mapping[int, Bools], seeds: int
+    claim: Claim,
+    better: Mapping[int, Bools],
+    than: Mapping[int, Bools],
+    seeds: int,
+    noise: SeedNoise | None,
 ) -> StudyClaim:
     told: dict[str, Any] = {**claim.model_dump(exclude={"by"}), "by": claim.by / 100}
     both = [seed for seed in better if seed in than]
     if not both:
         return StudyClaim(**told, verdict="not run yet")
     new, old = (np.stack([side[seed] for seed in both]) for side in (better, than))
-    by_seed = seed_gain(new.mean(axis=1).tolist(), old.mean(axis=1).tolist(), claim.than)
+    known = noise.known(claim.better, claim.than, len(both)) if noise else None
+    by_seed = seed_gain(new.mean(axis=1).tolist(), old.mean(axis=1).tolist(), claim.than, known)
     by_image = image_gain(new, old, claim.than)
     ends = [by_image.ci95, by_seed.ci95]
     told |= {"seed_gain": by_seed, "image_gain": by_image}

@@ -18,6 +18,7 @@ from edgedistill.ledgering import logits_in, row_of
 from edgedistill.proof import flops_of, seconds_of
 from edgedistill.result import SeedGain
 from edgedistill.rundir import Done, now_utc
+from edgedistill.seednoise import SeedNoise, seed_noise
 from edgedistill.seeds import image_gain, seed_gain, student_t
 from edgedistill.studyclaims import judged
 from edgedistill.studyfile import Study
@@ -65,7 +66,8 @@ def assemble(
 ) -> StudyResult:
     """The whole document, of the runs that are finished."""
     base = {run.arm.seed: run for run in runs[study.baseline]}
-    arms = [_arm(study, entry.name, runs[entry.name], base) for entry in study.arms]
+    noise = noise_of(runs)
+    arms = [_arm(study, entry.name, runs[entry.name], base, noise) for entry in study.arms]
     dataset = builds[study.baseline].dataset
     return StudyResult(
         study=study.name,
@@ -88,14 +90,32 @@ def assemble(
             study.claims,
             {name: {run.arm.seed: run.right for run in found} for name, found in runs.items()},
             len(study.seeds),
+            noise,
         ),
         seconds_spent=_spent([run for found in runs.values() for run in found]),
         headline=headline(arms, study.baseline),
-        remarks=_remarks(study, arms),
+        remarks=_remarks(study, arms, noise),
     )
 
 
-def _arm(study: Study, name: str, runs: Sequence[Run], base: Mapping[int, Run]) -> StudyArm:
+def noise_of(runs: Mapping[str, Sequence[Run]]) -> SeedNoise | None:
+    """How far the seed moves the arms, from all of them."""
+    return seed_noise(
+        {
+            name: {run.arm.seed: float(run.right.mean()) for run in arm}
+            for name, arm in runs.items()
+        },
+        [name for name, arm in runs.items() if len(arm) > 1 and _same(arm)],
+    )
+
+
+def _arm(
+    study: Study,
+    name: str,
+    runs: Sequence[Run],
+    base: Mapping[int, Run],
+    noise: SeedNoise | None,
+) -> StudyArm:
     entry = next(arm for arm in study.arms if arm.name == name)
     head: dict[str, Any] = {
         "name": name, "factor": entry.factor, "kind": entry.kind,
@@ -117,7 +137,7 @@ def _arm(study: Study, name: str, runs: Sequence[Run], base: Mapping[int, Run]) 
         runs=[_run(run, base.get(run.arm.seed) if compared else None, study) for run in runs],
         top1=mean_of([float(run.right.mean()) for run in runs], _same(runs)),
         val_top1=mean_of([run.trained.facts["val_top1"] for run in runs], _same(runs)),
-        seed_gain=_seed_gain(pairs, study.baseline) if compared else None,
+        seed_gain=seed_gain_of(pairs, name, study.baseline, noise) if compared else None,
         image_gain=image_gain(
             np.stack([new.right for new, _ in pairs]),
             np.stack([old.right for _, old in pairs]),
@@ -209,18 +229,23 @@ def _same(runs: Sequence[Run]) -> bool:
     return len({run.trained.facts["weights_sha256"] for run in runs}) == 1
 
 
-def _seed_gain(pairs: Sequence[tuple[Run, Run]], against: str) -> SeedGain:
+def seed_gain_of(
+    pairs: Sequence[tuple[Run, Run]], name: str, against: str, noise: SeedNoise | None
+) -> SeedGain:
+    """Gain of arm `name` over pairs of runs with one seed; no interval where the seed changes neither arm."""
     new, old = zip(*((float(a.right.mean()), float(b.right.mean())) for a, b in pairs), strict=True)
-    found = seed_gain(new, old, against)
+    found = seed_gain(new, old, against, noise.known(name, against, len(pairs)) if noise else None)
     if len(pairs) > 1 and all(_same(runs) for runs in zip(*pairs, strict=True)):
         words = f"{100 * found.value:+.1f} points, and the seed changes neither arm"
         return found.model_copy(update={"ci95": None, "words": words})
     return found
 
 
-def _clear(arm: StudyArm) -> bool:
-    """Whether an arm's gain is more than chance: over images, and over seeds where they have an interval."""
-    if arm.image_gain is None or not metrics.measurable(arm.image_gain):
+def _clear(arm: StudyArm, among: int) -> bool:
+    """Whether the gain of the best of so many arms is more than chance: over images (Bonferroni's bound, as it was
+    chosen on them), and over seeds where they have an interval.
+    """
+    if arm.image_gain is None or not metrics.measurable(arm.image_gain, among):
         return False
     if arm.seed_gain is None or arm.seed_gain.ci95 is None:
         return True
@@ -242,11 +267,13 @@ def headline(arms: Sequence[StudyArm], baseline: str) -> str:
     if best.image_gain is None or best.seed_gain is None:
         return f"{best.name} has {reached} right; the baseline {baseline} has not run."
     words = best.seed_gain.words if best.seed_gain.ci95 is not None else best.image_gain.words
-    verdict = "is best" if _clear(best) else "is ahead, by no more than chance allows"
+    among = len(ran) - 1
+    of = f" among {among} arms" if among > 1 else ""
+    verdict = "is best" if _clear(best, among) else f"is ahead, by no more than chance allows{of}"
     return f"{best.name} {verdict}: {reached} right; against {baseline} {words}."
 
 
-def _remarks(study: Study, arms: Sequence[StudyArm]) -> list[str]:
+def _remarks(study: Study, arms: Sequence[StudyArm], noise: SeedNoise | None) -> list[str]:
     remarks = []
     done, wanted = sum(len(arm.runs) for arm in arms), len(study.arms) * len(study.seeds)
     if done < wanted:
@@ -255,6 +282,11 @@ def _remarks(study: Study, arms: Sequence[StudyArm]) -> list[str]:
         remarks.append(
             "The arm that is best of several on the same test images is flattered by that choice: "
             "choose by validation, or confirm it on other images."
+        )
+    if noise is not None:
+        remarks.append(
+            f"Gains by seed: how far a seed moves an arm is judged from all {noise.arms} arms that have several (t "
+            "interval with moderated variances, Smyth 2004), since few seeds tell little of one arm alone."
         )
     if len({arm.teacher.key for arm in arms if arm.teacher}) < sum(
         arm.teacher is not None for arm in arms

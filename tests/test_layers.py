@@ -24,6 +24,7 @@ BASE = (  # from the lowest up; each may use those before it
     ("result",),
     ("metrics", "schema", "studyresult", "searchresult", "checkresult", "tables"),
     ("seeds",),
+    ("seednoise",),
     ("recipe",),
     ("rundir", "progress"),
     ("pointwise",),

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgedistill.seednoise import seed_noise
 from edgedistill.seeds import image_gain, seed_gain
 from edgedistill.studyclaims import Claim, claims_faults, judged, verdict
 
@@ -66,6 +67,18 @@ def test_one_seed_is_judged_by_its_images() -> None:
     new, old = {0: rights(0.85)[0]}, {0: rights(0.8)[0]}
     (found,) = judged([claim()], {"new": new, "old": old}, 1)
     assert found.verdict == "holds here"
+
+
+def test_what_all_arms_tell_of_the_seed_can_decide_a_claim() -> None:
+    """Three seeds that differ a little leave 2.5 points open; twenty arms that hardly move say it was luck."""
+    new, old = rights(0.82, 0.01), rights(0.80)
+    arms = {"new": new, "old": old} | {f"arm{a}": rights(0.7, 0.0005 * (a % 3)) for a in range(20)}
+    tops = {name: {s: float(r.mean()) for s, r in runs.items()} for name, runs in arms.items()}
+    (alone,) = judged([claim()], arms, SEEDS)
+    (together,) = judged([claim()], arms, SEEDS, seed_noise(tops))
+    assert (alone.verdict, together.verdict) == ("cannot be told", "holds here")
+    assert together.seed_gain is not None and together.seed_gain.noise_arms == 22
+    assert together.image_gain == alone.image_gain
 
 
 ends = st.tuples(st.floats(-1, 1), st.floats(-1, 1)).map(lambda pair: tuple(sorted(pair)))

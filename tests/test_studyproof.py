@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from study_samples import CROWD, make_study, unrun
 
-from edgedistill.studyproof import headline, mean_of
+from edgedistill.seeds import student_t
+from edgedistill.studyproof import Run, headline, mean_of, noise_of, seed_gain_of
 from edgedistill.studyrun import Unit, seconds_left
 
 
@@ -48,6 +50,10 @@ def test_the_headline_claims_no_more_than_the_interval_allows() -> None:
     by_chance = best.image_gain.model_copy(update={"ci95": (-0.01, 0.03), "p_value": 0.3})
     sure = best.model_copy(update={"seed_gain": over_seeds, "image_gain": over_images})
     assert "is best" in headline([study.arms[0], sure], "plain")
+    many = [sure.model_copy(update={"name": f"arm{i}"}) for i in range(50)]
+    assert "is ahead, by no more than chance allows among 50 arms" in headline(
+        [study.arms[0], *many], "plain"
+    )
     lucky = best.model_copy(update={"seed_gain": over_seeds, "image_gain": by_chance})
     assert "is best" not in headline([study.arms[0], lucky], "plain")
 
@@ -61,6 +67,32 @@ def test_the_headline_of_a_study_that_has_hardly_begun() -> None:
     worse = make_study([CROWD[0], ("low", "distilled", 0.5, 60.0, 150.0)])
     assert worse.headline.startswith("plain, the baseline, has")
     assert "no other arm does better" in worse.headline
+
+
+def runs_of(place: int, top1: float, seeds: int = 3, moved: bool = True) -> list[Run]:
+    """Runs of an arm, of which nothing counts but the seed, what is right, and the hash of the weights."""
+    rng = np.random.default_rng(place)
+    stage: Any = SimpleNamespace(facts={"weights_sha256": "0" * 64}, folder=None)
+    found = []
+    for seed in range(seeds):
+        own: Any = SimpleNamespace(facts={"weights_sha256": f"{place * 8 + seed * moved:064x}"})
+        arm: Any = SimpleNamespace(seed=seed)
+        right = rng.random(2000) < top1 if moved or not seed else found[0].right
+        found.append(Run(stage, arm, own, stage, right, None, None))
+    return found
+
+
+def test_where_arms_are_many_the_noise_of_a_seed_is_judged_from_all_that_it_moves() -> None:
+    runs = {f"arm{i}": runs_of(i, 0.8) for i in range(8)} | {"begun": runs_of(8, 0.8, 1)}
+    noise = noise_of(runs | {"probe": runs_of(9, 0.7, moved=False)})
+    assert noise is not None and noise.arms == 8
+    pairs = list(zip(runs["arm1"], runs["arm0"], strict=True))
+    found, known = seed_gain_of(pairs, "arm1", "arm0", noise), noise.known("arm1", "arm0", 3)
+    assert known is not None and found.noise_arms == 8 and found.ci95 is not None
+    assert found.ci95[1] == pytest.approx(found.value + student_t(known.degrees) * known.error)
+    assert seed_gain_of(pairs, "arm1", "arm0", None).noise_arms == 0
+    assert seed_gain_of(pairs[:1], "begun", "arm0", noise).ci95 is None
+    assert noise_of({name: runs[name] for name in ("arm0", "arm1")}) is None
 
 
 def test_what_is_left_is_as_long_as_runs_of_the_arm_then_of_its_kind_then_any() -> None:

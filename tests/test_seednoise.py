@@ -1,0 +1,141 @@
+"""Noise of the seed judged from all arms: the intervals cover, are narrower, and say nothing where little is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from edgedistill.seednoise import FEWEST_ARMS, SeedNoise, seed_noise
+from edgedistill.seeds import seed_gain, student_t
+
+Tops = dict[str, dict[int, float]]
+
+
+def drawn(
+    rng: np.random.Generator, arms: int, seeds: int, noise: np.ndarray, shared: float = 0.0
+) -> Tops:
+    """Arms that are 0.8 right, but for what the seed does to all of them and to each."""
+    common = shared * rng.standard_normal(seeds)
+    return {
+        f"arm{a}": {s: 0.8 + common[s] + noise[a] * rng.standard_normal() for s in range(seeds)}
+        for a in range(arms)
+    }
+
+
+def width(noise: SeedNoise, arm: str, seeds: int) -> float:
+    known = noise.known(arm, "arm0", seeds)
+    assert known is not None
+    return student_t(known.degrees) * known.error
+
+
+@pytest.mark.parametrize(("spread", "shared"), [(0.0, 0.0), (0.0, 0.02), (0.5, 0.0), (1.0, 0.01)])
+def test_95_of_100_intervals_hold_the_truth_and_are_narrower_than_pairs(
+    spread: float, shared: float
+) -> None:
+    """Where all arms have the same noise, and where it differs from arm to arm."""
+    rng = np.random.default_rng(7)
+    held, wide, own = [], [], []
+    for _ in range(60):
+        noise = 0.004 * np.exp(spread * rng.standard_normal(30))
+        tops = drawn(rng, 30, 3, noise, shared)
+        found = seed_noise(tops)
+        assert found is not None and found.arms == 30
+        for arm in list(tops)[1:]:
+            gaps = np.subtract(list(tops[arm].values()), list(tops["arm0"].values()))
+            half = width(found, arm, 3)
+            held.append(abs(gaps.mean()) <= half)
+            wide.append(half)
+            own.append(stats.t.ppf(0.975, 2) * gaps.std(ddof=1) / np.sqrt(3))
+    assert np.mean(held) == pytest.approx(0.95, abs=0.025)
+    assert np.mean(wide) < 0.75 * np.mean(own)
+
+
+def test_one_common_noise_is_found() -> None:
+    rng = np.random.default_rng(3)
+    found = seed_noise(drawn(rng, 60, 3, np.full(60, 0.005), 0.03))
+    assert found is not None
+    assert np.sqrt(np.mean(list(found.variances.values()))) == pytest.approx(0.005, rel=0.1)
+    assert found.degrees > 20
+
+
+def test_an_arm_that_is_much_noisier_keeps_a_wide_interval() -> None:
+    rng = np.random.default_rng(4)
+    noise = np.full(40, 0.003)
+    noise[5::5] = 0.03
+    found = seed_noise(drawn(rng, 40, 4, noise))
+    assert found is not None
+    loud = np.mean([found.variances[f"arm{a}"] for a in range(5, 40, 5)])
+    calm = np.mean([found.variances[f"arm{a}"] for a in range(40) if noise[a] < 0.01])
+    assert loud > 20 * calm
+
+
+def test_what_the_seed_does_to_every_arm_is_no_noise() -> None:
+    rng = np.random.default_rng(5)
+    tops = drawn(rng, 12, 3, np.full(12, 0.004))
+    moved = {arm: {s: top + 0.05 * s for s, top in runs.items()} for arm, runs in tops.items()}
+    one, two = seed_noise(tops), seed_noise(moved)
+    assert one is not None and two is not None
+    assert one.variances == pytest.approx(two.variances)
+
+
+def test_few_arms_or_one_seed_tell_nothing() -> None:
+    rng = np.random.default_rng(6)
+    few = drawn(rng, FEWEST_ARMS - 1, 9, np.full(9, 0.01))
+    assert seed_noise(few) is None
+    assert seed_noise(drawn(rng, 40, 1, np.full(40, 0.01))) is None
+    assert seed_noise(drawn(rng, FEWEST_ARMS, 2, np.full(9, 0.01))) is None
+    assert seed_noise({}) is None
+    assert seed_noise({f"arm{a}": {0: 0.5, 1: 0.5, 2: 0.5} for a in range(9)}) is None
+
+
+def test_seeds_that_some_arm_lacks_do_not_count_and_arms_with_one_run_neither() -> None:
+    rng = np.random.default_rng(8)
+    whole = drawn(rng, 20, 3, np.full(20, 0.004))
+    part = {arm: dict(runs) for arm, runs in whole.items()}
+    for arm in list(part)[10:]:
+        del part[arm][2]
+    part["begun"] = {0: 0.1}
+    found = seed_noise(part)
+    two = seed_noise({arm: {s: runs[s] for s in (0, 1)} for arm, runs in whole.items()})
+    assert found is not None and two is not None
+    assert found.variances == pytest.approx(two.variances)
+    assert found.known("begun", "arm0", 1) is None
+
+
+def test_an_arm_that_no_seed_moves_adds_no_noise() -> None:
+    rng = np.random.default_rng(9)
+    tops = drawn(rng, 20, 3, np.full(20, 0.004)) | {"probe": dict.fromkeys(range(3), 0.7)}
+    found = seed_noise(tops, ["probe"])
+    assert found is not None and found.arms == 20
+    known, both = found.known("probe", "arm0", 3), found.known("arm1", "arm0", 3)
+    assert known is not None and both is not None
+    assert known.error < both.error
+
+
+def test_a_gain_says_from_how_many_arms_its_noise_is_judged() -> None:
+    rng = np.random.default_rng(10)
+    tops = drawn(rng, 20, 3, np.full(20, 0.004))
+    found = seed_noise(tops)
+    assert found is not None
+    new, old = list(tops["arm1"].values()), list(tops["arm0"].values())
+    gain = seed_gain(new, old, "arm0", found.known("arm1", "arm0", 3))
+    assert gain.noise_arms == 20 and "noise judged from 20 arms" in gain.words
+    assert gain.ci95 is not None
+    assert (gain.ci95[1] - gain.ci95[0]) / 2 == pytest.approx(width(found, "arm1", 3))
+    assert seed_gain(new, old, "arm0").noise_arms == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 20), min_size=3, max_size=3), min_size=6, max_size=12))
+def test_equal_and_coarse_results_never_give_an_impossible_noise(hits: list[list[int]]) -> None:
+    """Few test images give the same top-1 with several seeds."""
+    found = seed_noise(
+        {f"arm{a}": {s: k / 20 for s, k in enumerate(h)} for a, h in enumerate(hits)}
+    )
+    if found is None:
+        return
+    assert all(np.isfinite(v) and v > 0 for v in found.variances.values())
+    assert 1 <= found.degrees <= (len(hits) - 1) * 2
