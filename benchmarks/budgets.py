@@ -1,12 +1,13 @@
 """Whether `plan --compute` chooses well: its configuration is trained beside eight sensible others that get the same
 seconds, with three seeds, for three budgets on this machine.
 
-    python -m benchmarks.budgets --out DIR [--budget 25s ...] [--ledger FILE]
+    python -m benchmarks.budgets --out DIR [--budget 25s ...] [--ledger FILE ...]
 
 Five students of 48 px from random weights on 5,000 images of Fashion-MNIST (Debian package dataset-fashion-mnist), the
 teachers of the ledger. The others: each student with labels alone, and each with the teacher that the laws say suits it
-best. Everyone gets as many epochs as the budget pays for by the same timings. A plan that was made is kept in DIR, and
-its study goes on where it was.
+best. Everyone gets as many epochs as the budget pays for by the same timings. All budgets are planned first, while
+nothing else runs; a plan that was made is kept in DIR, and its study goes on where it was, shared by as many processes
+as have the same command.
 """
 
 from __future__ import annotations
@@ -51,22 +52,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--budget", action="append")
-    parser.add_argument("--ledger", type=Path, default=LEDGER)
+    parser.add_argument("--ledger", type=Path, action="append")
     given = parser.parse_args(argv)
     given.out.mkdir(parents=True, exist_ok=True)
-    for budget in given.budget or BUDGETS:
+    budgets = given.budget or BUDGETS
+    for budget in budgets:
         file = given.out / f"{budget}.yaml"
         if not file.is_file():
-            chosen = compared(plans(budget, given.ledger))
+            chosen = compared(plans(budget, given.ledger or [LEDGER]))
             (given.out / f"{budget}.json").write_text(json.dumps([_said(c) for c in chosen]))
             file.write_text(yaml.safe_dump(_study(budget, chosen), sort_keys=False))
+    for budget in budgets:
+        file = given.out / f"{budget}.yaml"
         done = run_study(
             StudyRequest(load_study(file), given.out / budget, "benchmarks.budgets"), Face()
         )
         _print(budget, done, json.loads((given.out / f"{budget}.json").read_text()))
 
 
-def plans(budget: str, ledger: Path) -> list[Choice]:
+def plans(budget: str, ledgers: Sequence[Path]) -> list[Choice]:
     """Everything that the five students can do within the budget, the best first."""
     layered = Layered(validate(RECIPE, "benchmark"), {})
     device = load_device(layered.recipe.device)
@@ -78,10 +82,10 @@ def plans(budget: str, ledger: Path) -> list[Choice]:
         for name in STUDENTS
     ]
     planned = choose_student(layered, device, dataset)
-    rows = Ledger(ledger).read().rows
+    rows = [row for ledger in ledgers for row in Ledger(ledger).read().rows]
     told = answer(layered, device, dataset, planned, rows, parse_effort(budget), silent(), found)
     if told.advice is None or told.lacking:
-        raise SystemExit(f"{ledger} has too few rows: {'; '.join(told.lacking)}")
+        raise SystemExit(f"too few trainings in the ledgers: {'; '.join(told.lacking)}")
     return list(told.advice.choices)
 
 
