@@ -48,7 +48,8 @@ def _law(law: Law) -> dict[str, Any]:
     return {
         "way": words_of(law.way), "about": law.what, "form": law.fitted.form.name, "source": law.fitted.form.source,
         "size": law.size, "runs": len(law.fitted.runs), "held_out": law.held_out,
-        "coefficients": dict(law.fitted.coefficients), "begins": dict(law.begins),
+        "coefficients": dict(law.fitted.coefficients),
+        "students": {model: own._asdict() for model, own in law.own.items()},
     }  # fmt: skip
 
 

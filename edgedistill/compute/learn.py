@@ -7,6 +7,7 @@ Its form, and what counts as the size of a student, are those that say dearer ru
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -20,10 +21,12 @@ from edgedistill.compute.ledger import Row
 from edgedistill.compute.predict import (
     Asked,
     Law,
+    Own,
     Size,
     What,
     asked_of,
     early_of,
+    own_of,
     runs_asked,
     value_of,
     way_of,
@@ -36,8 +39,10 @@ CUTS = (0.6, 0.8)
 """Shares of the runs, by cost, from which the next ones are said while a form is chosen."""
 FOLLOWED, TRIED = 8, 3
 """Starts that are followed for the law that stays, and for each form that it is chosen from."""
-HELD = 0.3
+BEGINS = 0.3
 """By how much a student's own beginning is drawn towards that of others of its size."""
+STAYS = (0.0, 1 / 3)
+"""How much of it may stay: nothing, or so many times the variance of a run."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ class _Pick:
 
     form: Form
     size: Size
+    stays: float
     errors: tuple[float, ...]
     rows: tuple[Row, ...]
     asked: tuple[Asked, ...]
@@ -60,12 +66,12 @@ class _Pick:
         values = np.array([value_of(row, what) for row in self.rows])
         runs = runs_asked(self.asked, self.size)
         fitted = fit(self.form, runs, values, bootstrap=bootstrap, followed=FOLLOWED)
-        begins = _begins(fitted, self.asked)
-        own = np.array([begins.get(one.model, 0.0) for one in self.asked])
-        fitted = replace(fitted, residuals=fitted.residuals - own * early_of(fitted, runs))
+        own = _own(fitted, self.asked, self.stays)
+        lift = own_of(own, [one.model for one in self.asked], early_of(fitted, runs))
+        fitted = replace(fitted, residuals=fitted.residuals - lift)
         ways = {way.taught: way for way in map(way_of, self.rows)}
         return [
-            Law(ways[taught], what, self.size, fitted, begins, error)
+            Law(ways[taught], what, self.size, fitted, own, error)
             for taught, error in zip(sorted(ways), self.errors, strict=True)
         ]
 
@@ -123,11 +129,14 @@ def _pick(
     cost = np.array([sum(row.flops.values()) for row in rows])
     group = np.array([row.method is not None for row in rows], dtype=np.int64)
     tried = [
-        _Pick(form, size, _errors(form, size, asked, values, cost, group), tuple(rows), asked)
+        _Pick(form, size, stays, errors, tuple(rows), asked)
         for form in forms
         for size in (SIZES if "size" in form.reads else SIZES[:1])
+        for stays, errors in _errors(form, size, asked, values, cost, group).items()
     ]
-    best = min(tried, key=lambda pick: (pick.error, len(pick.form.parameters)), default=None)
+    best = min(
+        tried, key=lambda pick: (pick.error, len(pick.form.parameters), pick.stays), default=None
+    )
     return None if best is None or not np.isfinite(best.error) else best
 
 
@@ -136,16 +145,16 @@ def _tenths(error: float) -> float:
     return round(error, 3)
 
 
-def _begins(fitted: Fitted, asked: Sequence[Asked]) -> dict[str, float]:
-    """The slower beginning of each student, by least squares on the residuals, drawn towards none."""
+def _own(fitted: Fitted, asked: Sequence[Asked], stays: float) -> dict[str, Own]:
+    """What each student has of its own, by least squares on the residuals, drawn towards nothing."""
     early, names = early_of(fitted, fitted.runs), np.array([one.model for one in asked])
-    return {
-        str(name): float(
-            (early * fitted.residuals)[names == name].sum()
-            / ((early[names == name] ** 2).sum() + HELD)
-        )
-        for name in np.unique(names)
-    }
+    of = np.stack([early, np.full(len(early), math.sqrt(stays))], axis=1)
+    found = {}
+    for name in np.unique(names):
+        mine, off = of[names == name], fitted.residuals[names == name]
+        begins, rest = np.linalg.solve(mine.T @ mine + np.diag([BEGINS, 1.0]), mine.T @ off)
+        found[str(name)] = Own(float(begins), float(rest) * math.sqrt(stays))
+    return found
 
 
 def _errors(
@@ -155,24 +164,29 @@ def _errors(
     values: Array,
     cost: Array,
     group: npt.NDArray[np.int64],
-) -> tuple[float, ...]:
-    """Median relative error on dearer runs of each group, from the cheaper ones of all groups."""
-    runs, names = runs_asked(asked, size), np.array([one.model for one in asked])
+) -> dict[float, tuple[float, ...]]:
+    """Median relative error on dearer runs of each group, from the cheaper ones of all groups, for each of STAYS."""
+    runs = runs_asked(asked, size)
     share = np.empty(len(cost))
     for which in np.unique(group):
         own = np.flatnonzero(group == which)
         share[own[np.argsort(cost[own], kind="stable")]] = (np.arange(len(own)) + 0.5) / len(own)
-    off = np.full(len(cost), np.nan)
+    off = np.full((len(STAYS), len(cost)), np.nan)
     for begin, end in itertools.pairwise((*CUTS, 1.0)):
         before, after = share < begin, (share >= begin) & (share < end)
         if before.sum() <= fewest(form):
-            return (float("inf"),) * len(np.unique(group))
+            return {}
         fitted = fit(form, runs[before], values[before], bootstrap=0, followed=TRIED, rough=True)
-        begins = _begins(fitted, [asked[int(k)] for k in np.flatnonzero(before)])
-        own = np.array([begins.get(name, 0.0) for name in names[after]])
-        said = fitted.loss(runs[after]) * np.exp(own * early_of(fitted, runs[after]))
-        off[after] = np.abs(said / values[after] - 1)
-    return tuple(float(np.nanmedian(off[group == which])) for which in np.unique(group))
+        early, said = early_of(fitted, runs[after]), fitted.loss(runs[after])
+        known = [asked[int(k)] for k in np.flatnonzero(before)]
+        models = [asked[int(k)].model for k in np.flatnonzero(after)]
+        for place, stays in enumerate(STAYS):
+            lift = own_of(_own(fitted, known, stays), models, early)
+            off[place, after] = np.abs(said * np.exp(lift) / values[after] - 1)
+    return {
+        stays: tuple(float(np.nanmedian(of[group == which])) for which in np.unique(group))
+        for stays, of in zip(STAYS, off, strict=True)
+    }
 
 
 def _usable(row: Row, what: What, alone: Law | None) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -65,18 +65,26 @@ class Said:
     outside: tuple[str, ...] = ()
 
 
+class Own(NamedTuple):
+    """What a student has of its own beside others of its size, in the logarithm of the value: how much slower it
+    `begins`, in what images shown are still to bring at EARLY of them, and what `stays` however long it learns.
+    """
+
+    begins: float
+    stays: float
+
+
 @dataclass(frozen=True)
 class Law:
-    """A fitted law: what it is about and of which way, `size` of a student in it, how much slower than others of its
-    size each student begins (in the logarithm of what images shown are still to bring, at EARLY of them), and the
-    median relative error on dearer runs of that way by which it was chosen.
+    """A fitted law: what it is about and of which way, `size` of a student in it, what each student has of its own, and
+    the median relative error on dearer runs of that way by which it was chosen.
     """
 
     way: Way
     what: What
     size: Size
     fitted: Fitted
-    begins: Mapping[str, float]
+    own: Mapping[str, Own]
     held_out: float
 
     def say(self, asked: Asked) -> Said:
@@ -89,8 +97,7 @@ class Law:
         return self.fitted.loss(runs) * self._lift(asked, runs)
 
     def _lift(self, asked: Sequence[Asked], runs: Runs) -> Array:
-        own = np.array([self.begins.get(one.model, 0.0) for one in asked])
-        return np.exp(own * early_of(self.fitted, runs))
+        return np.exp(own_of(self.own, [one.model for one in asked], early_of(self.fitted, runs)))
 
     def beside(self, asked: Sequence[Asked]) -> list[Asked]:
         """The same questions with what this law, of students without a teacher, says of them."""
@@ -164,6 +171,13 @@ def runs_asked(asked: Sequence[Asked], size: Size) -> Runs:
         alone=np.array([one.alone or 1.0 for one in asked], dtype=np.float64),
         taught=np.array([one.teacher is not None for one in asked], dtype=np.float64),
     )
+
+
+def own_of(own: Mapping[str, Own], models: Sequence[str], early: Array) -> Array:
+    """The logarithms (R,) of what is each student's own in runs with so much of their beginning; 0 for a new one."""
+    found = np.array([own.get(model, Own(0.0, 0.0)) for model in models]).reshape(-1, 2)
+    whole: Array = found[:, 0] * early + found[:, 1]
+    return whole
 
 
 def early_of(fitted: Fitted, runs: Runs) -> Array:

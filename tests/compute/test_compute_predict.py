@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
+import numpy as np
 import pytest
 from compute_parts import STUDENTS, TEACHERS, made, plain_loss, rows, taught_loss
 
@@ -82,8 +83,10 @@ def test_a_student_that_begins_slower_than_others_of_its_size_is_known_and_catch
             found[taught].append(made(one.student.model, one.data.train, epochs, teacher, noise))
     law = learn_both(*found, "loss", bootstrap=0)[0]
     assert law is not None
-    assert law.begins["middle"] > 0.05 > -0.05 > law.begins["small"]
-    assert abs(law.begins["large"]) < 0.5 * law.begins["middle"]
+    own = law.own
+    assert own["middle"].begins > 0.05 > -0.05 > own["small"].begins
+    assert abs(own["large"].begins) < 0.5 * own["middle"].begins
+    assert max(abs(one.stays) for one in own.values()) < 0.01
     early, late = (
         law.say(asked("middle", 8000, e)).value / law.say(asked("other", 8000, e)).value
         for e in (1, 60)
@@ -91,6 +94,25 @@ def test_a_student_that_begins_slower_than_others_of_its_size_is_known_and_catch
     assert early > 1.05 and late < 1.01
     question = asked("middle", 8000, 1)
     assert law.say(question).value == pytest.approx(law.values([question])[0])
+
+
+def test_a_student_that_stays_better_than_its_size_says_is_known() -> None:
+    """The middle one is better than both others, which no law of the size says."""
+    stays = {"small": 0.08, "middle": -0.08, "large": 0.08}
+    found: tuple[list[Row], list[Row]] = ([], [])
+    for taught in (False, True):
+        for one in rows(80, taught=taught, seed=4):
+            teacher = one.teacher.model if one.teacher else None
+            unique, epochs = one.data.train, one.seen // one.data.train
+            own = stays[one.student.model]
+            found[taught].append(made(one.student.model, unique, epochs, teacher, own))
+    law = learn_both(*found, "loss", bootstrap=0)[0]
+    assert law is not None
+    assert law.own["middle"].stays < -0.02 < law.own["small"].stays
+    for epochs in (6, 60):
+        said = law.say(asked("middle", 8000, epochs)).value
+        truth = plain_loss(STUDENTS["middle"][1], 8000, 8000 * epochs) * np.exp(-0.08)
+        assert said == pytest.approx(truth, rel=0.04)
 
 
 def test_students_with_and_without_a_teacher_share_a_law() -> None:
