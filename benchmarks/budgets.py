@@ -5,9 +5,9 @@ seconds, with three seeds, for three budgets on this machine.
 
 Five students of 48 px from random weights on 5,000 images of Fashion-MNIST (Debian package dataset-fashion-mnist), the
 teachers of the ledger. The others: each student with labels alone, and each with the teacher that the laws say suits it
-best. Everyone gets as many epochs as the budget pays for by the same timings. All budgets are planned first, while
-nothing else runs; a plan that was made is kept in DIR, and its study goes on where it was, shared by as many processes
-as have the same command.
+best. Everyone gets as many epochs as the budget pays for by the same timings. All budgets are planned before any study
+begins; a plan that was made is kept in DIR, and its study goes on where it was, shared by as many processes as have the
+same command (they wait for the one that plans).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock
 
 from benchmarks.law_runs import FOLDER, LEDGER, SIDE, TEACHERS
 from edgedistill.arms import PLAIN
@@ -27,6 +28,7 @@ from edgedistill.compute.effort import parse_effort
 from edgedistill.compute.ledger import Ledger
 from edgedistill.data.sources import open_source
 from edgedistill.effortplan import answer
+from edgedistill.files import write_atomic
 from edgedistill.planning import choose_student
 from edgedistill.progress import Face, silent
 from edgedistill.recipe import Layered, replace, validate
@@ -56,12 +58,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = parser.parse_args(argv)
     given.out.mkdir(parents=True, exist_ok=True)
     budgets = given.budget or BUDGETS
-    for budget in budgets:
-        file = given.out / f"{budget}.yaml"
-        if not file.is_file():
-            chosen = compared(plans(budget, given.ledger or [LEDGER]))
-            (given.out / f"{budget}.json").write_text(json.dumps([_said(c) for c in chosen]))
-            file.write_text(yaml.safe_dump(_study(budget, chosen), sort_keys=False))
+    with FileLock(given.out / "planning.lock"):
+        for budget in budgets:
+            file = given.out / f"{budget}.yaml"
+            if not file.is_file():
+                chosen = compared(plans(budget, given.ledger or [LEDGER]))
+                said = json.dumps([_said(choice) for choice in chosen])
+                write_atomic(given.out / f"{budget}.json", said)
+                write_atomic(file, yaml.safe_dump(_study(budget, chosen), sort_keys=False))
     for budget in budgets:
         file = given.out / f"{budget}.yaml"
         done = run_study(
@@ -82,8 +86,17 @@ def plans(budget: str, ledgers: Sequence[Path]) -> list[Choice]:
         for name in STUDENTS
     ]
     planned = choose_student(layered, device, dataset)
-    rows = [row for ledger in ledgers for row in Ledger(ledger).read().rows]
-    told = answer(layered, device, dataset, planned, rows, parse_effort(budget), silent(), found)
+    rows = {row.id: row for ledger in ledgers for row in Ledger(ledger).read().rows}
+    told = answer(
+        layered,
+        device,
+        dataset,
+        planned,
+        list(rows.values()),
+        parse_effort(budget),
+        silent(),
+        found,
+    )
     if told.advice is None or told.lacking:
         raise SystemExit(f"too few trainings in the ledgers: {'; '.join(told.lacking)}")
     return list(told.advice.choices)

@@ -36,7 +36,8 @@ class Gain(Document):
 
 
 class SeedGain(Document):
-    """One arm against another over runs with different seeds: mean difference in top-1 and its 95 % t interval.
+    """One arm against another over runs with different seeds: mean difference in top-1, its 95 % t interval and
+    two-sided p.
 
     `noise_arms` is from how many arms of a study the noise of a seed was judged, 0 where from these two alone.
     """
@@ -44,6 +45,7 @@ class SeedGain(Document):
     against: str
     value: Finite
     ci95: tuple[Finite, Finite] | None = None
+    p_value: Fraction | None = None
     seeds: Count
     noise_arms: Count = 0
     words: str

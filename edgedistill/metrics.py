@@ -252,12 +252,10 @@ def paired_gain(correct_new: npt.ArrayLike, correct_old: npt.ArrayLike, against:
     return gain.model_copy(update={"words": _gain_words(gain, len(new))})
 
 
-def measurable(gain: Gain, among: int = 1) -> bool:
-    """Whether a difference is more than chance: its interval leaves out zero and p is under 0.05, divided by the number
-    of differences that this one was chosen `among`.
-    """
+def measurable(gain: Gain) -> bool:
+    """Whether a difference is more than chance: its interval leaves out zero and p is under 0.05."""
     low, high = gain.ci95
-    return gain.p_value < SIGNIFICANT / among and not low <= 0 <= high
+    return gain.p_value < SIGNIFICANT and not low <= 0 <= high
 
 
 def _gain_words(gain: Gain, n: int) -> str:

@@ -1,9 +1,10 @@
-"""How far another seed moves an arm, judged from all arms of a study: an arm has few seeds, a study many arms."""
+"""How far another seed moves an arm, judged from all arms like it: an arm has few seeds, a study many arms."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,8 @@ FEWEST_ARMS, FEWEST_DEGREES = 6, 10
 """With fewer arms, or fewer degrees of freedom in all, each arm is left to its own seeds."""
 LEAST = 1e-3
 """An arm's own variance counts as this share of the mean at least: a few equal results are luck."""
+ODD = 0.99
+"""An arm whose own variance so many in a hundred arms would not reach is like no other, and left to its own seeds."""
 
 
 @dataclass(frozen=True)
@@ -33,36 +36,44 @@ class SeedNoise:
         return Known(error, self.degrees, self.arms)
 
 
-def seed_noise(
-    tops: Mapping[str, Mapping[int, float]], still: Collection[str] = ()
-) -> SeedNoise | None:
-    """Noise of arms from their top-1 by arm and seed; arms in `still` are those that no seed moves.
+def known_of(noises: Sequence[SeedNoise], new: str, old: str, seeds: int) -> Known | None:
+    """What the noise of a group of arms that has both tells; `None` where none has."""
+    found = (noise.known(new, old, seeds) for noise in noises)
+    return next((known for known in found if known is not None), None)
+
+
+def seed_noise(tops: Mapping[str, Mapping[int, float]]) -> SeedNoise | None:
+    """Noise of arms from their top-1 by arm and seed: arms that a seed moves, and moves alike.
 
     What a seed does to all arms is taken out first, as it is from pairs of one seed. What is left of an arm is its own
     variance, which is then drawn towards that of all: by how much, the variances themselves tell, since under one
-    common noise they would differ by chance alone. Source: Smyth 2004, "Linear models and empirical Bayes methods for
-    assessing differential expression in microarray experiments", section 6.2.
+    common noise they would differ by chance alone. An arm far noisier than that is not told of, nor is one that lacks a
+    seed that most have. Source: Smyth 2004, "Linear models and empirical Bayes methods for assessing differential
+    expression in microarray experiments", section 6.2.
 
     `None` where arms or seeds are too few.
     """
-    names = [name for name, runs in tops.items() if len(runs) > 1 and name not in still]
-    shared = sorted(set.intersection(*(set(tops[name]) for name in names))) if names else []
-    count, seeds = len(names), len(shared)
-    total = (count - 1) * (seeds - 1)
-    if count < FEWEST_ARMS or seeds < 2 or total < FEWEST_DEGREES:
+    several = {name: runs for name, runs in tops.items() if len(runs) > 1}
+    having = Counter(seed for runs in several.values() for seed in runs)
+    shared = sorted(seed for seed, count in having.items() if 2 * count > len(several))
+    names = [name for name, runs in several.items() if set(shared) <= runs.keys()]
+    count, degrees = len(names), len(shared) - 1
+    total = (count - 1) * degrees
+    if count < FEWEST_ARMS or total < FEWEST_DEGREES:
         return None
     table = np.asarray([[tops[name][seed] for seed in shared] for name in names])
     rest = table - table.mean(axis=1, keepdims=True) - table.mean(axis=0) + table.mean()
-    own = (rest**2).sum(axis=1) / ((seeds - 1) * (1 - 1 / count))
-    middle = float(own.mean())
-    if middle == 0:
+    own = (rest**2).sum(axis=1) / (degrees * (1 - 1 / count))
+    if not own.any():
         return None
-    common, prior = _common(np.maximum(own, LEAST * middle), seeds - 1)
-    pulled = np.full(count, common)
+    own = np.maximum(own, LEAST * own.mean())
+    common, prior = _common(own, degrees)
+    drawn = np.full(count, common)
     if np.isfinite(prior):
-        pulled = (prior * common + (seeds - 1) * own) / (prior + seeds - 1)
-    variances = dict(zip(names, pulled.tolist(), strict=True)) | dict.fromkeys(still, 0.0)
-    return SeedNoise(variances, int(min(prior + seeds - 1, total)), count)
+        drawn = (prior * common + degrees * own) / (prior + degrees)
+    like = own / common <= _largest(degrees, prior)
+    variances = {name: float(v) for name, v, kept in zip(names, drawn, like, strict=True) if kept}
+    return SeedNoise(variances, int(min(prior + degrees, total)), count)
 
 
 def _common(variances: npt.NDArray[np.float64], degrees: int) -> tuple[float, float]:
@@ -72,7 +83,16 @@ def _common(variances: npt.NDArray[np.float64], degrees: int) -> tuple[float, fl
 
     logs = np.log(variances) - psi(degrees / 2) + np.log(degrees / 2)
     excess = float(logs.var(ddof=1) - polygamma(1, degrees / 2))
-    if excess <= 0:
+    if excess < 1e-6:
         return float(variances.mean()), np.inf
     half = brentq(lambda y: float(polygamma(1, y)) - excess, 1 / excess, 1 / excess + 1)
     return float(np.exp(logs.mean() + psi(half) - np.log(half))), 2 * half
+
+
+def _largest(degrees: int, prior: float) -> float:
+    """The ratio of an arm's own variance to the common one that is odd."""
+    from scipy.special import chdtri, fdtri
+
+    if np.isinf(prior):
+        return float(chdtri(degrees, 1 - ODD)) / degrees
+    return float(fdtri(degrees, prior, ODD))

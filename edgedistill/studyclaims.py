@@ -11,7 +11,7 @@ from pydantic import Field
 
 from edgedistill.errors import unknown
 from edgedistill.schema import Section
-from edgedistill.seednoise import SeedNoise
+from edgedistill.seednoise import SeedNoise, known_of
 from edgedistill.seeds import image_gain, seed_gain
 from edgedistill.studyresult import StudyClaim, Verdict
 
@@ -48,7 +48,7 @@ def judged(
     claims: Sequence[Claim],
     right: Mapping[str, Mapping[int, Bools]],
     seeds: int,
-    noise: SeedNoise | None = None,
+    noise: Sequence[SeedNoise] = (),
 ) -> list[StudyClaim]:
     """Each claim with its verdict. `right` has by arm and seed which test images (N,) the network has right; `seeds`
     are how many each arm shall have, `noise` is what all arms tell of the seed.
@@ -63,14 +63,14 @@ def _judged(
     better: Mapping[int, Bools],
     than: Mapping[int, Bools],
     seeds: int,
-    noise: SeedNoise | None,
+    noise: Sequence[SeedNoise],
 ) -> StudyClaim:
     told: dict[str, Any] = {**claim.model_dump(exclude={"by"}), "by": claim.by / 100}
     both = [seed for seed in better if seed in than]
     if not both:
         return StudyClaim(**told, verdict="not run yet")
     new, old = (np.stack([side[seed] for seed in both]) for side in (better, than))
-    known = noise.known(claim.better, claim.than, len(both)) if noise else None
+    known = known_of(noise, claim.better, claim.than, len(both))
     by_seed = seed_gain(new.mean(axis=1).tolist(), old.mean(axis=1).tolist(), claim.than, known)
     by_image = image_gain(new, old, claim.than)
     ends = [by_image.ci95, by_seed.ci95]

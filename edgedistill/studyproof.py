@@ -18,7 +18,7 @@ from edgedistill.ledgering import logits_in, row_of
 from edgedistill.proof import flops_of, seconds_of
 from edgedistill.result import SeedGain
 from edgedistill.rundir import Done, now_utc
-from edgedistill.seednoise import SeedNoise, seed_noise
+from edgedistill.seednoise import SeedNoise, known_of, seed_noise
 from edgedistill.seeds import image_gain, seed_gain, student_t
 from edgedistill.studyclaims import judged
 from edgedistill.studyfile import Study
@@ -98,15 +98,16 @@ def assemble(
     )
 
 
-def noise_of(runs: Mapping[str, Sequence[Run]]) -> SeedNoise | None:
-    """How far the seed moves the arms, from all of them."""
-    return seed_noise(
-        {
-            name: {run.arm.seed: float(run.right.mean()) for run in arm}
-            for name, arm in runs.items()
-        },
-        [name for name, arm in runs.items() if len(arm) > 1 and _same(arm)],
-    )
+def noise_of(runs: Mapping[str, Sequence[Run]]) -> list[SeedNoise]:
+    """How far the seed moves the arms that it moves, from all of those with one student on as many images."""
+    alike: dict[object, dict[str, dict[int, float]]] = {}
+    for name, arm in runs.items():
+        if arm and not (len(arm) > 1 and _same(arm)):
+            tops = {run.arm.seed: float(run.right.mean()) for run in arm}
+            first = arm[0]
+            like = (first.build.spec_of(first.arm), len(first.build.dataset.train))
+            alike.setdefault(like, {})[name] = tops
+    return [noise for noise in map(seed_noise, alike.values()) if noise is not None]
 
 
 def _arm(
@@ -114,7 +115,7 @@ def _arm(
     name: str,
     runs: Sequence[Run],
     base: Mapping[int, Run],
-    noise: SeedNoise | None,
+    noise: Sequence[SeedNoise],
 ) -> StudyArm:
     entry = next(arm for arm in study.arms if arm.name == name)
     head: dict[str, Any] = {
@@ -230,11 +231,11 @@ def _same(runs: Sequence[Run]) -> bool:
 
 
 def seed_gain_of(
-    pairs: Sequence[tuple[Run, Run]], name: str, against: str, noise: SeedNoise | None
+    pairs: Sequence[tuple[Run, Run]], name: str, against: str, noise: Sequence[SeedNoise]
 ) -> SeedGain:
     """Gain of arm `name` over pairs of runs with one seed; no interval where the seed changes neither arm."""
     new, old = zip(*((float(a.right.mean()), float(b.right.mean())) for a, b in pairs), strict=True)
-    found = seed_gain(new, old, against, noise.known(name, against, len(pairs)) if noise else None)
+    found = seed_gain(new, old, against, known_of(noise, name, against, len(pairs)))
     if len(pairs) > 1 and all(_same(runs) for runs in zip(*pairs, strict=True)):
         words = f"{100 * found.value:+.1f} points, and the seed changes neither arm"
         return found.model_copy(update={"ci95": None, "words": words})
@@ -242,15 +243,13 @@ def seed_gain_of(
 
 
 def _clear(arm: StudyArm, among: int) -> bool:
-    """Whether the gain of the best of so many arms is more than chance: over images (Bonferroni's bound, as it was
-    chosen on them), and over seeds where they have an interval.
+    """Whether the gain of the best of so many arms is more than chance, over images and over seeds, with Bonferroni's
+    bound: it was chosen by both.
     """
-    if arm.image_gain is None or not metrics.measurable(arm.image_gain, among):
+    if arm.image_gain is None or not metrics.measurable(arm.image_gain):
         return False
-    if arm.seed_gain is None or arm.seed_gain.ci95 is None:
-        return True
-    low, high = arm.seed_gain.ci95
-    return not low <= 0 <= high
+    over_seeds = arm.seed_gain.p_value if arm.seed_gain else None
+    return max(arm.image_gain.p_value, over_seeds or 0.0) < metrics.SIGNIFICANT / among
 
 
 def headline(arms: Sequence[StudyArm], baseline: str) -> str:
@@ -273,7 +272,7 @@ def headline(arms: Sequence[StudyArm], baseline: str) -> str:
     return f"{best.name} {verdict}: {reached} right; against {baseline} {words}."
 
 
-def _remarks(study: Study, arms: Sequence[StudyArm], noise: SeedNoise | None) -> list[str]:
+def _remarks(study: Study, arms: Sequence[StudyArm], noise: Sequence[SeedNoise]) -> list[str]:
     remarks = []
     done, wanted = sum(len(arm.runs) for arm in arms), len(study.arms) * len(study.seeds)
     if done < wanted:
@@ -283,9 +282,10 @@ def _remarks(study: Study, arms: Sequence[StudyArm], noise: SeedNoise | None) ->
             "The arm that is best of several on the same test images is flattered by that choice: "
             "choose by validation, or confirm it on other images."
         )
-    if noise is not None:
+    if noise:
+        judged_from = " and ".join(str(one.arms) for one in noise)
         remarks.append(
-            f"Gains by seed: how far a seed moves an arm is judged from all {noise.arms} arms that have several (t "
+            f"Gains by seed: how far a seed moves an arm is judged from {judged_from} arms of one student together (t "
             "interval with moderated variances, Smyth 2004), since few seeds tell little of one arm alone."
         )
     if len({arm.teacher.key for arm in arms if arm.teacher}) < sum(

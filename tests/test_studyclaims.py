@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -70,15 +72,24 @@ def test_one_seed_is_judged_by_its_images() -> None:
 
 
 def test_what_all_arms_tell_of_the_seed_can_decide_a_claim() -> None:
-    """Three seeds that differ a little leave 2.5 points open; twenty arms that hardly move say it was luck."""
-    new, old = rights(0.82, 0.01), rights(0.80)
-    arms = {"new": new, "old": old} | {f"arm{a}": rights(0.7, 0.0005 * (a % 3)) for a in range(20)}
+    """Three pairs that happen to differ leave 2.5 points open; twenty arms of the same noise do not."""
+    order, rng = np.random.default_rng(0).random(IMAGES), np.random.default_rng(3)
+    arms = {f"arm{a}": _noisy(order, 0.80, rng.normal(0, 0.008, SEEDS)) for a in range(20)}
+    arms |= {
+        "new": _noisy(order, 0.82, (0.01, 0.0, -0.01)), "old": _noisy(order, 0.80, (-0.004, 0.0, 0.004)),
+    }  # fmt: skip
     tops = {name: {s: float(r.mean()) for s, r in runs.items()} for name, runs in arms.items()}
+    noise = seed_noise(tops)
+    assert noise is not None
     (alone,) = judged([claim()], arms, SEEDS)
-    (together,) = judged([claim()], arms, SEEDS, seed_noise(tops))
+    (together,) = judged([claim()], arms, SEEDS, [noise])
     assert (alone.verdict, together.verdict) == ("cannot be told", "holds here")
     assert together.seed_gain is not None and together.seed_gain.noise_arms == 22
     assert together.image_gain == alone.image_gain
+
+
+def _noisy(order: np.ndarray, share: float, noise: Sequence[float]) -> dict[int, np.ndarray]:
+    return {seed: order < share + off for seed, off in enumerate(noise)}
 
 
 ends = st.tuples(st.floats(-1, 1), st.floats(-1, 1)).map(lambda pair: tuple(sorted(pair)))

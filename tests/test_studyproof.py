@@ -45,7 +45,7 @@ def test_the_headline_claims_no_more_than_the_interval_allows() -> None:
     assert best.seed_gain.ci95 is not None and best.image_gain is not None
     clear = best.seed_gain.ci95[0] > 0 and best.image_gain.ci95[0] > 0
     assert ("is best" in study.headline) == clear
-    over_seeds = best.seed_gain.model_copy(update={"ci95": (0.01, 0.03)})
+    over_seeds = best.seed_gain.model_copy(update={"ci95": (0.01, 0.03), "p_value": 0.001})
     over_images = best.image_gain.model_copy(update={"ci95": (0.01, 0.03), "p_value": 0.001})
     by_chance = best.image_gain.model_copy(update={"ci95": (-0.01, 0.03), "p_value": 0.3})
     sure = best.model_copy(update={"seed_gain": over_seeds, "image_gain": over_images})
@@ -54,6 +54,10 @@ def test_the_headline_claims_no_more_than_the_interval_allows() -> None:
     assert "is ahead, by no more than chance allows among 50 arms" in headline(
         [study.arms[0], *many], "plain"
     )
+    by_seed = over_seeds.model_copy(update={"p_value": 0.03})
+    lucky = sure.model_copy(update={"seed_gain": by_seed})
+    assert "is best" in headline([study.arms[0], lucky], "plain")
+    assert "is best" not in headline([study.arms[0], lucky, study.arms[1]], "plain")
     lucky = best.model_copy(update={"seed_gain": over_seeds, "image_gain": by_chance})
     assert "is best" not in headline([study.arms[0], lucky], "plain")
 
@@ -69,10 +73,14 @@ def test_the_headline_of_a_study_that_has_hardly_begun() -> None:
     assert "no other arm does better" in worse.headline
 
 
-def runs_of(place: int, top1: float, seeds: int = 3, moved: bool = True) -> list[Run]:
+def runs_of(
+    place: int, top1: float, seeds: int = 3, moved: bool = True, images: int = 500
+) -> list[Run]:
     """Runs of an arm, of which nothing counts but the seed, what is right, and the hash of the weights."""
     rng = np.random.default_rng(place)
-    stage: Any = SimpleNamespace(facts={"weights_sha256": "0" * 64}, folder=None)
+    stage: Any = SimpleNamespace(
+        spec_of=lambda arm: "a student", dataset=SimpleNamespace(train=range(images))
+    )
     found = []
     for seed in range(seeds):
         own: Any = SimpleNamespace(facts={"weights_sha256": f"{place * 8 + seed * moved:064x}"})
@@ -84,15 +92,28 @@ def runs_of(place: int, top1: float, seeds: int = 3, moved: bool = True) -> list
 
 def test_where_arms_are_many_the_noise_of_a_seed_is_judged_from_all_that_it_moves() -> None:
     runs = {f"arm{i}": runs_of(i, 0.8) for i in range(8)} | {"begun": runs_of(8, 0.8, 1)}
-    noise = noise_of(runs | {"probe": runs_of(9, 0.7, moved=False)})
-    assert noise is not None and noise.arms == 8
+    runs |= {"probe": runs_of(9, 0.7, moved=False)}
+    (noise,) = noise_of(runs)
+    assert noise.arms == 8
     pairs = list(zip(runs["arm1"], runs["arm0"], strict=True))
-    found, known = seed_gain_of(pairs, "arm1", "arm0", noise), noise.known("arm1", "arm0", 3)
+    found, known = seed_gain_of(pairs, "arm1", "arm0", [noise]), noise.known("arm1", "arm0", 3)
     assert known is not None and found.noise_arms == 8 and found.ci95 is not None
     assert found.ci95[1] == pytest.approx(found.value + student_t(known.degrees) * known.error)
-    assert seed_gain_of(pairs, "arm1", "arm0", None).noise_arms == 0
-    assert seed_gain_of(pairs[:1], "begun", "arm0", noise).ci95 is None
-    assert noise_of({name: runs[name] for name in ("arm0", "arm1")}) is None
+    assert seed_gain_of(pairs, "arm1", "arm0", []).noise_arms == 0
+    assert seed_gain_of(pairs[:1], "begun", "arm0", [noise]).ci95 is None
+    beside = list(zip(runs["probe"], runs["arm0"], strict=True))
+    assert seed_gain_of(beside, "probe", "arm0", [noise]).noise_arms == 0
+    assert noise_of({name: runs[name] for name in ("arm0", "arm1")}) == []
+
+
+def test_arms_on_other_images_have_a_noise_of_their_own() -> None:
+    """A training on few images hangs more on its seed."""
+    many = {f"many{i}": runs_of(i, 0.8) for i in range(7)}
+    few = {f"few{i}": runs_of(10 + i, 0.6, images=20) for i in range(7)}
+    noises = noise_of(many | few)
+    assert [noise.arms for noise in noises] == [7, 7]
+    pairs = list(zip(few["few1"], many["many0"], strict=True))
+    assert seed_gain_of(pairs, "few1", "many0", noises).noise_arms == 0
 
 
 def test_what_is_left_is_as_long_as_runs_of_the_arm_then_of_its_kind_then_any() -> None:

@@ -7,7 +7,6 @@ Its form, and what counts as the size of a student, are those that say dearer ru
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -39,10 +38,10 @@ CUTS = (0.6, 0.8)
 """Shares of the runs, by cost, from which the next ones are said while a form is chosen."""
 FOLLOWED, TRIED = 8, 3
 """Starts that are followed for the law that stays, and for each form that it is chosen from."""
-BEGINS = 0.3
-"""By how much a student's own beginning is drawn towards that of others of its size."""
-STAYS = (0.0, 1 / 3)
-"""How much of it may stay: nothing, or so many times the variance of a run."""
+BEGINNING = 10 / 3
+"""Spread of what is likely of a student's own beginning, squared, in variances of a run."""
+LASTING = (0.0, 1 / 3)
+"""The same of what stays of it: nothing does, or that much."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class _Pick:
 
     form: Form
     size: Size
-    stays: float
+    lasting: float
     errors: tuple[float, ...]
     rows: tuple[Row, ...]
     asked: tuple[Asked, ...]
@@ -66,9 +65,11 @@ class _Pick:
         values = np.array([value_of(row, what) for row in self.rows])
         runs = runs_asked(self.asked, self.size)
         fitted = fit(self.form, runs, values, bootstrap=bootstrap, followed=FOLLOWED)
-        own = _own(fitted, self.asked, self.stays)
+        own, freedom = _own(fitted, self.asked, self.lasting)
         lift = own_of(own, [one.model for one in self.asked], early_of(fitted, runs))
-        fitted = replace(fitted, residuals=fitted.residuals - lift)
+        fitted = replace(
+            fitted, residuals=fitted.residuals - lift, freedom=fitted.freedom + freedom
+        )
         ways = {way.taught: way for way in map(way_of, self.rows)}
         return [
             Law(ways[taught], what, self.size, fitted, own, error)
@@ -129,13 +130,13 @@ def _pick(
     cost = np.array([sum(row.flops.values()) for row in rows])
     group = np.array([row.method is not None for row in rows], dtype=np.int64)
     tried = [
-        _Pick(form, size, stays, errors, tuple(rows), asked)
+        _Pick(form, size, lasting, errors, tuple(rows), asked)
         for form in forms
         for size in (SIZES if "size" in form.reads else SIZES[:1])
-        for stays, errors in _errors(form, size, asked, values, cost, group).items()
+        for lasting, errors in _errors(form, size, asked, values, cost, group).items()
     ]
     best = min(
-        tried, key=lambda pick: (pick.error, len(pick.form.parameters), pick.stays), default=None
+        tried, key=lambda pick: (pick.error, pick.lasting, len(pick.form.parameters)), default=None
     )
     return None if best is None or not np.isfinite(best.error) else best
 
@@ -145,16 +146,19 @@ def _tenths(error: float) -> float:
     return round(error, 3)
 
 
-def _own(fitted: Fitted, asked: Sequence[Asked], stays: float) -> dict[str, Own]:
-    """What each student has of its own, by least squares on the residuals, drawn towards nothing."""
+def _own(fitted: Fitted, asked: Sequence[Asked], lasting: float) -> tuple[dict[str, Own], float]:
+    """What each student has of its own, by ridge regression of the residuals, and the degrees of freedom of that."""
     early, names = early_of(fitted, fitted.runs), np.array([one.model for one in asked])
-    of = np.stack([early, np.full(len(early), math.sqrt(stays))], axis=1)
-    found = {}
+    spread = np.sqrt([BEGINNING, lasting])
+    columns = np.stack([early, np.ones(len(early))], axis=1) * spread
+    found, freedom = {}, 0.0
     for name in np.unique(names):
-        mine, off = of[names == name], fitted.residuals[names == name]
-        begins, rest = np.linalg.solve(mine.T @ mine + np.diag([BEGINS, 1.0]), mine.T @ off)
-        found[str(name)] = Own(float(begins), float(rest) * math.sqrt(stays))
-    return found
+        mine, off = columns[names == name], fitted.residuals[names == name]
+        squares = mine.T @ mine
+        inverse = np.linalg.inv(squares + np.eye(2))
+        found[str(name)] = Own(*(spread * (inverse @ (mine.T @ off))).tolist())
+        freedom += float(np.trace(inverse @ squares))
+    return found, freedom
 
 
 def _errors(
@@ -165,13 +169,15 @@ def _errors(
     cost: Array,
     group: npt.NDArray[np.int64],
 ) -> dict[float, tuple[float, ...]]:
-    """Median relative error on dearer runs of each group, from the cheaper ones of all groups, for each of STAYS."""
+    """Median relative error on dearer runs of each group, from the cheaper ones of all groups, for each of LASTING."""
     runs = runs_asked(asked, size)
     share = np.empty(len(cost))
     for which in np.unique(group):
-        own = np.flatnonzero(group == which)
-        share[own[np.argsort(cost[own], kind="stable")]] = (np.arange(len(own)) + 0.5) / len(own)
-    off = np.full((len(STAYS), len(cost)), np.nan)
+        rows = np.flatnonzero(group == which)
+        share[rows[np.argsort(cost[rows], kind="stable")]] = (np.arange(len(rows)) + 0.5) / len(
+            rows
+        )
+    off = np.full((len(LASTING), len(cost)), np.nan)
     for begin, end in itertools.pairwise((*CUTS, 1.0)):
         before, after = share < begin, (share >= begin) & (share < end)
         if before.sum() <= fewest(form):
@@ -180,12 +186,12 @@ def _errors(
         early, said = early_of(fitted, runs[after]), fitted.loss(runs[after])
         known = [asked[int(k)] for k in np.flatnonzero(before)]
         models = [asked[int(k)].model for k in np.flatnonzero(after)]
-        for place, stays in enumerate(STAYS):
-            lift = own_of(_own(fitted, known, stays), models, early)
+        for place, lasting in enumerate(LASTING):
+            lift = own_of(_own(fitted, known, lasting)[0], models, early)
             off[place, after] = np.abs(said * np.exp(lift) / values[after] - 1)
     return {
-        stays: tuple(float(np.nanmedian(of[group == which])) for which in np.unique(group))
-        for stays, of in zip(STAYS, off, strict=True)
+        lasting: tuple(float(np.nanmedian(of[group == which])) for which in np.unique(group))
+        for lasting, of in zip(LASTING, off, strict=True)
     }
 
 

@@ -21,6 +21,7 @@ Size = Literal["macs", "params"]
 BEYOND = 4.0
 """How far outside the runs an amount may lie: so many times more than the most, or less than the least of them."""
 LEAST_ERROR = 1e-4
+Z90 = 1.6449
 EARLY, MOST_EARLY = 2e4, 3.0
 """Images shown at which a student's own beginning counts as it is: with fewer up to three times, with more less."""
 
@@ -105,17 +106,30 @@ class Law:
         return [replace(one, alone=float(v)) for one, v in zip(asked, values, strict=True)]
 
     def say_all(self, asked: Sequence[Asked]) -> list[Said]:
-        """What the law says of each."""
+        """What the law says of each. The band of a student that is in no run is wider, by what others have of their
+        own.
+        """
         runs = runs_asked(asked, self.size)
         lift = self._lift(asked, runs)
-        value, (low, high) = self.fitted.loss(runs) * lift, self.fitted.band(runs)
+        value, (low, high) = self.fitted.loss(runs), self.fitted.band(runs)
+        new = np.array([one.model not in self.own for one in asked])
+        more = Z90 * self._between(early_of(self.fitted, runs))
+        low = np.where(new, value * np.exp(-np.hypot(np.log(value / low), more)), low)
+        high = np.where(new, value * np.exp(np.hypot(np.log(high / value), more)), high)
         return [
             Said(
-                float(value[k]), float(low[k] * lift[k]), float(high[k] * lift[k]),
+                float(value[k] * lift[k]), float(low[k] * lift[k]), float(high[k] * lift[k]),
                 self._outside(runs[k : k + 1]),
             )
             for k in range(len(asked))
         ]  # fmt: skip
+
+    def _between(self, early: Array) -> Array:
+        """How far students lie from others of their size (R,), as a standard deviation of the logarithm."""
+        every = np.array(list(self.own.values())).reshape(-1, 2)
+        begins, stays = (every**2).mean(axis=0) if len(every) else (0.0, 0.0)
+        spread: Array = np.sqrt(begins * early**2 + stays)
+        return spread
 
     def _outside(self, run: Runs) -> tuple[str, ...]:
         words, reads = [], self.fitted.form.reads
