@@ -196,7 +196,13 @@ def study(
         Path,
         typer.Argument(help="A study (YAML), or losses, stages, design-space.", metavar="STUDY"),
     ],
-    out: Annotated[Path | None, typer.Option(help="Folder of the study [runs/NAME].")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Images for all arms, in place of the file's.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the study [runs/NAME; with --data, NAME-DATA]."),
+    ] = None,
     seeds: Annotated[
         int | None, typer.Option(min=1, max=20, help="Seeds of each arm, in place of the file's.")
     ] = None,
@@ -227,7 +233,7 @@ def study(
     from edgedistill.studying import run_study
     from edgedistill.studyrun import StudyRequest
 
-    found = load_study(file, seeds)
+    found = load_study(file, seeds, data)
     folder = out or Path("runs") / found.name
     command = "edgedistill " + shlex.join(sys.argv[1:])
     request = StudyRequest(found, folder, command, tuple(only or ()), search)

@@ -89,11 +89,18 @@ def out_folder(recipe: Recipe, out: Path | None) -> Path:
         return out
     name = recipe.name
     if name is None:
-        from edgedistill.data.kinds import short_name
+        name = f"{data_name(recipe.data.source)}-{Path(recipe.device).stem}"
+    return Path("runs") / (_safe(name) or "run")
 
-        source = recipe.data.source
-        data = source.partition(":")[2] if source.startswith("builtin:") else short_name(source)
-        device = Path(recipe.device).stem
-        name = f"{data or 'data'}-{device}"
-    safe = "".join(c if c.isalnum() or c in "-_." else "-" for c in name).strip(".-") or "run"
-    return Path("runs") / safe[:MAX_NAME]
+
+def data_name(source: str) -> str:
+    """A short name of images for folders, from where they come."""
+    from edgedistill.data.kinds import short_name
+
+    name = source.partition(":")[2] if source.startswith("builtin:") else short_name(source)
+    return _safe(name) or "data"
+
+
+def _safe(name: str) -> str:
+    """What of a name may stand in a path on every system."""
+    return "".join(c if c.isalnum() or c in "-_." else "-" for c in name).strip(".-")[:MAX_NAME]

@@ -8,6 +8,7 @@ once, each problem with its path (`arms.kd.distill.temperature`).
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from pydantic_core import PydanticCustomError
 from edgedistill.arms import DISTILLED, FINETUNE, PLAIN, PROBE, SYNTH
 from edgedistill.document import describe
 from edgedistill.errors import RecipeError, UsageError, nearest, unknown
+from edgedistill.options import data_name
 from edgedistill.recipe import Layered, Recipe, leaves, read_yaml, replace, validate
 from edgedistill.schema import Section
 from edgedistill.studyclaims import Claim, claims_faults
@@ -113,8 +115,9 @@ class StudyFile(Section):
     claims: list[Claim] = Field(default=[], max_length=MOST_ARMS)
 
 
-def load_study(path: Path, seeds: int | None = None) -> Study:
-    """The study in the file `path`, or the shipped one of that name, with `seeds` in the place of the file's.
+def load_study(path: Path, seeds: int | None = None, data: str | None = None) -> Study:
+    """The study in the file `path`, or the shipped one of that name, with `seeds` and the images of `data` in the place
+    of the file's; it is then named after them too.
 
     Raises `UsageError` where there is no such file, and `RecipeError` with every problem in it.
     """
@@ -142,15 +145,17 @@ def load_study(path: Path, seeds: int | None = None) -> Study:
     problems += _arms_faults(levels)
     for level in levels:
         found += _arm(level, base, faults, path.name, problems)
+    if data is not None:
+        found = [_on(data, arm, problems) for arm in found]
     baseline = tree.get("baseline")
     if isinstance(baseline, str) and arms and baseline not in arms:
         problems.append(f"baseline  {unknown('arm', baseline, arms)}")
     problems += claims_faults(outline.claims if outline else (), arms)
     if problems or outline is None:
         raise RecipeError(str(path), problems)
-    first = found[0].layered.recipe.seed
+    first, name = found[0].layered.recipe.seed, outline.name or path.stem
     return Study(
-        name=outline.name or path.stem,
+        name=name if data is None else f"{name}-{data_name(data)}",
         seeds=tuple(first + k for k in range(seeds or outline.seeds)),
         baseline=outline.baseline or found[0].name,
         arms=tuple(found),
@@ -277,6 +282,14 @@ def _arm(
     if kind in PRETRAINED:
         layered = replace(layered, {"student.weights": ("pretrained", f"what {kind} starts from")})
     yield StudyArm(name, kind, layered, changes, level.factor)
+
+
+def _on(data: str, arm: StudyArm, problems: list[str]) -> StudyArm:
+    """The arm on the images that were asked for; one that has its own is a problem."""
+    if "data.source" in arm.changes:
+        problems.append(f"{arm.name}.data.source  with --data, all arms have those images")
+    layered = replace(arm.layered, {"data.source": (data, "from the command line")})
+    return dataclasses.replace(arm, layered=layered)
 
 
 def merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

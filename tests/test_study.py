@@ -16,6 +16,7 @@ import yaml
 
 from edgedistill import metrics
 from edgedistill.errors import UsageError
+from edgedistill.options import data_name
 from edgedistill.seeds import student_t
 from edgedistill.studybuild import StudyBuild
 from edgedistill.studyproof import Run
@@ -212,6 +213,19 @@ def test_an_arm_alone_then_another_seed_do_only_what_is_new(data: Path, tmp_path
     study = load(out)
     assert [len(arm.runs) for arm in study.arms] == [2, 2, 0]
     assert "4 of 6 runs are finished; the same command goes on." in study.remarks
+
+
+def test_the_same_study_on_other_images_has_a_folder_of_its_own(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = study_file(tmp_path, tmp_path / "nowhere", seeds=1)
+    monkeypatch.chdir(tmp_path)
+    ran = tool("study", file, "--data", data, "--only", "plain", "-q")
+    assert ran.code == 0, ran.err
+    assert [p.name for p in Path("runs").iterdir()] == [f"tiny-{data_name(str(data))}"]
+    assert load(next(Path("runs").iterdir())).data.source == str(data)
+    gone = tool("study", file, "--only", "plain", "-q")
+    assert gone.code == 2 and "nowhere" in gone.text and not Path("runs/tiny").exists()
 
 
 def test_an_arm_whose_generator_is_not_made_yet_holds_up_no_other(

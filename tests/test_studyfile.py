@@ -248,6 +248,22 @@ def test_factors_are_the_default_and_one_change_of_it_each(tmp_path: Path) -> No
     assert all(arm.layered.recipe.distill.epochs == 4 for arm in study.arms)
 
 
+def test_the_same_study_on_other_images_is_named_after_them(tmp_path: Path) -> None:
+    tree = {**FACTORS, "recipe": {"data": {"source": "./theirs", "max_train": 90}}, "name": "mine"}
+    study = load_study(written(tmp_path, tree), data="/data/my flowers/")
+    assert study.name == "mine-my-flowers"
+    for arm in study.arms:
+        data = arm.layered.recipe.data
+        assert (data.source, data.max_train) == ("/data/my flowers/", 90)
+    assert (
+        load_study(Path("design-space"), data="builtin:fashion-mnist").name
+        == "design-space-fashion-mnist"
+    )
+    odd = {"arms": {"a": {"data": {"max_train": 9}}, "b": {"data": {"source": "./c"}}}}
+    with pytest.raises(RecipeError, match=r"b\.data\.source  with --data, all arms have those"):
+        load_study(written(tmp_path, odd), data="./flowers")
+
+
 def test_a_factor_is_chosen_by_its_name_and_an_arm_stands_beside_factors(tmp_path: Path) -> None:
     study = load_study(written(tmp_path, {**FACTORS, "arms": {"mine": {"arm": "plain"}}}))
     assert [arm.name for arm in study.chosen(("temperature", "mine"))] == [
