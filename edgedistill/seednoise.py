@@ -16,7 +16,7 @@ FEWEST_ARMS, FEWEST_DEGREES = 6, 10
 """With fewer arms, or fewer degrees of freedom in all, each arm is left to its own seeds."""
 LEAST = 1e-3
 """An arm's own variance counts as this share of the mean at least: a few equal results are luck."""
-ODD = 0.99
+ODD = 0.995
 """An arm whose own variance so many in a hundred arms would not reach is like no other, and left to its own seeds."""
 
 
@@ -57,23 +57,29 @@ def seed_noise(tops: Mapping[str, Mapping[int, float]]) -> SeedNoise | None:
     having = Counter(seed for runs in several.values() for seed in runs)
     shared = sorted(seed for seed, count in having.items() if 2 * count > len(several))
     names = [name for name, runs in several.items() if set(shared) <= runs.keys()]
-    count, degrees = len(names), len(shared) - 1
-    total = (count - 1) * degrees
-    if count < FEWEST_ARMS or total < FEWEST_DEGREES:
-        return None
-    table = np.asarray([[tops[name][seed] for seed in shared] for name in names])
+    degrees = len(shared) - 1
+    while len(names) >= FEWEST_ARMS and (len(names) - 1) * degrees >= FEWEST_DEGREES:
+        own = _own(np.asarray([[tops[name][seed] for seed in shared] for name in names]))
+        if not own.any():
+            return None
+        own = np.maximum(own, LEAST * own.mean())
+        common, prior = _common(own, degrees)
+        like = own / common <= _largest(degrees, prior)
+        if like.all():
+            drawn = own + (common - own) / (1 + degrees / prior)
+            total = (len(names) - 1) * degrees
+            variances = dict(zip(names, drawn.tolist(), strict=True))
+            return SeedNoise(variances, int(min(prior + degrees, total)), len(names))
+        names = [name for name, kept in zip(names, like, strict=True) if kept]
+    return None
+
+
+def _own(table: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The variance of each arm in a table (arms, seeds) without what a seed does to all of them."""
+    arms, seeds = table.shape
     rest = table - table.mean(axis=1, keepdims=True) - table.mean(axis=0) + table.mean()
-    own = (rest**2).sum(axis=1) / (degrees * (1 - 1 / count))
-    if not own.any():
-        return None
-    own = np.maximum(own, LEAST * own.mean())
-    common, prior = _common(own, degrees)
-    drawn = np.full(count, common)
-    if np.isfinite(prior):
-        drawn = (prior * common + degrees * own) / (prior + degrees)
-    like = own / common <= _largest(degrees, prior)
-    variances = {name: float(v) for name, v, kept in zip(names, drawn, like, strict=True) if kept}
-    return SeedNoise(variances, int(min(prior + degrees, total)), count)
+    found: npt.NDArray[np.float64] = (rest**2).sum(axis=1) / ((seeds - 1) * (1 - 1 / arms))
+    return found
 
 
 def _common(variances: npt.NDArray[np.float64], degrees: int) -> tuple[float, float]:

@@ -48,7 +48,7 @@ def test_95_of_100_intervals_hold_the_truth_and_are_narrower_than_pairs(
         noise = 0.004 * np.exp(spread * rng.standard_normal(arms))
         tops = drawn(rng, arms, seeds, noise, shared)
         found = seed_noise(tops)
-        assert found is not None and found.arms == arms
+        assert found is not None and arms - 4 <= found.arms <= arms
         for arm in list(tops)[1:]:
             gaps = np.subtract(list(tops[arm].values()), list(tops["arm0"].values()))
             pairs = stats.t.ppf(0.975, seeds - 1) * gaps.std(ddof=1) / np.sqrt(seeds)
@@ -71,15 +71,16 @@ def test_one_common_noise_is_found() -> None:
 
 def test_an_arm_that_is_far_noisier_than_all_others_is_left_to_its_pairs() -> None:
     rng = np.random.default_rng(4)
-    left = 0
+    left, noises = 0, []
     for _ in range(50):
         noise = np.full(40, 0.003)
         noise[5] = 0.03
         found = seed_noise(drawn(rng, 40, 3, noise))
-        assert found is not None and found.arms == 40
-        assert len(found.variances) > 35
+        assert found is not None and 36 <= found.arms == len(found.variances)
+        noises.append(found.variances["arm0"])
         left += found.known("arm5", "arm0", 3) is None
     assert left > 40
+    assert np.sqrt(np.median(noises)) == pytest.approx(0.003, rel=0.1)
 
 
 def test_arms_of_very_different_noise_are_hardly_drawn_together() -> None:
