@@ -10,13 +10,14 @@ own.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edgedistill.evidence import study as views
 from edgedistill.evidence.view import figures
 from edgedistill.evidence.view.markdown import name, prose, table
-from edgedistill.studyresult import StudyArm, StudyResult, load
+from edgedistill.studyresult import StudyArm, StudyResult, Verdict, load
 
 HOME = Path(__file__).resolve().parent
 KEPT = HOME / "studies" / "design_space.json"
@@ -24,6 +25,11 @@ PAGE = HOME.parent / "docs" / "design-space.md"
 COMMAND = "edgedistill study design-space"
 """However the study was started: by several processes, from another folder."""
 BEGIN, END = "<!-- printed by benchmarks.design_space -->\n", "<!-- end -->\n"
+
+SAID: Mapping[Verdict, str] = {
+    "holds here": "hold here", "does not hold here": "do not", "cannot be told": "cannot be told",
+    "not all run yet": "not all run yet", "not run yet": "not run yet",
+}  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -82,9 +88,9 @@ def _gains(study: StudyResult, arm: StudyArm) -> tuple[str, str]:
 
 def _verdicts(study: StudyResult) -> str:
     """How many claims hold, in a sentence."""
-    found = [claim.verdict for claim in study.claims]
-    counts = [f"{found.count(one)} {one.replace(' here', '')}" for one in sorted(set(found))]
-    return f"Of {len(found)} claims: {', '.join(counts)}."
+    found = Counter(claim.verdict for claim in study.claims)
+    counts = [f"{found[verdict]} {words}" for verdict, words in SAID.items() if found[verdict]]
+    return f"Of {len(study.claims)} claims, each judged by itself at 95 %: {', '.join(counts)}."
 
 
 if __name__ == "__main__":

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 Bools = npt.NDArray[np.bool_]
 MANY = 3
 """From this many arms on, the best of them is flattered by being chosen."""
+MANY_CLAIMS = 5
+"""From this many claims on, it is said that some verdict may be chance."""
 WHAT = {**WORDS, "plain": "labels alone", "finetune": "labels alone, from pretrained weights"}
 
 
@@ -287,6 +289,11 @@ def _remarks(study: Study, arms: Sequence[StudyArm], noise: Sequence[SeedNoise])
         remarks.append(
             f"Gains by seed: how far a seed moves an arm is judged from {judged_from} arms of one student together (t "
             "interval with moderated variances, Smyth 2004), since few seeds tell little of one arm alone."
+        )
+    if len(study.claims) >= MANY_CLAIMS:
+        remarks.append(
+            f"Each of the {len(study.claims)} claims is judged by itself at 95 %: where nothing differs, about one in "
+            "twenty is told to hold, or not to, by chance."
         )
     if len({arm.teacher.key for arm in arms if arm.teacher}) < sum(
         arm.teacher is not None for arm in arms
