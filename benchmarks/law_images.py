@@ -1,7 +1,7 @@
 """How well laws say trainings that they were not fitted to: the dearest fifth of a ledger from its cheaper four fifths,
 by cost within each way of learning, or with --later the rows of another ledger from all of the first.
 
-    python -m benchmarks.law_images [--ledger FILE] [--later FILE]
+    python -m benchmarks.law_images [--ledger FILE ...] [--later FILE]
 
 Of the loss and of the error (of top-1) on validation, as `plan --compute` learns them.
 """
@@ -27,20 +27,18 @@ WHATS: tuple[What, ...] = ("loss", "error")
 def main(argv: Sequence[str] | None = None) -> None:
     """Print a table, and every held-out row below it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--ledger", type=Path, default=LEDGER)
+    parser.add_argument("--ledger", type=Path, action="append")
     parser.add_argument("--later", type=Path, help="a ledger of further trainings")
     given = parser.parse_args(argv)
-    found = Ledger(given.ledger).read()
+    rows = [row for ledger in given.ledger or [LEDGER] for row in Ledger(ledger).read().rows]
     later = None if given.later is None else Ledger(given.later).read().rows
-    if found.words:
-        print(found.words)
     print(
         "| way | of | fitted to | held to | form, size | median error | largest | in the 90 % band |"
     )
     print("|---|---|---|---|---|---|---|---|")
     details: list[str] = []
     for what in WHATS:
-        _lines(found.rows, later, what, details)
+        _lines(rows, later, what, details)
     print("\n" + "\n".join(details))
 
 
