@@ -39,9 +39,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     study = load(parser.parse_args(argv).study)
     study = study.model_copy(update={"command": COMMAND})
     KEPT.parent.mkdir(exist_ok=True)
-    KEPT.write_text(study.dumps())
-    before, _, rest = (PAGE.read_text("utf-8") if PAGE.is_file() else "").partition(BEGIN)
-    PAGE.write_text(before + BEGIN + printed(study) + END + rest.partition(END)[2], "utf-8")
+    KEPT.write_text(study.dumps(), "utf-8")
+    before, begin, rest = PAGE.read_text("utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise SystemExit(f"{PAGE} has no marks between which the study is printed: {BEGIN}{END}")
+    PAGE.write_text(before + BEGIN + printed(study) + END + after, "utf-8")
     picture = views.picture(study)
     if picture is not None:
         PAGE.with_suffix(".svg").write_text(picture, "utf-8")
@@ -62,7 +65,7 @@ def printed(study: StudyResult) -> str:
         _verdicts(study),
         views.claims_table(study),
         f"Made by `{study.command}` with edgedistill {study.version} on {study.environment.cpu}, "
-        f"{study.environment.cores} cores, no GPU, {study.created_utc[:10]}; "
+        f"{study.environment.cores} cores, {study.environment.gpu or 'no GPU'}, {study.created_utc[:10]}; "
         f"{figures.duration(study.seconds_spent)} of work.",
     ]  # fmt: skip
     return "\n" + "\n\n".join(blocks) + "\n\n"

@@ -1,7 +1,7 @@
 """How well laws say trainings that they were not fitted to: the dearest fifth of a ledger from its cheaper four fifths,
-by cost within each way of learning, or with --later the rows of another ledger from all of the first.
+by cost within each way of learning, or with --later those rows of another ledger that are in none of the first.
 
-    python -m benchmarks.law_images [--ledger FILE ...] [--later FILE]
+    python -m benchmarks.law_images [--ledger FILE]... [--later FILE]
 
 Of the loss and of the error (of top-1) on validation, as `plan --compute` learns them.
 """
@@ -30,16 +30,31 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--ledger", type=Path, action="append")
     parser.add_argument("--later", type=Path, help="a ledger of further trainings")
     given = parser.parse_args(argv)
-    rows = [row for ledger in given.ledger or [LEDGER] for row in Ledger(ledger).read().rows]
-    later = None if given.later is None else Ledger(given.later).read().rows
+    rows = _rows(given.ledger or [LEDGER])
+    later = None
+    if given.later is not None:
+        every = _rows([given.later])
+        later = [row for name, row in every.items() if name not in rows]
+        print(f"{len(later)} rows of {given.later.name}; {len(every) - len(later)} are known")
     print(
         "| way | of | fitted to | held to | form, size | median error | largest | in the 90 % band |"
     )
     print("|---|---|---|---|---|---|---|---|")
     details: list[str] = []
     for what in WHATS:
-        _lines(rows, later, what, details)
+        _lines(list(rows.values()), later, what, details)
     print("\n" + "\n".join(details))
+
+
+def _rows(ledgers: Sequence[Path]) -> dict[str, Row]:
+    """Each row of some ledgers once, by its identity."""
+    found: dict[str, Row] = {}
+    for ledger in ledgers:
+        read = Ledger(ledger).read()
+        if read.words:
+            print(f"{ledger.name}: {read.words}")
+        found |= {row.id: row for row in read.rows}
+    return found
 
 
 def _lines(

@@ -17,12 +17,12 @@ FEWEST_ARMS, FEWEST_DEGREES = 6, 10
 LEAST = 1e-3
 """An arm's own variance counts as this share of the mean at least: a few equal results are luck."""
 ODD = 0.995
-"""An arm whose own variance so many in a hundred arms would not reach is like no other, and left to its own seeds."""
+"""An arm whose own variance this share of arms would not reach is like no other, and left to its own seeds."""
 
 
 @dataclass(frozen=True)
 class SeedNoise:
-    """Variance of one run's top-1 by arm, the degrees of freedom of each, and how many arms it was judged from."""
+    """Variance of one run's top-1 by arm, the degrees of freedom of every one, and how many arms it was judged from."""
 
     variances: Mapping[str, float]
     degrees: int
@@ -51,7 +51,7 @@ def seed_noise(tops: Mapping[str, Mapping[int, float]]) -> SeedNoise | None:
     seed that most have. Source: Smyth 2004, "Linear models and empirical Bayes methods for assessing differential
     expression in microarray experiments", section 6.2.
 
-    `None` where arms or seeds are too few.
+    `None` where arms or seeds are too few, without those that are left out.
     """
     several = {name: runs for name, runs in tops.items() if len(runs) > 1}
     having = Counter(seed for runs in several.values() for seed in runs)

@@ -32,6 +32,8 @@ PRETRAINED = (PROBE, FINETUNE)
 """Kinds whose student starts from pretrained weights, whatever the shared recipe says."""
 SHIPPED = "study-"
 MOST_ARMS, MOST_SEEDS = 100, 20
+IMAGES = ("source", "image_column", "label_column", "unlabelled", "max_unlabelled", "licence")
+"""What a recipe says of certain images, under `data`."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+.=-]{0,39}")
 NOT_HERE = {
     "seed": "an arm has the seeds of the study (seeds: 3)",
@@ -143,10 +145,10 @@ def load_study(path: Path, seeds: int | None = None, data: str | None = None) ->
             levels.append(Level(name, None, dict(entry or {}), f"arms.{name}"))
     arms = [level.name for level in levels]
     problems += _arms_faults(levels)
+    if data is not None:
+        problems += _own_images(levels)
     for level in levels:
         found += _arm(level, base, faults, path.name, problems)
-    if data is not None:
-        found = [_on(data, arm, problems) for arm in found]
     baseline = tree.get("baseline")
     if isinstance(baseline, str) and arms and baseline not in arms:
         problems.append(f"baseline  {unknown('arm', baseline, arms)}")
@@ -158,7 +160,7 @@ def load_study(path: Path, seeds: int | None = None, data: str | None = None) ->
         name=name if data is None else f"{name}-{data_name(data)}",
         seeds=tuple(first + k for k in range(seeds or outline.seeds)),
         baseline=outline.baseline or found[0].name,
-        arms=tuple(found),
+        arms=tuple(found if data is None else [_on(data, arm) for arm in found]),
         claims=tuple(outline.claims),
     )
 
@@ -284,12 +286,23 @@ def _arm(
     yield StudyArm(name, kind, layered, changes, level.factor)
 
 
-def _on(data: str, arm: StudyArm, problems: list[str]) -> StudyArm:
-    """The arm on the images that were asked for; one that has its own is a problem."""
-    if "data.source" in arm.changes:
-        problems.append(f"{arm.name}.data.source  with --data, all arms have those images")
-    layered = replace(arm.layered, {"data.source": (data, "from the command line")})
-    return dataclasses.replace(arm, layered=layered)
+def _own_images(levels: Sequence[Level]) -> Iterator[str]:
+    """Problems of arms that have images of their own, where all shall have the same others."""
+    for level in levels:
+        data = level.entry.get("data")
+        own = data if isinstance(data, Mapping) else {}
+        for key in IMAGES:
+            if key in own:
+                yield f"{level.where}.data.{key}  with --data, all arms have those images"
+
+
+def _on(data: str, arm: StudyArm) -> StudyArm:
+    """The arm on the images that were asked for; what the file says of its own is taken back."""
+    told: dict[str, tuple[Any, str]] = {
+        f"data.{key}": (None, "not of these images") for key in IMAGES
+    }
+    told["data.source"] = (data, "from the command line")
+    return dataclasses.replace(arm, layered=replace(arm.layered, told))
 
 
 def merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

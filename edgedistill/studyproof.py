@@ -292,8 +292,8 @@ def _remarks(study: Study, arms: Sequence[StudyArm], noise: Sequence[SeedNoise])
         )
     if len(study.claims) >= MANY_CLAIMS:
         remarks.append(
-            f"Each of the {len(study.claims)} claims is judged by itself at 95 %: where nothing differs, about one in "
-            "twenty is told to hold, or not to, by chance."
+            f"Each of the {len(study.claims)} claims is judged by itself at 95 %: of those about arms that do not "
+            "differ, up to one in twenty is told to hold, or not to, by chance."
         )
     if len({arm.teacher.key for arm in arms if arm.teacher}) < sum(
         arm.teacher is not None for arm in arms

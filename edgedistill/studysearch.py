@@ -114,12 +114,14 @@ class Search:
             pruner=optuna.pruners.MedianPruner(n_startup_trials=FIRST, n_warmup_steps=0),
             study_name=self.study.name, direction="maximize", load_if_exists=True,
         )  # fmt: skip
-        if journal.user_attrs.setdefault("factors", self.space.levels) != self.space.levels:
-            raise UsageError(
-                f"{self.out / JOURNAL} is a search over other factors than those of study {self.study.name}. Give "
-                "another folder with --out; nothing of this one was changed."
-            )
-        journal.set_user_attr("factors", self.space.levels)
+        source = self.study.arms[0].layered.recipe.data.source
+        for what, own in (("factors", self.space.levels), ("images", source)):
+            if journal.user_attrs.get(what, own) != own:
+                raise UsageError(
+                    f"{self.out / JOURNAL} is a search over other {what} than those of study {self.study.name}. Give "
+                    "another folder with --out; nothing of this one was changed."
+                )
+            journal.set_user_attr(what, own)
         return journal
 
     @contextlib.contextmanager

@@ -10,7 +10,9 @@ import pytest
 import typer
 from cli_reference import PAGE, reference
 
+from benchmarks import design_space
 from edgedistill.cli import app
+from edgedistill.studyresult import load
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
@@ -69,6 +71,15 @@ def test_the_reference_names_every_command_and_option() -> None:
         assert words in text
     group = typer.main.get_command(app)
     assert all(f"## edgedistill {name}\n" in text for name in group.commands)
+
+
+def test_the_design_space_is_that_of_the_study_that_is_kept() -> None:
+    printed = design_space.printed(load(design_space.KEPT))
+    page = design_space.PAGE.read_text("utf-8")
+    assert design_space.BEGIN + printed + design_space.END in page
+    study = load(design_space.KEPT)
+    assert len(study.arms) == 46 and all(len(arm.runs) == 3 for arm in study.arms)
+    assert study.data.test >= 5000
 
 
 def test_no_document_carries_a_placeholder() -> None:

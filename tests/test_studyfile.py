@@ -259,8 +259,14 @@ def test_the_same_study_on_other_images_is_named_after_them(tmp_path: Path) -> N
         load_study(Path("design-space"), data="builtin:fashion-mnist").name
         == "design-space-fashion-mnist"
     )
-    odd = {"arms": {"a": {"data": {"max_train": 9}}, "b": {"data": {"source": "./c"}}}}
-    with pytest.raises(RecipeError, match=r"b\.data\.source  with --data, all arms have those"):
+    told = {
+        "data": {"source": "./theirs", "unlabelled": "./more", "licence": "MIT", "max_train": 90}
+    }
+    (arm,) = load_study(written(tmp_path, {"recipe": told, "arms": {"a": {}}}), data="./mine").arms
+    found = arm.layered.recipe.data
+    assert (found.unlabelled, found.licence, found.max_train) == (None, None, 90)
+    odd = {"seeds": 0, "arms": {"a": {"data": {"max_train": 9}}, "b": {"data": {"source": "./c"}}}}
+    with pytest.raises(RecipeError, match=r"seeds  .*\n.*arms\.b\.data\.source  with --data, all"):
         load_study(written(tmp_path, odd), data="./flowers")
 
 

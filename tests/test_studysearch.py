@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
@@ -93,6 +94,9 @@ def test_a_search_ends_with_its_best_trial_as_an_arm_and_goes_on_where_it_was(
     other = study_file(tmp_path, data, arms={}, factors={"t": {"distill.temperature": [3]}}, seeds=1)  # fmt: skip
     refused = tool("study", other, "--out", out, *only, "--search", 5)
     assert refused.code == 2 and "is a search over other factors" in refused.text
+    elsewhere = factored(tmp_path, shutil.copytree(data, tmp_path / "others"))
+    refused = tool("study", elsewhere, "--out", out, *only, "--search", 5)
+    assert refused.code == 2 and "is a search over other images" in refused.text
 
 
 @pytest.mark.slow
