@@ -176,21 +176,26 @@ def console(study: StudyResult, page: Path | None = None) -> RenderableType:
         Text(figures.short(legend, 1000), "dim"),
         *[Text(figures.short(remark, 1000)) for remark in study.remarks],
     ]  # fmt: skip
-    if study.claims:
-        parts += [Text(), _claims(study)]
+    told = [claim for claim in study.claims if claim.verdict != "not run yet"]
+    if told:
+        parts += [Text(), _claims(study, told)]
+    rest = len(study.claims) - len(told)
+    if rest:
+        more = f"{rest} {'more ' if told else ''}claim{' is' if rest == 1 else 's are'}"
+        parts += [Text(), Text(f"{more} about arms that have not run.", "dim")]
     if page is not None:
         parts += [Text(), Text(figures.short(f"Study: {page}", 1000))]
     return Group(*parts)
 
 
-def _claims(study: StudyResult) -> Table:
+def _claims(study: StudyResult, claims: Sequence[StudyClaim]) -> Table:
     """Claims in the terminal, each with its verdict."""
     shown = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="dim", padding=(0, 1, 0, 0))
     shown.show_edge = False
     by = "seed" if len(study.seeds) > 1 else "image"
     for head in ("Claim", f"Gain by {by}, points", "Verdict"):
         shown.add_column(head, overflow="fold")
-    for claim in study.claims:
+    for claim in claims:
         found = claim.seed_gain if len(study.seeds) > 1 else claim.image_gain
         bold = "bold" if claim.verdict.endswith("here") else "dim"
         said = Text(figures.short(claim.says, 300))

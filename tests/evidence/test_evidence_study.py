@@ -132,6 +132,12 @@ def test_claims_stand_in_every_view_with_what_is_compared_and_the_verdict() -> N
         assert words in page
         assert words.replace("_", "\\_") in text or words in text
     assert page.count(">holds here</span>") == page.count(">cannot be told</span>") == 1
+    waiting = second.model_copy(update={"verdict": "not run yet", "says": "Wait for me"})
+    begun = study.model_copy(update={"claims": [first, waiting]})
+    assert "1 more claim is about arms that have not run." in shown(begun)
+    assert "Wait for me" not in shown(begun) and "Wait for me" in views.html(begun)
+    early = study.model_copy(update={"claims": [waiting, waiting]})
+    assert "2 claims are about arms that have not run." in shown(early)
     bare = study.model_copy(update={"claims": []})
     assert "claims" not in views.html(bare).lower() and "Claims" not in views.markdown(bare)
     assert "Claim" not in shown(bare)
