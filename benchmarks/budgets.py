@@ -1,7 +1,7 @@
 """Whether `plan --compute` chooses well: its configuration is trained beside eight sensible others that get the same
 seconds, with three seeds, for three budgets on this machine.
 
-    python -m benchmarks.budgets --out DIR [--budget 25s ...] [--ledger FILE ...]
+    python -m benchmarks.budgets --out DIR [--budget 30s]... [--ledger FILE]...
 
 Five students of 48 px from random weights on 5,000 images of Fashion-MNIST (Debian package dataset-fashion-mnist), the
 teachers of the ledger. The others: each student with labels alone, and each with the teacher that the laws say suits it
@@ -42,7 +42,8 @@ STUDENTS = (
     "lcnet_050", "mobilenetv3_small_050", "mobilenetv4_conv_small_050", "mobilenetv2_050", "mobilenetv4_conv_small",
 )  # fmt: skip
 IMAGES, SEEDS, OTHERS = 5000, 3, 8
-BUDGETS = ("25s", "60s", "120s")
+BUDGETS = ("30s", "75s", "150s")
+LEDGERS = (LEDGER, LEDGER.with_name("fashion_mnist_budgets.jsonl"))
 RECIPE: dict[str, Any] = {
     "data": {"source": FOLDER, "val_fraction": 0.1, "max_train": IMAGES},
     "student": {"weights": "random", "input_size": SIDE},
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for budget in budgets:
             file = given.out / f"{budget}.yaml"
             if not file.is_file():
-                chosen = compared(plans(budget, given.ledger or [LEDGER]))
+                chosen = compared(plans(budget, given.ledger or LEDGERS))
                 said = json.dumps([_said(choice) for choice in chosen])
                 write_atomic(given.out / f"{budget}.json", said)
                 write_atomic(file, yaml.safe_dump(_study(budget, chosen), sort_keys=False))
@@ -87,16 +88,8 @@ def plans(budget: str, ledgers: Sequence[Path]) -> list[Choice]:
     ]
     planned = choose_student(layered, device, dataset)
     rows = {row.id: row for ledger in ledgers for row in Ledger(ledger).read().rows}
-    told = answer(
-        layered,
-        device,
-        dataset,
-        planned,
-        list(rows.values()),
-        parse_effort(budget),
-        silent(),
-        found,
-    )
+    known, effort = list(rows.values()), parse_effort(budget)
+    told = answer(layered, device, dataset, planned, known, effort, silent(), found)
     if told.advice is None or told.lacking:
         raise SystemExit(f"too few trainings in the ledgers: {'; '.join(told.lacking)}")
     return list(told.advice.choices)

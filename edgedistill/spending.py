@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,12 +48,16 @@ def spend(layered: Layered, effort: Effort, probe: bool, command: str, face: Fac
     return answer(layered, device, dataset, planned, ledger.read().rows, effort, face)
 
 
+def probe_name(data: str) -> str:
+    """What the study of probes on such images is called: within the letters that a study may be called by."""
+    return f"probe-{re.sub('[^A-Za-z0-9_-]', '-', data)[:30] or 'data'}"
+
+
 def _probe(layered: Layered, found: Answer, dataset: Dataset, command: str, face: Face) -> None:
     """Make the trainings that are missing, each a row of the ledger; those that an earlier call began are gone on with,
     though the students, timed again, would get others.
     """
-    safe = "".join(c if c.isalnum() or c in "-_" else "-" for c in dataset.name)[:30]
-    folder = Path("runs") / f"probe-{safe or 'data'}"
+    folder = Path("runs") / probe_name(dataset.name)
     tree = probe_study(layered, found.probes, folder.name)
     file = folder.with_suffix(".yaml")
     if not _begun(file, tree):

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 from compute_parts import rows
+from hypothesis import example, given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from edgedistill import effortplan
@@ -24,7 +26,7 @@ from edgedistill.ledgering import judged_by, settings_for
 from edgedistill.planning import choose_student
 from edgedistill.progress import silent
 from edgedistill.recipe import Layered, compose
-from edgedistill.spending import spend
+from edgedistill.spending import probe_name, spend
 from edgedistill.studyfile import NAME
 from edgedistill.target.device import load_device
 from tests.build_parts import Ran, make_images, tool
@@ -212,3 +214,9 @@ def test_students_that_are_weighed_begin_alike_and_are_those_that_the_ledger_tel
         asked, device, dataset, choose_student(asked, device, dataset), told
     )
     assert [pupil.model for pupil in alone] == ["mobilenetv2_050"]
+
+
+@given(st.text(max_size=60))
+@example("bl\u00fcmchen")
+def test_probes_on_images_of_any_name_are_a_study(data: str) -> None:
+    assert NAME.fullmatch(probe_name(data))

@@ -174,9 +174,8 @@ def _errors(
     share = np.empty(len(cost))
     for which in np.unique(group):
         rows = np.flatnonzero(group == which)
-        share[rows[np.argsort(cost[rows], kind="stable")]] = (np.arange(len(rows)) + 0.5) / len(
-            rows
-        )
+        dearer = rows[np.argsort(cost[rows], kind="stable")]
+        share[dearer] = (np.arange(len(rows)) + 0.5) / len(rows)
     off = np.full((len(LASTING), len(cost)), np.nan)
     for begin, end in itertools.pairwise((*CUTS, 1.0)):
         before, after = share < begin, (share >= begin) & (share < end)
