@@ -169,8 +169,8 @@ def sparkline(values: Sequence[float], width: int = MOST_SPARKS) -> str:
     edges = [i * len(values) // count for i in range(count + 1)] if count else []
     shown = [fmean(values[a:b]) for a, b in pairwise(edges)]
     low, high = min(shown, default=0.0), max(shown, default=0.0)
-    scale = (len(SPARKS) - 1) / (high - low) if high > low else 0.0
-    return "".join(SPARKS[round((value - low) * scale)] for value in shown)
+    span = high - low if high > low else 1.0
+    return "".join(SPARKS[round((value - low) / span * (len(SPARKS) - 1))] for value in shown)
 
 
 def silent() -> Face:

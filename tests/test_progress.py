@@ -6,7 +6,7 @@ import io
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
@@ -243,6 +243,7 @@ def test_a_long_sparkline_shows_the_whole_course() -> None:
 
 
 @given(st.lists(st.floats(-1e12, 1e12), max_size=400), st.integers(1, 30))
+@example([0.0, 2.225073858507e-311], 2)
 def test_a_sparkline_of_any_numbers_has_its_width(values: list[float], width: int) -> None:
     line = sparkline(values, width)
     assert len(line) == min(len(values), width)
